@@ -20,15 +20,9 @@ from torch.distributions import (
     Normal,
 )
 
-MAX_FULL = 64
-"""The maximum number of dimensions for full covariances in a mixture; beyond it, their cost exceeds
-their benefit."""
-
-MAX_DIMENSIONS = 4096
-"""The maximum number of dimensions for which a density is fitted."""
-
-MAX_FITTED = 10_000
-"""The maximum number of codes for fitting a mixture; more codes make no visible difference."""
+MAX_FULL = 64  # dimensions of a mixture with full covariances; beyond it, they cost too much
+MAX_DIMENSIONS = 4096  # maximum number of dimensions for which a density is fitted
+MAX_FITTED = 10_000  # codes for fitting a mixture; more codes make no visible difference
 
 
 def standard_normal(z: Tensor) -> Distribution:
@@ -40,8 +34,7 @@ def standard_normal(z: Tensor) -> Distribution:
 def fit_gaussian(z: Tensor) -> Distribution:
     """Fit a Gaussian with full covariance to codes (N, D), where N > 1."""
     codes = z.double()
-    # A dead dimension has no variance. Adding 1e-6 of the largest variance keeps the matrix
-    # invertible.
+    # 1e-6 of the largest variance keeps the matrix invertible if a dead dimension has no variance
     covariance = torch.cov(codes.T).reshape(z.shape[1], z.shape[1])
     floor = 1e-6 * covariance.diagonal().max().clamp(min=1e-6)
     covariance.diagonal().add_(floor)
@@ -50,11 +43,9 @@ def fit_gaussian(z: Tensor) -> Distribution:
 
 
 def fit_mixture(z: Tensor, components: int, seed: int) -> MixtureSameFamily:
-    """Fit a mixture of Gaussians to codes (N, D) with scikit-learn's expectation maximisation.
-
-    This is the sampler of Ghosh et al. 2020 (RAE). Covariances are full for up to MAX_FULL
-    dimensions and diagonal for more. The mixture has at most one component per code.
-    """
+    """Fit a mixture of Gaussians to codes (N, D) with scikit-learn's expectation maximisation, as
+    in Ghosh et al. 2020 (RAE). Covariances are full for up to MAX_FULL dimensions and diagonal for
+    more. The mixture has at most one component per code."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
 
@@ -71,9 +62,8 @@ def fit_mixture(z: Tensor, components: int, seed: int) -> MixtureSameFamily:
         # a fit that stops slightly early is good enough; few codes may form fewer clusters
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(sample.numpy())
-    weights, means, covariances = map(
-        torch.as_tensor, (model.weights_, model.means_, model.covariances_)
-    )
+    fitted = (model.weights_, model.means_, model.covariances_)
+    weights, means, covariances = map(torch.as_tensor, fitted)
     component: Distribution
     if covariance_type(z.shape[1]) == "full":
         root = torch.linalg.cholesky(covariances).to(z)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -13,20 +14,17 @@ from torch import Tensor, nn
 def capture_outputs(
     model: nn.Module, names: Iterable[str], keep: Callable[[Tensor], Tensor] = Tensor.clone
 ) -> Iterator[dict[str, Tensor]]:
-    """Yield a dictionary that contains the named layers' outputs after each call of the model.
-
-    The outputs are differentiable. If a layer is called twice, its last output is kept. `keep` is
-    applied immediately, because the next layer may modify the output in place.
-    """
+    """Yield a dictionary that contains the named layers' outputs after each call of the model. The
+    outputs are differentiable. If a layer is called twice, its last output is kept. `keep` is
+    applied immediately, because the next layer may modify the output in place."""
     captured: dict[str, Tensor] = {}
 
-    def make_hook(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
-        def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
-            captured[name] = keep(output)
+    def save(name: str, module: nn.Module, inputs: Any, output: Tensor) -> None:
+        captured[name] = keep(output)
 
-        return hook
-
-    handles = [model.get_submodule(name).register_forward_hook(make_hook(name)) for name in names]
+    handles = [
+        model.get_submodule(name).register_forward_hook(partial(save, name)) for name in names
+    ]
     try:
         yield captured
     finally:

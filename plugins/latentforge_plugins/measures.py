@@ -34,11 +34,9 @@ def describe_likelihood(likelihood: Likelihood) -> str:
 
 
 def select_random(count: int, total: int, device: torch.device) -> Tensor:
-    """Select `count` of `total` images at random: a mask, bool (total,), the same in every run.
-
-    A regular stride could be biased, because splits have an order: some are sorted by class, and
-    MNIST's training images alternate between two groups of writers.
-    """
+    """Select `count` of `total` images at random: a mask, bool (total,), the same in every run. A
+    regular stride could be biased, because splits have an order: some are sorted by class, and
+    MNIST's training images alternate between two groups of writers."""
     order = torch.randperm(total, generator=generator("cpu", "some images"))
     selected = torch.zeros(total, dtype=torch.bool)
     selected[order[:count]] = True
@@ -53,10 +51,8 @@ def codes_of(model: Any, images: Images) -> Tensor:
 
 class Moments:
     """Mean and scatter of rows that arrive in batches (Chan, Golub and LeVeque 1983), in float64.
-
     `scatter` is `square` of the rows' deviations from the mean. `square` is the function `squares`,
-    which gives a sum per feature, (F,), or `products`, with a sum per pair of features, (F, F).
-    """
+    which gives a sum per feature, (F,), or `products`, with a sum per pair of features, (F, F)."""
 
     def __init__(self, square: Callable[[Tensor], Tensor]) -> None:
         self.square = square

@@ -33,9 +33,7 @@ def mlp(widths: Sequence[int], activation: str, *, activate_last: bool = False) 
 
 class GaussianHead(nn.Module):
     """Maps features (B, width) to a DiagonalGaussian whose mean and log_var are (B, latent_dim).
-
-    `activation` is applied to the mean only: relu keeps it in [0, inf), tanh in (-1, 1).
-    """
+    `activation` is applied to the mean only: relu keeps it in [0, inf), tanh in (-1, 1)."""
 
     def __init__(self, width: int, latent_dim: int, activation: str) -> None:
         super().__init__()
@@ -62,9 +60,7 @@ def image_shape(model: str, data: DataSpec, alternative: str) -> tuple[int, int,
 
 def padding_to(multiple: int, height: int, width: int) -> tuple[int, int, int, int]:
     """Return (left, right, top, bottom) for F.pad, which pads evenly to multiples of `multiple`.
-
-    Networks pad internally, so all runs on a dataset share one preprocessing.
-    """
+    Networks pad internally, so all runs on a dataset share one preprocessing."""
     more_h, more_w = -height % multiple, -width % multiple
     return more_w // 2, more_w - more_w // 2, more_h // 2, more_h - more_h // 2
 

@@ -15,9 +15,7 @@ from .measures import select_random
 
 class CachedCall:
     """Caches `compute(x)`: `score` calls `evaluate`, and `satisfied` calls `reuse` for the same x.
-
-    A search calls both at every step. `evaluate(x)` is differentiable, `reuse(x)` is detached.
-    """
+    A search calls both at every step. `evaluate(x)` is differentiable, `reuse(x)` is detached."""
 
     def __init__(self, compute: Callable[[Tensor], Tensor]) -> None:
         self.compute = compute
@@ -39,10 +37,8 @@ def select_images(
     context: ExploreContext, split: str, indices: Sequence[int], count: int = 0
 ) -> Batch:
     """Return the images of a split at `indices`. If `indices` is empty, return `count` random
-    images, the same in every run.
-
-    Raises UsageError for an index outside the split, and if `count` is larger than the split.
-    """
+    images, the same in every run. Raises UsageError for an index outside the split, and if `count`
+    is larger than the split."""
     images = context.images(split)
     if indices:
         return images.batch_at(indices)

@@ -37,8 +37,7 @@ def layers_of_type(model: Any, types: tuple[type[nn.Module], ...]) -> list[str]:
 
 
 def last_feature_layer(model: Any) -> str:
-    """Return the name of the last convolution, or of the last layer with weights if there is no
-    convolution."""
+    """Return the name of the last convolution or, if there is none, the last layer with weights."""
     convolutions = layers_of_type(model, (nn.Conv2d,))
     name = convolutions[-1] if convolutions else last_with_weights(model)
     if name is None:

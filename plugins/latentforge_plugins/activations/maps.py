@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from latentforge.contracts import ExploreContext
+from latentforge.contracts import ExploreContext, Images
 from latentforge.errors import UsageError
 from latentforge.findings import Findings, Histogram, ImageGrid, NamedArrays
 from latentforge_plugins.layers import capture_outputs
 from latentforge_plugins.measures import BATCH
 
+from .config import ActivationsConfig
 from .layers import last_feature_layer, pool, select_layers
-
-if TYPE_CHECKING:
-    from latentforge.contracts import Images
-
-    from .config import ActivationsConfig
 
 MAX_CLASSES = 20  # maximum number of classes in a figure unless `classes` is given
 
@@ -55,14 +50,10 @@ def activations(context: ExploreContext, config: ActivationsConfig) -> Findings:
         f"{size} features, the output of {source}{cells}, on the {len(images)} images of the split "
         f"{config.split}"
     )
-    arrays = {f"mean_{safe_name(layer)}": maps for layer, maps in means.items()} | {
-        "features": values
-    }
-    items = [
-        *pictures,
-        draw_histogram(values, source, cells, config),
-        NamedArrays("activations", arrays),
-    ]
+    arrays = {f"mean_{safe_name(layer)}": maps for layer, maps in means.items()}
+    arrays["features"] = values
+    histogram = draw_histogram(values, source, cells, config)
+    items = [*pictures, histogram, NamedArrays("activations", arrays)]
     return Findings(items, metrics, protocol, notes)
 
 
@@ -128,9 +119,8 @@ def safe_name(layer: str) -> str:
 
 def draw_histogram(values: Tensor, source: str, cells: str, config: ActivationsConfig) -> Histogram:
     """Draw histograms of the first features, each with its fitted normal density."""
-    panels = {}
-    for index, column in enumerate(values.flatten(1).T[: config.features]):
-        panels[feature_title(index, values.shape[1:])] = column
+    columns = enumerate(values.flatten(1).T[: config.features])
+    panels = {feature_title(i, values.shape[1:]): column for i, column in columns}
     return Histogram(
         name="features",
         title=f"Output of {source}{cells}: the first {len(panels)} features and their normal fits",

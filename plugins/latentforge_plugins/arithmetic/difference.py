@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,8 +12,7 @@ from latentforge.errors import UsageError
 from latentforge.findings import Finding, Findings, ImageGrid, Lines, NamedArrays
 from latentforge_plugins.walks import class_means, decode, probabilities, select_drawable
 
-if TYPE_CHECKING:
-    from .config import ArithmeticConfig
+from .config import ArithmeticConfig
 
 MAX_IMAGES = 8  # maximum number of images in the figure unless `images` is given
 MAX_CLASSIFIED = 1000  # maximum number of images of the class that are classified
@@ -39,27 +38,24 @@ def arithmetic(context: ExploreContext, config: ArithmeticConfig) -> Findings:
     x = decode(context.model, shifted.flatten(0, 1)).unflatten(0, shifted.shape[:2])
 
     difference_text = f"class {names[config.plus]} - mean code of class {names[config.minus]}"
-    pictures: list[Finding] = [
-        ImageGrid(
-            "arithmetic",
-            f"z + s (mean code of {difference_text})",
-            rows=[torch.cat([batch.x[i : i + 1], row]) for i, row in enumerate(x)],
-            column_titles=("image", *(f"s = {s:g}" for s in config.scales)),
-            row_titles=[f"{config.split} {int(i)}" for i in batch.index],
-        )
-    ]
+    grid = ImageGrid(
+        "arithmetic",
+        f"z + s (mean code of {difference_text})",
+        rows=[torch.cat([batch.x[i : i + 1], row]) for i, row in enumerate(x)],
+        column_titles=("image", *(f"s = {s:g}" for s in config.scales)),
+        row_titles=[f"{config.split} {int(i)}" for i in batch.index],
+    )
+    pictures: list[Finding] = [grid]
     protocol = (
         f"z + s (mean code of {difference_text}); means over the training images, "
-        "z the posterior mode"
+        "z the posterior mode; difference_length: Euclidean norm of the difference in latent space"
     )
-    metrics: dict[str, float] = {"difference_length": float((plus - minus).norm())}
-    protocol += "; difference_length: Euclidean norm of the difference in latent space"
+    metrics = {"difference_length": float((plus - minus).norm())}
     if (classifier := context.roles.get("classifier")) and len(minus_indices):
         classified = images.batch(minus_indices[:MAX_CLASSIFIED]).x
         ends = min(0.0, *config.scales), max(1.0, *config.scales)
         even = torch.linspace(*ends, CURVE_POINTS).tolist()
         curve_scales = sorted({*(round(s, 4) for s in even), 0.0, 1.0})
-        # (S, classes)
         shares = predict_shares(context, classifier.model, classified, plus - minus, curve_scales)
         curves = {f"class {names[k]}": shares[:, k] for k in (config.minus, config.plus)}
         curves["other classes"] = 1 - shares[:, [config.minus, config.plus]].sum(1)
@@ -87,8 +83,7 @@ def arithmetic(context: ExploreContext, config: ArithmeticConfig) -> Findings:
 def predict_shares(
     context: ExploreContext, classifier: Any, x: Tensor, difference: Tensor, scales: list[float]
 ) -> Tensor:
-    """Return the fraction of the images x that the classifier assigns to each class at each scale:
-    (len(scales), classes)."""
+    """Return the fraction of images x assigned to each class at each scale: (S, classes)."""
     z = context.model.encode(x).mode().flatten(1)
     rows = []
     for s in scales:

@@ -13,11 +13,8 @@ from latentforge.io.npz import Array, Member, list_keys, map_array, open_archive
 
 
 def read(path: Path) -> Arrays:
-    """Read `x` and, if they exist, `y` and `classes`.
-
-    Raises MissingError if the file does not exist. Other errors are UsageErrors that name the file
-    and the key.
-    """
+    """Read `x` and, if they exist, `y` and `classes`. Raises MissingError if the file does not
+    exist. Other errors are UsageErrors that name the file and the key."""
     path = path.expanduser().absolute()
     with open_archive(path, "data.path") as archive:
         present = list_keys(archive)
@@ -48,12 +45,9 @@ def images(x: Member) -> Array:
     if 0 in x.shape:
         raise x.error(f"has no examples: its shape is {x.shape}")
     if x.dtype.kind in "iub" and x.dtype != np.uint8:
-        raise x.error(
-            f"has dtype {x.dtype}; images must be uint8, or floats from 0 to 1",
-            "x * numpy.uint8(255)"
-            if x.dtype.kind == "b"
-            else "x.astype(numpy.uint8) for values from 0 to 255",
-        )
+        problem = f"has dtype {x.dtype}; images must be uint8, or floats from 0 to 1"
+        cast = "x.astype(numpy.uint8) for values from 0 to 255"
+        raise x.error(problem, "x * numpy.uint8(255)" if x.dtype.kind == "b" else cast)
     if x.dtype.kind not in "uf":
         problem = f"has dtype {x.dtype}, which is not a real number type"
         raise x.error(problem, "give uint8, or floats from 0 to 1")
@@ -69,9 +63,8 @@ def check_range(x: Member, values: Array) -> None:
         return
     if invalid := values.size - int(np.isfinite(values).sum()):
         raise x.error(f"has NaN or infinite values ({invalid} of {values.size})", "replace them")
-    raise x.error(
-        f"has values in [{low:g}, {high:g}]; floats must be in [0, 1]", scaling_hint(low, high)
-    )
+    problem = f"has values in [{low:g}, {high:g}]; floats must be in [0, 1]"
+    raise x.error(problem, scaling_hint(low, high))
 
 
 def channels_first(x: Member, values: Array) -> Array:
@@ -104,14 +97,13 @@ def labels(y: Member, count: int) -> Array:
 
 def names(classes: Member, highest: int) -> tuple[str, ...]:
     """Return the class names, which must exist for all labels from 0 to `highest`."""
-    if classes.dtype.kind != "U" or len(classes.shape) != 1 or classes.shape[0] > MAX_CLASSES:
+    shape = classes.shape
+    if classes.dtype.kind != "U" or len(shape) != 1 or shape[0] > MAX_CLASSES:
         raise classes.error(
-            f"has dtype {classes.dtype} and shape {classes.shape}; "
+            f"has dtype {classes.dtype} and shape {shape}; "
             "class names must be a one-dimensional array of strings",
             "numpy.array(['cat', 'dog'])",
         )
-    if classes.shape[0] <= highest:
-        raise classes.error(
-            f"has {classes.shape[0]} names, but the largest label in y is {highest}"
-        )
+    if shape[0] <= highest:
+        raise classes.error(f"has {shape[0]} names, but the largest label in y is {highest}")
     return tuple(map(str, classes.values()))

@@ -6,8 +6,6 @@ from typing import Literal
 from latentforge import Size
 
 Activation = Literal["relu", "leaky_relu", "elu", "gelu", "silu", "tanh"]
-
-
 LatentActivation = Literal["none", "relu", "tanh"]
 
 

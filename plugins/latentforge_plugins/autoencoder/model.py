@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from torch import Tensor, nn
 
 from latentforge import DataSpec, LatentSpec
 from latentforge.latent import Point
 from latentforge_plugins.networks import ACTIVATIONS, mlp
 
-if TYPE_CHECKING:
-    from .config import AutoencoderConfig
+from .config import AutoencoderConfig
 
 
 class Autoencoder(nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,16 +12,13 @@ from latentforge.contracts import ExploreContext
 from latentforge.errors import UsageError
 from latentforge_plugins.objectives import CachedCall
 
-if TYPE_CHECKING:
-    from .config import ClassConfig
+from .config import ClassConfig
 
 
 class ClassObjective:
     """The score is log p(class | x) in nats. A request is satisfied if p(class | x) >= threshold.
-
     This is activation maximisation (Erhan et al. 2009) through a decoder (Nguyen et al. 2016). The
-    classes come from the classifier's training data, not from this run's images.
-    """
+    classes come from the classifier's training data, not from this run's images."""
 
     def __init__(self, config: ClassConfig, context: ExploreContext) -> None:
         classifier: Any = context.roles["classifier"]

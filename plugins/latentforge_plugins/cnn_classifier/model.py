@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latentforge import DataSpec
 from latentforge_plugins.networks import class_count, image_shape, padding_to
 
-if TYPE_CHECKING:
-    from .config import CnnClassifierConfig
+from .config import CnnClassifierConfig
 
 STRIDE = 16  # the factor by which the three pooling layers reduce height and width
 
@@ -25,15 +22,9 @@ class CnnClassifier(nn.Module):
         cells = (height + top + bottom) * (width + left + right) // STRIDE**2
         a, b, c = config.channels
         self.features = nn.Sequential(
-            nn.Conv2d(channels, a, 3, padding="same"),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-            nn.Conv2d(a, b, 3, padding="same"),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-            nn.Conv2d(b, c, 3, padding="same"),
-            nn.ReLU(),
-            nn.AvgPool2d(4),
+            *(nn.Conv2d(channels, a, 3, padding="same"), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Conv2d(a, b, 3, padding="same"), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Conv2d(b, c, 3, padding="same"), nn.ReLU(), nn.AvgPool2d(4)),
         )
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(c * cells, class_count("cnn-classifier", data))

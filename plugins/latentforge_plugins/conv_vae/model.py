@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,8 +11,7 @@ from latentforge import DataSpec, LatentSpec
 from latentforge.latent import DiagonalGaussian
 from latentforge_plugins.networks import GaussianHead, image_shape, padding_to
 
-if TYPE_CHECKING:
-    from .config import ConvVaeConfig
+from .config import ConvVaeConfig
 
 STRIDE = 4  # the factor by which the two pooling layers reduce height and width
 

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from latentforge.contracts import ExploreContext
+from latentforge.contracts import ExploreContext, Images
 from latentforge.findings import Finding, Findings, ImageGrid, Lines, NamedArrays
 from latentforge_plugins.measures import BATCH
 from latentforge_plugins.walks import select_drawable
 
-if TYPE_CHECKING:
-    from latentforge.contracts import Images
-
-    from .config import CorruptionConfig
+from .config import CorruptionConfig
 
 SCHEDULE = (
     "x_s = sqrt(1 - s^2) x + s eps, eps ~ N(0, I), x scaled to [-1, 1], s evenly spaced from 0 to 1"
@@ -41,19 +38,17 @@ def corruption(context: ExploreContext, config: CorruptionConfig) -> Findings:
     indices = torch.randperm(len(images))[:count].sort().values.to(images.device)
     curves = compute_curves(context, images, indices, levels)
     arrays = {"s": levels, "x": noisy, "index": shown.index} | curves
-    if "reconstructing" in capabilities(context):
+    if reconstructs(context):
         arrays["recon"] = torch.stack([reconstruct(context.model, row) for row in noisy])
-    findings = [
-        *draw_curves(levels, curves),
-        draw_grid(context, config, shown.index.tolist(), noisy, levels),
-    ]
+    grid = draw_grid(context, config.split, shown.index.tolist(), noisy, levels)
+    findings = [*draw_curves(levels, curves), grid]
     items, notes = select_drawable(context, findings, NamedArrays("noisy", arrays))
     metrics = {
         f"{name}_at_{float(s):.2f}": float(value)
         for name, curve in curves.items()
         for s, value in zip(levels, curve, strict=True)
     }
-    return Findings(items, metrics, protocol(context, config, count, curves), notes)
+    return Findings(items, metrics, protocol(config, count, curves), notes)
 
 
 def select_images(config: CorruptionConfig, total: int) -> tuple[int, ...]:
@@ -64,19 +59,15 @@ def select_images(config: CorruptionConfig, total: int) -> tuple[int, ...]:
     return tuple(index for index in config.images if index < total)
 
 
-def capabilities(context: ExploreContext) -> list[str]:
-    """List what the model can do with a noisy image according to its capabilities."""
-    needs_by_name = {"classifying": {"classify"}, "reconstructing": {"encode", "decode"}}
-    return [name for name, needs in needs_by_name.items() if needs <= set(context.provides)]
+def reconstructs(context: ExploreContext) -> bool:
+    return {"encode", "decode"} <= set(context.provides)
 
 
 def reconstruct(model: Any, x: Tensor) -> Tensor:
     return model.decode(model.encode(x).mode())
 
 
-def protocol(
-    context: ExploreContext, config: CorruptionConfig, count: int, curves: dict[str, Tensor]
-) -> str:
+def protocol(config: CorruptionConfig, count: int, curves: dict[str, Tensor]) -> str:
     definitions = {
         "accuracy": "accuracy_at_s: fraction of noisy images that are classified correctly",
         "mse_noisy": "mse_noisy_at_s: mean squared difference per value between the noisy and the "
@@ -93,16 +84,15 @@ def compute_curves(
 ) -> dict[str, Tensor]:
     """Compute each metric at each level, (levels,), as a mean over the images at `indices`."""
     totals: dict[str, Tensor] = {}
-    available = capabilities(context)
     for part in indices.split(BATCH):
         batch = images.batch(part)
         noise = torch.randn(batch.x.shape).to(batch.x)
         for i, s in enumerate(levels):
             x = corrupt(batch.x, noise, s)
             metrics = {"mse_noisy": squared_error(x, batch.x)}
-            if "classifying" in available and batch.y is not None:
+            if "classify" in context.provides and batch.y is not None:
                 metrics["accuracy"] = (context.model(x).argmax(1) == batch.y).double()
-            if "reconstructing" in available:
+            if reconstructs(context):
                 metrics["mse_recon"] = squared_error(reconstruct(context.model, x), batch.x)
             for name, values in metrics.items():
                 total = totals.setdefault(name, torch.zeros(len(levels), dtype=torch.float64))
@@ -116,42 +106,36 @@ def squared_error(a: Tensor, b: Tensor) -> Tensor:
 
 
 def draw_curves(levels: Tensor, curves: dict[str, Tensor]) -> list[Finding]:
-    noise = "noise s"
     x = levels.cpu()
     charts: list[Finding] = []
     if "accuracy" in curves:
         share = {"accuracy": curves["accuracy"]}
-        charts.append(
-            Lines("accuracy", "Accuracy with increasing noise", x, share, noise, "accuracy")
-        )
+        title = "Accuracy with increasing noise"
+        charts.append(Lines("accuracy", title, x, share, "noise s", "accuracy"))
     if "mse_recon" in curves:
         error = {"noisy image": curves["mse_noisy"], "its reconstruction": curves["mse_recon"]}
         title = "Distance to the clean image with increasing noise"
-        charts.append(Lines("error", title, x, error, noise, "mean squared difference"))
+        charts.append(Lines("error", title, x, error, "noise s", "mean squared difference"))
     return charts
 
 
 def draw_grid(
-    context: ExploreContext,
-    config: CorruptionConfig,
-    indices: Sequence[int],
-    noisy: Tensor,
-    levels: Tensor,
+    context: ExploreContext, split: str, indices: Sequence[int], noisy: Tensor, levels: Tensor
 ) -> ImageGrid:
     """Draw a row for each image. For a classifier, captions name the predicted classes; for an
     autoencoder, a second row shows the reconstructions. Values are clipped to [0, 1] only here."""
     rows, titles, captions = [], [], []
-    available = capabilities(context)
+    classifies = "classify" in context.provides
     for index, row in zip(indices, noisy, strict=True):
         rows.append(row.clamp(0, 1))
-        titles.append(f"{config.split} {index}")
+        titles.append(f"{split} {index}")
         predictions = [""] * len(row)
-        if "classifying" in available:
+        if classifies:
             best = context.model(row).softmax(1).max(1)
             pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
             predictions = [f"{context.data.classes[c]} ({p:.0%})" for c, p in pairs]
         captions.append(predictions)
-        if "reconstructing" in available:
+        if reconstructs(context):
             rows.append(reconstruct(context.model, row))
             titles.append("decoded")
             captions.append([""] * len(row))
@@ -161,5 +145,5 @@ def draw_grid(
         rows=rows,
         column_titles=[f"s = {float(s):.2f}" for s in levels],
         row_titles=titles,
-        captions=captions if "classifying" in available else (),
+        captions=captions if classifies else (),
     )

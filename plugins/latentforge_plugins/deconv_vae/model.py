@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from torch import Tensor, nn
 
 from latentforge import DataSpec, LatentSpec
@@ -11,8 +9,7 @@ from latentforge.errors import UsageError
 from latentforge.latent import DiagonalGaussian
 from latentforge_plugins.networks import GaussianHead, image_shape
 
-if TYPE_CHECKING:
-    from .config import DeconvVaeConfig
+from .config import DeconvVaeConfig
 
 DOWN = (4, 4, 3)  # kernel sizes of the convolutions
 UP = (4, 6, 6)  # kernel sizes of the transposed convolutions; all have stride 2 and no padding
@@ -28,11 +25,8 @@ def encoded_side(side: int) -> int:
 
 def seed_grid(side: int) -> tuple[int, tuple[int, int, int]]:
     """Return the input size of the transposed convolutions and their output paddings (p, q, r) for
-    the output size `side`.
-
-    A layer turns n cells into 2 (n - 1) + kernel + padding cells, so g cells become
-    8 g + 20 + 4 p + 2 q + r cells.
-    """
+    the output size `side`. A layer turns n cells into 2 (n - 1) + kernel + padding cells, so g
+    cells become 8 g + 20 + 4 p + 2 q + r cells."""
     cells, rest = divmod(side - 20, 8)
     return cells, (rest >> 2, rest >> 1 & 1, rest & 1)
 

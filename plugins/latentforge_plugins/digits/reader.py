@@ -40,8 +40,7 @@ def source() -> Path:
             return path
     problem = "is not installed" if spec is None else f"has no file digits.csv.gz ({spec.origin})"
     raise MissingError(
-        f"dataset digits is part of scikit-learn, which {problem}",
-        hint="pip install scikit-learn",
+        f"dataset digits is part of scikit-learn, which {problem}", hint="pip install scikit-learn"
     )
 
 

@@ -6,7 +6,6 @@ dimensions."""
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 from torch import nn
 
@@ -14,8 +13,7 @@ from latentforge import DataSpec
 from latentforge.contracts import Batch, Step, Terms
 from latentforge_plugins.reconstruction.loss import Reconstruction
 
-if TYPE_CHECKING:
-    from .config import BetaElboConfig
+from .config import BetaElboConfig
 
 
 class Elbo(Reconstruction):

@@ -5,7 +5,6 @@ Source: Chen, Li, Grosse and Duvenaud 2018."""
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +14,7 @@ from latentforge.contracts import Batch, Step, Terms
 from latentforge.latent import DiagonalGaussian, standard_normal_log_prob
 from latentforge_plugins.reconstruction.loss import Reconstruction
 
-if TYPE_CHECKING:
-    from .config import BetaTcConfig
+from .config import BetaTcConfig
 
 ROWS = 256  # codes per chunk, because a whole evaluation batch would need gigabytes
 

@@ -7,20 +7,13 @@ from pathlib import Path
 
 from latentforge.errors import MissingError, UsageError
 
-EXTENSIONS = (
-    *(".png", ".jpg", ".jpeg", ".bmp", ".gif"),
-    *(".webp", ".tif", ".tiff", ".ppm", ".pgm"),
-)
-
-NaturalKey = tuple[list[int | str], str]
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 
 
 def list_images(root: Path) -> tuple[list[Path], list[int] | None, tuple[str, ...]]:
-    """Return the image files in natural order, their labels, and the names of the classes.
-
-    Hidden files and files without an image extension are ignored. Raises MissingError if the folder
-    does not exist, and UsageError if its contents are neither a labelled nor an unlabelled set.
-    """
+    """Return the image files in natural order, their labels, and the names of the classes. Hidden
+    files and files without an image extension are ignored. Raises MissingError if the folder does
+    not exist, and UsageError if its contents are neither a labelled nor an unlabelled set."""
     if not root.is_dir():
         problem = "is a file" if root.exists() else "does not exist"
         raise MissingError(
@@ -81,15 +74,13 @@ def nested_folder_hint(empty: list[Path]) -> str:
 
 
 def images_in(folder: Path) -> list[Path]:
-    return sorted(
-        (
-            path
-            for path in folder.iterdir()
-            if path.suffix.lower() in EXTENSIONS and path.name[0] != "."
-            if path.is_file() or path.is_symlink()  # a dangling link is an unreadable image
-        ),
-        key=natural_key,
+    files = (
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in EXTENSIONS and path.name[0] != "."
+        if path.is_file() or path.is_symlink()  # a dangling link is an unreadable image
     )
+    return sorted(files, key=natural_key)
 
 
 def folders_in(folder: Path) -> list[Path]:
@@ -97,7 +88,7 @@ def folders_in(folder: Path) -> list[Path]:
     return sorted(inner, key=natural_key)
 
 
-def natural_key(path: Path) -> NaturalKey:
+def natural_key(path: Path) -> tuple[list[int | str], str]:
     """Return a sort key that puts 2 before 10: the name with numbers as integers, then the name."""
     parts = re.split(r"([0-9]+)", path.name.casefold())  # text and numbers alternate
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], path.name

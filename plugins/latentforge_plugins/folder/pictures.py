@@ -16,11 +16,8 @@ from .reader import HeightWidth, Pixels, mixed_images_error, read, try_decode, u
 
 class Pictures:
     """A dataset whose item i is the image in `files[i]`, uint8 (1 or 3, H, W), with its label if
-    there are labels.
-
-    Access to an item and `whole` raise UsageError for a file that cannot be read, and for an image
-    whose size or number of channels differs from the first image.
-    """
+    there are labels. Access to an item and `whole` raise UsageError for a file that cannot be read,
+    and for an image whose size or number of channels differs from the first image."""
 
     def __init__(
         self,

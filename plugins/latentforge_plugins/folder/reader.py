@@ -26,11 +26,9 @@ MAX_NAMED = 5  # maximum number of unreadable files that an error names
 
 
 def read(files: Sequence[Path], size: HeightWidth | None, channels: str) -> Pixels:
-    """Decode all files into one array, uint8 (N, 1 or 3, H, W).
-
-    Raises UsageError if sizes or channels differ and the options do not convert them, or if files
-    cannot be read; the error names these files.
-    """
+    """Decode all files into one array, uint8 (N, 1 or 3, H, W). Raises UsageError if sizes or
+    channels differ and the options do not convert them, or if files cannot be read; the error names
+    these files."""
     x, first = np.empty((0,), np.uint8), files[0]
     faults: list[tuple[Path, Exception]] = []
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))  # each may decode a photo of 300 MB

@@ -31,11 +31,9 @@ def square_root(covariance: Tensor) -> Tensor:
 
 
 def frechet_distance(a: Fit, b: Fit) -> float:
-    """Return |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) (Dowson and Landau 1982).
-
-    C1 C2 has the eigenvalues of the symmetric matrix C1^(1/2) C2 C1^(1/2), so the square roots of
-    the eigenvalues are real, and no matrix root of a product is needed.
-    """
+    """Return |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) (Dowson and Landau 1982). C1 C2 has the
+    eigenvalues of the symmetric matrix C1^(1/2) C2 C1^(1/2), so the square roots of the eigenvalues
+    are real, and no matrix root of a product is needed."""
     root = square_root(a.covariance)
     product = root @ b.covariance @ root
     values = torch.linalg.eigvalsh((product + product.T) / 2).clamp(min=0)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,13 +18,10 @@ from latentforge.errors import UsageError
 from latentforge_plugins.measures import BATCH, Moments, products, select_random
 
 from . import cache
+from .config import FidConfig
 from .features import Features, check_same_data, describe_data
 from .gaussian import Fit, fit, frechet_distance, square_root
 
-if TYPE_CHECKING:
-    from .config import FidConfig
-
-Draw = Callable[[int], Tensor]
 PER_FEATURE = 10  # minimum number of images; with fewer, covariance and distance are mostly noise
 
 
@@ -50,6 +47,7 @@ class Fid:
         floor = self.fit_features(others, select_random(self.count, len(others), others.device))
         self.floor = frechet_distance(floor, self.reference)
         self.recon = Moments(products)
+        self.model: Any = context.model
         latent: Any = context.model.latent
         self.latent_shape, self.normal = latent.shape, latent.prior == "normal"
         source = "N(0, I)" if self.normal else "a Gaussian fitted to the codes of the train split"
@@ -93,28 +91,24 @@ class Fid:
 
     def compute(self) -> Mapping[str, float]:
         samples = Moments(products)
-        draw = self.prior_sampler() if self.normal else self.fitted_sampler()
-        model: Any = self.context.model
+        draw = self.sample_prior if self.normal else self.fitted_sampler()
         for start in range(0, self.count, BATCH):
             z = draw(min(BATCH, self.count - start))
-            samples.update(self.features(model.decode(z)))
+            samples.update(self.features(self.model.decode(z)))
         return {
             "fid_samples": frechet_distance(fit(samples), self.reference),
             "fid_recon": frechet_distance(fit(self.recon), self.reference),
             "fid_floor": self.floor,
         }
 
-    def prior_sampler(self) -> Draw:
-        """Return a function that samples n codes from N(0, I)."""
-        shape, device = self.latent_shape, self.selected.device
-        return lambda n: torch.randn(n, *shape, device=device)
+    def sample_prior(self, n: int) -> Tensor:
+        return torch.randn(n, *self.latent_shape, device=self.selected.device)
 
-    def fitted_sampler(self) -> Draw:
+    def fitted_sampler(self) -> Callable[[int], Tensor]:
         """Return a function that samples n codes from a Gaussian fitted to the training codes."""
         codes = Moments(products)
-        model: Any = self.context.model
         for batch in self.context.images("train").batches(BATCH):
-            codes.update(model.encode(batch.x).mode().flatten(1))
+            codes.update(self.model.encode(batch.x).mode().flatten(1))
         fitted = fit(codes)
         root = square_root(fitted.covariance)
 

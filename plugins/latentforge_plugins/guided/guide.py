@@ -5,35 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.distributions import MixtureSameFamily
 
 from latentforge import search
 from latentforge.contracts import ExploreContext
+from latentforge.engine.latent_search import Found
 from latentforge.errors import UsageError
 from latentforge.findings import Finding, Findings, Lines, NamedArrays
+from latentforge_plugins.densities import MAX_DIMENSIONS
 from latentforge_plugins.walks import decode, not_drawable_note
 
+from . import starts
+from .config import GuidedConfig
 from .pictures import draw_film, draw_map, draw_results
-from .starts import (
-    aggregate_posterior,
-    can_fit,
-    code_deviation,
-    describe_prior,
-    describe_starts,
-    excluded_classes,
-    prior_density,
-    sample_starts,
-)
-
-if TYPE_CHECKING:
-    from torch.distributions import MixtureSameFamily
-
-    from latentforge.engine.latent_search import Found
-
-    from .config import GuidedConfig
 
 
 def guide(context: ExploreContext, config: GuidedConfig) -> Findings:
@@ -43,16 +30,17 @@ def guide(context: ExploreContext, config: GuidedConfig) -> Findings:
         raise UsageError(f"film is {config.film}, but the requests are 0 to {count - 1}")
     check_independent(context)
     codes = context.codes("train").flatten(1)  # (M, D)
-    mixture = aggregate_posterior(context, config.components) if can_fit(codes) else None
+    can_fit = len(codes) > 1 and codes.shape[1] <= MAX_DIMENSIONS
+    mixture = starts.aggregate_posterior(context, config.components) if can_fit else None
     if config.prior == "mixture" and mixture is None:
         raise UsageError(
             f"no mixture can be fitted to {len(codes)} codes of {codes.shape[1]} dimensions",
             hint="--set prior=none",
         )
-    prior = prior_density(model, codes) if config.prior == "gaussian" else mixture
+    prior = starts.prior_density(model, codes) if config.prior == "gaussian" else mixture
     if config.prior == "none":
         prior = None
-    start = sample_starts(context, config, codes)
+    start = starts.sample_starts(context, config, codes)
     start_time = time.perf_counter()
     found = search(
         partial(decode, model),
@@ -62,7 +50,7 @@ def guide(context: ExploreContext, config: GuidedConfig) -> Findings:
         lr=config.lr,
         optimizer=config.optimizer,
         noise=config.noise,
-        scale=code_deviation(codes) if config.unit == "codes" else 1.0,
+        scale=starts.code_deviation(codes) if config.unit == "codes" else 1.0,
         prior=prior.log_prob if prior else None,
         prior_weight=config.prior_weight,
         seed=context.seed,
@@ -76,9 +64,8 @@ def guide(context: ExploreContext, config: GuidedConfig) -> Findings:
     if mixture:
         metrics["log_prior"] = float(mixture.log_prob(found.z).mean())
     items = draw_items(context, config, found, start, codes)
-    search_findings = Findings(
-        items, metrics, protocol(context, config, mixture), notes(context, config)
-    )
+    definitions = protocol(context, config, mixture)
+    search_findings = Findings(items, metrics, definitions, notes(context, config))
     terminates = not getattr(objective, "open_ended", False)
     parts = [measure_success(context, config, found)] if terminates else []
     if hasattr(objective, "findings"):
@@ -87,7 +74,7 @@ def guide(context: ExploreContext, config: GuidedConfig) -> Findings:
 
 
 def merge_findings(parts: Sequence[Findings]) -> Findings:
-    """Merge the items, metrics and notes of several findings, with images before charts."""
+    """Merge several findings, with images before charts."""
     items = [item for part in parts for item in part.items]
     return Findings(
         sorted(items, key=lambda item: isinstance(item, Lines | NamedArrays)),
@@ -104,7 +91,7 @@ def notes(context: ExploreContext, config: GuidedConfig) -> list[str]:
         notes_found.append(not_drawable_note(context, "their values are in found.npz"))
     if "judge" in context.roles and not classes:
         notes_found.append("the judge was not used, because the objective does not request classes")
-    excluded = excluded_classes(context, config)
+    excluded = starts.excluded_classes(context, config)
     if classes and excluded is None and config.start == "data" and not config.any_class:
         notes_found.append("the training images have no labels, so starts can be of any class")
     return notes_found
@@ -118,10 +105,13 @@ def protocol(
     starts_text = f"up to {config.restarts} of them until it has {starts_text}"
     if config.restarts == 1 or getattr(context.objective, "open_ended", False):
         starts_text = f"{config.restarts} of them"
-    text = f"starts: {describe_starts(context, config)}; each request uses {starts_text}, with "
-    text += f"{config.steps} steps per start"
-    fitted = "" if mixture is None else describe_mixture(mixture)
-    density = {"mixture": fitted, "gaussian": describe_prior(context)}.get(config.prior)
+    text = f"starts: {starts.describe_starts(context, config)}; each request uses {starts_text}, "
+    text += f"with {config.steps} steps per start"
+    fitted = ""
+    if mixture is not None:
+        components = len(mixture.mixture_distribution.probs)
+        fitted = f"a mixture of {components} Gaussians fitted to the training images' posteriors"
+    density = {"mixture": fitted, "gaussian": starts.describe_prior(context)}.get(config.prior)
     weight = f"{config.prior_weight:g}"
     text += f"; the search maximises the score + {weight} x the log density of " if density else ""
     text += density or "; the search maximises only the score"
@@ -131,11 +121,6 @@ def protocol(
     separate = f"{fitted}, which the search did not use"
     density_text = "that mixture" if config.prior == "mixture" else separate
     return f"{text}; log_prior: mean log density of the results under {density_text}, in nats"
-
-
-def describe_mixture(mixture: MixtureSameFamily) -> str:
-    count = len(mixture.mixture_distribution.probs)
-    return f"a mixture of {count} Gaussians fitted to the training images' posteriors"
 
 
 DEFINITIONS = {
@@ -167,9 +152,8 @@ def measure_success(context: ExploreContext, config: GuidedConfig, found: Found)
     judge = context.roles.get("judge")
     requested = getattr(context.objective, "classes", None)
     if judge is not None and requested is not None:
-        agreement = (
-            torch.cat([judge.model(part).argmax(1) for part in found.x.split(1000)]) == requested
-        )
+        judged = torch.cat([judge.model(part).argmax(1) for part in found.x.split(1000)])
+        agreement = judged == requested
         metrics["judge_agreement"] = float(agreement.float().mean())
         protocol += "; " + AGREEMENT.format(judge.name)
         verdict += f"; the independent judge {judge.name} agrees on {int(agreement.sum())}"
@@ -178,11 +162,7 @@ def measure_success(context: ExploreContext, config: GuidedConfig, found: Found)
 
 
 def draw_items(
-    context: ExploreContext,
-    config: GuidedConfig,
-    found: Found,
-    start: Tensor,
-    codes: Tensor,
+    context: ExploreContext, config: GuidedConfig, found: Found, start: Tensor, codes: Tensor
 ) -> list[Finding]:
     """Return the map, the arrays and, if examples can be drawn, the results and the animation."""
     used_starts = start[found.round, torch.arange(start.shape[1], device=start.device)]  # (N, D)
@@ -195,13 +175,9 @@ def draw_items(
     film = config.film
     if film is None:
         film = max(found.paths, key=lambda request: len(found.paths[request]))
-    return [
-        draw_results(
-            context, found, decode(context.model, used_starts[: config.shown]), config.shown
-        ),
-        draw_film(context, found, codes, film),
-        *items,
-    ]
+    first = decode(context.model, used_starts[: config.shown])
+    results = draw_results(context, found, first, config.shown)
+    return [results, draw_film(context, found, codes, film), *items]
 
 
 def draw_progress(found: Found, longest: int) -> Lines:

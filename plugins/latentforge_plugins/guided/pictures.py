@@ -37,7 +37,7 @@ class Map:
 def draw_results(context: ExploreContext, found: Found, first: Tensor, shown: int) -> ImageGrid:
     """Draw the start images of the first requests above the results."""
     requests, names = context.objective.requests[:shown], path_names(context, shown)
-    if are_numbers(names):  # the map uses these names for the paths
+    if names[0] == "#0":  # the map uses these numbers as names of the paths
         requests = [f"{name} {text}" for name, text in zip(names, requests, strict=True)]
     captions = [f"score {score:.1f}" for score in found.score[:shown].tolist()]
     if not getattr(context.objective, "open_ended", False):
@@ -69,12 +69,7 @@ def draw_map(context: ExploreContext, found: Found, codes: Tensor, shown: int) -
     return replace(_codes_on(to_map, codes, context), name="walks", title=title, paths=paths)
 
 
-def draw_film(
-    context: ExploreContext,
-    found: Found,
-    codes: Tensor,
-    request: int,
-) -> Film:
+def draw_film(context: ExploreContext, found: Found, codes: Tensor, request: int) -> Film:
     """Draw an animation of one request. It shows the map with the path so far, the decoded code
     and, if a classifier guides the search, its probabilities."""
     to_map, path = Map(codes), found.paths[request]  # (T, D)
@@ -113,9 +108,8 @@ def _codes_on(to_map: Map, codes: Tensor, context: ExploreContext) -> Scatter:
     """Draw codes at evenly spaced positions of the split on the map. If there are many, outliers
     are left out, because they would shrink all other points to a dot."""
     points, y = to_map(codes), context.images("train").y
-    selected = torch.linspace(
-        0, len(points) - 1, min(POINTS, len(points)), device=points.device
-    ).long()
+    count = min(POINTS, len(points))
+    selected = torch.linspace(0, len(points) - 1, count, device=points.device).long()
     shown = points[selected]
     if len(selected) == POINTS:
         low, high = code_quantiles(shown, torch.tensor([0.005, 0.995]).to(shown)).T
@@ -131,26 +125,19 @@ def _codes_on(to_map: Map, codes: Tensor, context: ExploreContext) -> Scatter:
 
 
 def path_names(context: ExploreContext, shown: int) -> list[str]:
-    """Return unique short names for the paths of the first requests. A name is the requested class
-    of the data, so that the path has the colour of the class. Otherwise, it is the part in which
-    the request differs from the other requests or, if that is too long or not unique, the number
-    of the request."""
-    requests = list(context.objective.requests[:shown])
+    """Return unique short names for the paths of the first requests: the requested class of the
+    data, so that the path has its colour, else the part in which the request differs from the
+    others or, if that is too long or not unique, the number of the request."""
     classes = getattr(context.objective, "classes", None)
     if classes is not None and context.data.classes:
         requested = [context.data.classes[label] for label in classes[:shown].tolist()]
         if len(set(requested)) > 1 or len(requested) == 1:
             first = [name not in requested[:i] for i, name in enumerate(requested)]
             return [name if first[i] else f"{name} (#{i})" for i, name in enumerate(requested)]
-    names = strip_common_words(requests)
+    names = strip_common_words(context.objective.requests[:shown])
     if len(set(names)) < len(names) or max(map(len, names)) > MAX_NAME_LENGTH:
         return [f"#{i}" for i in range(len(names))]
     return names
-
-
-def are_numbers(names: Sequence[str]) -> bool:
-    """Return whether the names of the paths are numbers."""
-    return names[0] == "#0"
 
 
 def strip_common_words(texts: Sequence[str]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,14 +10,12 @@ from torch.distributions import Distribution, MixtureSameFamily
 
 from latentforge.contracts import ExploreContext
 from latentforge.errors import UsageError
-from latentforge_plugins.densities import MAX_DIMENSIONS, fit_gaussian, fit_mixture, standard_normal
+from latentforge_plugins.densities import fit_gaussian, fit_mixture, standard_normal
 from latentforge_plugins.walks import code_quantiles, has_prior
 
-if TYPE_CHECKING:
-    from .config import GuidedConfig
+from .config import GuidedConfig
 
-WIDE = 10.0
-"""The standard deviation of wide starts. They are far from the data, as in the original search."""
+WIDE = 10.0  # standard deviation of wide starts: far from the data, as in the original search
 
 
 def excluded_classes(context: ExploreContext, config: GuidedConfig) -> Tensor | None:
@@ -35,20 +33,14 @@ def describe_starts(context: ExploreContext, config: GuidedConfig) -> str:
         return describe_prior(context)
     if excluded_classes(context, config) is not None:
         return "codes of random training images of classes other than the requested one"
-    return "codes of random training images" + (
-        " of any class" if hasattr(context.objective, "classes") else ""
-    )
+    any_class = " of any class" if hasattr(context.objective, "classes") else ""
+    return f"codes of random training images{any_class}"
 
 
 def describe_prior(context: ExploreContext) -> str:
     if has_prior(context.model):
         return "N(0, I), the model's prior"
     return "the Gaussian fitted to the training images' codes"
-
-
-def can_fit(codes: Tensor) -> bool:
-    """Return whether a density can be fitted to codes (N, D): N > 1 and D <= MAX_DIMENSIONS."""
-    return len(codes) > 1 and codes.shape[1] <= MAX_DIMENSIONS
 
 
 def prior_density(model: Any, codes: Tensor) -> Distribution:
@@ -77,9 +69,8 @@ def sample_starts(context: ExploreContext, config: GuidedConfig, codes: Tensor) 
     """Sample the start codes of all requests, (restarts, N, D)."""
     size = (config.restarts, len(context.objective.requests))
     if config.start == "data":
-        return sample_data_starts(
-            context, codes, config.restarts, excluded_classes(context, config)
-        )
+        excluded = excluded_classes(context, config)
+        return sample_data_starts(context, codes, config.restarts, excluded)
     if config.start == "prior":
         return prior_density(context.model, codes).sample(torch.Size(size))
     return WIDE * torch.randn(*size, codes.shape[1], device=codes.device)

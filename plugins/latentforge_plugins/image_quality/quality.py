@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from latentforge import DataSpec
@@ -38,12 +39,11 @@ class Ssim(MeanPerImage):
             )
         super().__init__("ssim", self.compute_batch)
         self.window = window(data)
-        full = len(self.window) == WINDOW
+        size = len(self.window)
         self.protocol = (
-            f"structural similarity (Wang et al. 2004), {len(self.window)}x{len(self.window)} "
-            f"Gaussian window of sigma {SIGMA}{'' if full else ', the largest that fits'}, "
-            "data range 1, mean over its whole positions, channels and images, "
-            "z the posterior mode"
+            f"structural similarity (Wang et al. 2004), {size}x{size} Gaussian window of sigma "
+            f"{SIGMA}{'' if size == WINDOW else ', the largest that fits'}, data range 1, mean "
+            "over its whole positions, channels and images, z the posterior mode"
         )
 
     def compute_batch(self, seen: Seen) -> Tensor:
@@ -62,11 +62,9 @@ def window(data: DataSpec) -> Tensor:
 
 
 def ssim(recon: Tensor, x: Tensor, weights: Tensor) -> Tensor:
-    """Compute the structural similarity, (B, C, H, W) to (B,), in float64 on the CPU.
-
-    It is eq. 13 of Wang, Bovik, Sheikh and Simoncelli 2004 for windows completely inside the image.
-    float32 would lose the variance of flat regions, which is small relative to their squared mean.
-    """
+    """Compute the structural similarity, (B, C, H, W) to (B,), in float64 on the CPU. It is eq. 13
+    of Wang, Bovik, Sheikh and Simoncelli 2004 for windows completely inside the image. float32
+    would lose the variance of flat regions, which is small relative to their squared mean."""
     a, b = recon.cpu().double(), x.cpu().double()
     down, across = (window_means(weights, side) for side in x.shape[2:])  # (H', H), (W', W)
     means = down @ torch.stack([a, b, a * a, b * b, a * b]) @ across.T  # (5, B, C, H', W')
@@ -80,7 +78,4 @@ def ssim(recon: Tensor, x: Tensor, weights: Tensor) -> Tensor:
 def window_means(weights: Tensor, side: int) -> Tensor:
     """Return the matrix (positions, side) that computes a row's weighted mean at each position."""
     positions = side - len(weights) + 1
-    matrix = torch.zeros(positions, side, dtype=weights.dtype)
-    for position in range(positions):
-        matrix[position, position : position + len(weights)] = weights
-    return matrix
+    return torch.stack([F.pad(weights, (i, positions - 1 - i)) for i in range(positions)])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,8 +18,7 @@ from latentforge.errors import UsageError
 from latentforge.latent import standard_normal_log_prob
 from latentforge_plugins.measures import describe_likelihood, likelihood_of, select_random
 
-if TYPE_CHECKING:
-    from .config import NllConfig
+from .config import NllConfig
 
 VALUES = 2**18  # values per decoder call: 1 MB, which fits in the cache; 334 images of MNIST
 
@@ -37,9 +36,7 @@ class Nll:
         self.samples = config.samples
         self.rows = max(1, VALUES // context.data.size)
         self.likelihood = likelihood_of(context)
-        # log sum_k w_k and log sum_k w_k^2 for each chunk of images
-        self.log_sums: list[Tensor] = []
-        self.log_squares: list[Tensor] = []
+        self.sums: list[tuple[Tensor, Tensor]] = []  # from sum_weights, per chunk of images
         self.protocol = (
             f"nats per image, -log of the mean of p(x|z) p(z) / q(z|x) over K={config.samples} "
             "samples of q(z|x), in expectation an upper bound; "
@@ -51,11 +48,9 @@ class Nll:
     def update(self, seen: Seen) -> None:
         selected = seen.batch.x[self.selected[seen.batch.index]]
         for x in selected.split(self.rows) if len(selected) else ():
-            log_sum, log_square = self.sums(seen.model, x)
-            self.log_sums.append(log_sum)
-            self.log_squares.append(log_square)
+            self.sums.append(self.sum_weights(seen.model, x))
 
-    def sums(self, model: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+    def sum_weights(self, model: Any, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return log sum_k w_k and log sum_k w_k^2 over all K samples, float64 (B,) each."""
         copies = min(self.samples, max(1, self.rows // len(x)))  # more per call for few images
         repeated = x.repeat_interleave(copies, 0)  # (B * copies, ...)
@@ -64,18 +59,15 @@ class Nll:
         log_square = log_sum
         for done in range(0, self.samples, copies):
             z = posterior.sample()
-            log_w = (
-                standard_normal_log_prob(z)
-                - posterior.log_prob(z)
-                - self.likelihood.nll(model, z, repeated)
-            )
+            log_ratio = standard_normal_log_prob(z) - posterior.log_prob(z)  # log p(z) / q(z|x)
+            log_w = log_ratio - self.likelihood.nll(model, z, repeated)  # (B * copies,)
             log_w = log_w.view(-1, copies)[:, : self.samples - done].cpu().double()
             log_sum = torch.logaddexp(log_sum, log_w.logsumexp(1))
             log_square = torch.logaddexp(log_square, (2 * log_w).logsumexp(1))
         return log_sum, log_square
 
     def compute(self) -> Mapping[str, float]:
-        log_sum, log_square = torch.cat(self.log_sums), torch.cat(self.log_squares)
+        log_sum, log_square = map(torch.cat, zip(*self.sums, strict=True))
         k, images = self.samples, len(log_sum)
         nll = math.log(k) - log_sum  # (N,)
         effective = torch.exp(2 * log_sum - log_square)  # (sum w)^2 / sum w^2, from 1 to K

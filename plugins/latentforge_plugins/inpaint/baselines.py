@@ -32,7 +32,7 @@ def compute_baselines(
     if the targets are training images themselves, a target is not its own nearest image.
     """
     train = context.images("train")
-    same_split = context.images(split).same_as(train)
+    own = targets.index if context.images(split).same_as(train) else None
     target_values = targets.x.flatten(1)[:, known]  # (N, known)
     classes = max(1, len(context.data.classes)) if train.y is not None else 1
     sums = torch.zeros(classes, len(known), device=target_values.device)
@@ -46,13 +46,9 @@ def compute_baselines(
             counts.index_add_(0, labels, torch.ones_like(labels, dtype=counts.dtype))
             yield x[:, known]
 
-    indices = topk(target_values, rows(), 1, own=targets.index if same_split else None)[1].squeeze(
-        1
-    )
+    indices = topk(target_values, rows(), 1, own=own)[1].squeeze(1)
     overall = sums.sum(0) / counts.sum()
     means = torch.where(counts[:, None] > 0, sums / counts[:, None].clamp(min=1), overall)
-    if targets.y is None or train.y is None:
-        class_mean = overall.expand(len(target_values), -1)
-    else:
-        class_mean = means[targets.y]
+    labelled = targets.y is not None and train.y is not None
+    class_mean = means[targets.y] if labelled else overall.expand(len(target_values), -1)
     return Baselines(class_mean, train.batch(indices).x.flatten(1), indices)

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from latentforge.contracts import DataSpec
 from latentforge.errors import UsageError
 
-if TYPE_CHECKING:
-    from .config import InpaintConfig
+from .config import InpaintConfig
 
 
 def known_mask(config: InpaintConfig, data: DataSpec) -> Tensor:
     """Return the values that are not hidden: bool (*data.shape) on the CPU, equal in all channels.
-
     Raises UsageError for a box outside the image, for a vector with any mask but random, and if
-    nothing is hidden or nothing is known. A random mask is drawn from the default generator.
-    """
+    nothing is hidden or nothing is known. A random mask is drawn from the default generator."""
     if data.kind == "vector" and config.mask != "random":
         raise UsageError(
             f"mask={config.mask} needs images; the data consists of vectors of size {data.size}",

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from latentforge.contracts import ExploreContext
-from latentforge.findings import Findings, ImageGrid, NamedArrays
+from latentforge.findings import Finding, Findings, ImageGrid, NamedArrays
 from latentforge_plugins.objectives import select_images
 
 from .baselines import compute_baselines
+from .config import InpaintConfig
 from .masks import known_mask
-
-if TYPE_CHECKING:
-    from .config import InpaintConfig
 
 EPSILON = 1e-6  # minimum distance of decoded probabilities from 0 and 1, for a finite log
 MAX_COLUMNS = 10  # maximum number of columns in the picture
@@ -25,11 +22,8 @@ GREY = 0.5  # the value shown for hidden pixels
 
 class Inpaint:
     """The score is log p of the known values, summed, in nats. p is a Bernoulli distribution with
-    the decoded probabilities.
-
-    A request is never satisfied, because a likelier image is always possible, so a search uses all
-    its steps.
-    """
+    the decoded probabilities. A request is never satisfied, because a likelier image is always
+    possible, so a search uses all its steps."""
 
     open_ended = True
 
@@ -70,18 +64,17 @@ class Inpaint:
         }
         known = self.known.unflatten(0, self.context.data.shape)
         arrays = {"index": self.batch.index, "known": known, "nearest": baselines.indices}
-        items: list[NamedArrays | ImageGrid] = [NamedArrays("inpainting-of", arrays)]
+        items: list[Finding] = [NamedArrays("inpainting-of", arrays)]
         if self.context.data.drawable:
             shape = self.context.data.shape
-            items.append(
-                ImageGrid(
-                    "inpainting",
-                    f"Completed images: {self.describe_mask()}",
-                    rows=[row[:MAX_COLUMNS].unflatten(1, shape) for row in rows.values()],
-                    column_titles=[f"image {i}" for i in self.batch.index[:MAX_COLUMNS].tolist()],
-                    row_titles=list(rows),
-                )
+            grid = ImageGrid(
+                "inpainting",
+                f"Completed images: {self.describe_mask()}",
+                rows=[row[:MAX_COLUMNS].unflatten(1, shape) for row in rows.values()],
+                column_titles=[f"image {i}" for i in self.batch.index[:MAX_COLUMNS].tolist()],
+                row_titles=list(rows),
             )
+            items.append(grid)
         names = {"hidden_mse_class_mean": mean, "hidden_mse_nearest": "nearest image"}
         return Findings(items, metrics, self.protocol(), compare_with_baselines(metrics, names))
 

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from latentforge.contracts import ExploreContext
+from latentforge.contracts import ExploreContext, Images
 from latentforge.findings import Lines
 from latentforge.latent import slerp
 from latentforge.seeding import generator
 from latentforge_plugins.walks import Side, decode, probabilities
 
-if TYPE_CHECKING:
-    from latentforge.contracts import Images
-
-    from .config import InterpolateConfig
+from .config import InterpolateConfig
 
 TIMES = 11  # number of values of t; odd, so that they include the midpoint
 
@@ -35,20 +30,12 @@ def path_names(config: InterpolateConfig) -> list[str]:
     return [name for name in PATHS if config.path in (name, "both")]
 
 
-@dataclass
-class PairResults:
-    """Results over the pairs: metrics with their protocol, and curves over t."""
-
-    metrics: dict[str, float]
-    protocol: str
-    curves: list[Lines]
-
-
 def compare_pairs(
     context: ExploreContext, config: InterpolateConfig, runs: Sequence[Side]
-) -> PairResults:
+) -> tuple[dict[str, float], str, list[Lines]]:
     """Compare the decoded midpoint with a cross-fade of the end points. If a classifier is given,
-    compute its confidence along the path. All runs use the same pairs."""
+    compute its confidence along the path. All runs use the same pairs. Returns metrics, their
+    protocol, and charts over t."""
     images = context.images(config.split)
     indices = draw_pairs(images, config.pairs)
     pairs = [images.batch(part).x for part in indices]
@@ -75,15 +62,15 @@ def compare_pairs(
         f"{describe_pairs(images, *indices)}"
     )
     if not classifier:
-        return PairResults(metrics, protocol, [])
+        return metrics, protocol, []
     protocol += (
         f"; confidence: the largest class probability of classifier {classifier.name} at the "
         "decoded end points and the decoded midpoint, mean over the same pairs; it can be high for "
         "images that belong to none of its classes"
     )
     title = f"Confidence of {classifier.name} along the path, {len(pairs[0])} pairs"
-    lines = Lines("confidence", title, t, curves, "t", "largest class probability")
-    return PairResults(metrics, protocol, [lines])
+    chart = Lines("confidence", title, t, curves, "t", "largest class probability")
+    return metrics, protocol, [chart]
 
 
 def draw_pairs(images: Images, count: int) -> tuple[Tensor, Tensor]:

@@ -6,23 +6,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from latentforge.contracts import Batch, ExploreContext
+from latentforge.contracts import Batch, ExploreContext, Images
 from latentforge.errors import UsageError
 from latentforge.findings import Findings, ImageGrid, NamedArrays
 from latentforge_plugins.walks import Side, class_means, decode, select_drawable, sides
 
+from .config import InterpolateConfig
 from .paths import PATHS, compare_pairs, path_names
-
-if TYPE_CHECKING:
-    from latentforge.contracts import Images
-
-    from .config import InterpolateConfig
-
 
 MAX_COLUMNS = 20  # maximum number of columns in the picture; the arrays contain every step
 PROTOCOL = (
@@ -64,19 +58,15 @@ def interpolate(context: ExploreContext, config: InterpolateConfig) -> Findings:
         if stops:
             error = x[:: config.steps - 1] - stops.x
             metrics[f"{prefix}endpoint_mse_per_pixel"] = float(error.square().mean())
-    pair_results = compare_pairs(context, config, runs)
+    pair_metrics, pair_protocol, charts = compare_pairs(context, config, runs)
     names = stop_names(images, config, stops)
     grid = draw_grid(walks, t, stops, short_names(images, config, stops), make_title(config, names))
-    items, notes = select_drawable(
-        context, [grid, *pair_results.curves], NamedArrays("codes", arrays)
-    )
-    second_run = (
-        f"; metrics with the prefix other_ are of {runs[1].name}, all others of {runs[0].name}"
-        if runs[1:]
-        else ""
-    )
-    protocol = f"{PROTOCOL}; {pair_results.protocol}{second_run}"
-    return Findings(items, metrics | pair_results.metrics, protocol, notes)
+    items, notes = select_drawable(context, [grid, *charts], NamedArrays("codes", arrays))
+    protocol = f"{PROTOCOL}; {pair_protocol}"
+    if runs[1:]:
+        protocol += f"; metrics with the prefix other_ are of {runs[1].name}, "
+        protocol += f"all others of {runs[0].name}"
+    return Findings(items, metrics | pair_metrics, protocol, notes)
 
 
 def end_codes(

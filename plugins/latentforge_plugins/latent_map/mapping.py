@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from latentforge.contracts import ExploreContext
+from latentforge.contracts import ExploreContext, Images
 from latentforge.errors import UsageError
 from latentforge.findings import Findings, NamedArrays, Plane, Scatter
 from latentforge.neighbours import majority, topk
 from latentforge.runtime.memory import host_memory
 from latentforge_plugins.walks import decode, not_drawable_note
 
-from . import memory, projections
-
-if TYPE_CHECKING:
-    from latentforge.contracts import Images
-
-    from .config import LatentMapConfig
+from . import projections
+from .config import LatentMapConfig
 
 NAMES = {"pca": "PCA", "tsne": "t-SNE", "pacmap": "PaCMAP"}
 KNOTS = 32  # grid points per side of the decoded plane
@@ -82,17 +77,15 @@ def select_images(
     if method in ("tsne", "pacmap"):
         free = host_memory()
         perplexity = min(config.perplexity, projections.max_perplexity(requested))
-        count = min(requested, memory.max_points(size, perplexity, free))
+        count = min(requested, projections.max_points(size, perplexity, free))
+        memory = f"{free / 2**20:,.0f} MB of free memory"
         if count < projections.MIN_POINTS <= requested:
-            raise UsageError(
-                f"{free / 2**20:,.0f} MB of free memory is too little for a map by {NAMES[method]}",
-                hint="--set method=pca",
-            )
+            problem = f"{memory} is too little for a map by {NAMES[method]}"
+            raise UsageError(problem, hint="--set method=pca")
         if count < requested:
             notes.append(
-                f"{NAMES[method]} of {requested:,} images needs more than the "
-                f"{free / 2**20:,.0f} MB of free memory; {count:,} of them, selected at random, "
-                "are shown"
+                f"{NAMES[method]} of {requested:,} images needs more than the {memory}; "
+                f"{count:,} of them, selected at random, are shown"
             )
     if method == "tsne" and config.perplexity > (most := projections.max_perplexity(count)):
         lowered = f"lowered to {most:.4g}, the largest for {count:,} points"
@@ -131,9 +124,6 @@ def project(
     return projections.pacmap(codes, seed), ("PaCMAP 1", "PaCMAP 2"), {}
 
 
-# ---------------------------------------------------------------- metrics
-
-
 def measure_map(
     points: Tensor,
     codes: Tensor,
@@ -161,13 +151,12 @@ def measure_map(
         from sklearn.manifold import trustworthiness
 
         selected = torch.randperm(count)[:MAX_TRUSTWORTHINESS]
-        metrics["trustworthiness"] = float(
-            trustworthiness(codes[selected].numpy(), points[selected].numpy(), n_neighbors=k)
-        )
+        original, projected = codes[selected].numpy(), points[selected].numpy()
+        metrics["trustworthiness"] = float(trustworthiness(original, projected, n_neighbors=k))
         protocol.append(
-            "trustworthiness (Venna and Kaski 2001): 1 if the "
-            f"{k} nearest neighbours in the map are also the nearest neighbours among the "
-            f"posterior means, on {len(selected)} of the images"
+            f"trustworthiness (Venna and Kaski 2001): 1 if the {k} nearest neighbours in the map "
+            "are also the nearest neighbours among the posterior means, "
+            f"on {len(selected)} of the images"
         )
     if method == "pca":
         protocol.append(
@@ -181,9 +170,6 @@ def knn_accuracy(points: Tensor, labels: Tensor, k: int, classes: int) -> float:
     nearest neighbours."""
     _, nearest = topk(points, points, k, own=torch.arange(len(points)))
     return float((majority(labels[nearest], classes) == labels).double().mean())
-
-
-# ---------------------------------------------------------------- images under the pointer
 
 
 def make_thumbnails(images: Images, indices: Tensor) -> Tensor:
@@ -206,5 +192,4 @@ def decode_plane(context: ExploreContext, points: Tensor) -> Plane | None:
         torch.linspace(y0, y1, KNOTS), torch.linspace(x0, x1, KNOTS), indexing="ij"
     )
     z = torch.stack([x, y], 2).flatten(0, 1).to(context.device)  # (knots, 2)
-    decoded = decode(context.model, z)
-    return Plane(decoded.unflatten(0, (KNOTS, KNOTS)), (x0, x1), (y0, y1))
+    return Plane(decode(context.model, z).unflatten(0, (KNOTS, KNOTS)), (x0, x1), (y0, y1))

@@ -14,6 +14,16 @@ from latentforge.seeding import mix
 from latentforge_plugins.walks import principal_directions
 
 MIN_POINTS = 5  # minimum number of points, so that their neighbours can differ
+FRACTION = 0.8  # of the free memory that a projection may use
+FIXED = 64 * 2**20  # bytes for the grid of the Fourier transform and for libraries
+PER_NEIGHBOUR = 60  # bytes for its index and distance, twice in a sparse matrix, and for copies
+PER_POINT = 1000  # bytes for the trees of the neighbour search
+
+
+def max_points(dimensions: int, perplexity: float, free: int) -> int:
+    """Return the number of points that t-SNE or PaCMAP can process with `free` bytes."""
+    per_point = PER_POINT + 3 * perplexity * PER_NEIGHBOUR + 4 * 8 * dimensions
+    return max(0, int((FRACTION * free - FIXED) / per_point))
 
 
 def pca(codes: Tensor) -> tuple[Tensor, Tensor]:

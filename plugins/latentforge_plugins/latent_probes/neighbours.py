@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from torch import Tensor
 
 from latentforge.contracts import EvaluateContext, Seen
@@ -12,8 +10,7 @@ from latentforge.metrics import MeanPerImage
 from latentforge.neighbours import majority, topk
 from latentforge_plugins.measures import codes_of
 
-if TYPE_CHECKING:
-    from .config import KnnConfig
+from .config import KnnConfig
 
 
 class KnnAccuracy(MeanPerImage):
@@ -24,11 +21,10 @@ class KnnAccuracy(MeanPerImage):
         super().__init__("knn_accuracy", self.correct)
         train = context.images("train")
         self.queries_are_rows = context.images(context.split).same_as(train)
-        self.k = config.k
-        if self.k > len(train) - self.queries_are_rows:
+        self.k, available = config.k, len(train) - self.queries_are_rows
+        if self.k > available:
             raise UsageError(
-                f"knn_accuracy.k is {self.k}, but only {len(train) - self.queries_are_rows} "
-                "training images are available",
+                f"knn_accuracy.k is {self.k}, but only {available} training images are available",
                 hint="--set knn_accuracy.k=1, or use more images",
             )
         self.codes, self.labels = codes_of(context.model, train).double(), train.y.cpu()

@@ -49,6 +49,5 @@ class ProbeAccuracy:
         if probe[-1].n_iter_.max() >= STEPS:
             self.protocol += f"; not converged after {STEPS} steps"
         predicted = torch.from_numpy(probe.predict(torch.cat(self.split_codes).double().numpy()))
-        return {
-            "probe_accuracy": float((predicted == torch.cat(self.split_labels)).double().mean())
-        }
+        correct = predicted == torch.cat(self.split_labels)
+        return {"probe_accuracy": float(correct.double().mean())}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,20 +11,10 @@ from torch import Tensor
 from latentforge.contracts import ExploreContext
 from latentforge.errors import UsageError
 from latentforge.findings import Findings, ImageGrid, NamedArrays
+from latentforge_plugins import walks
 from latentforge_plugins.densities import MAX_DIMENSIONS
-from latentforge_plugins.walks import (
-    code_quantiles,
-    code_size,
-    decode,
-    has_prior,
-    principal_directions,
-    prior_quantiles,
-    select_drawable,
-    shape_note,
-)
 
-if TYPE_CHECKING:
-    from .config import ManifoldConfig
+from .config import ManifoldConfig
 
 TAIL = 0.01  # fraction of the codes beyond each end of an axis that has no prior
 
@@ -48,7 +37,7 @@ def manifold(context: ExploreContext, config: ManifoldConfig) -> Findings:
     a, b = knots(plane, config)  # (size,) each
     grid = torch.stack(torch.meshgrid(a, b, indexing="xy"), -1)  # (size, size, 2), row r at b[r]
     z = plane.base + grid @ plane.axes  # (size, size, D)
-    x = decode(context.model, z.flatten(0, 1)).unflatten(0, z.shape[:2])
+    x = walks.decode(context.model, z.flatten(0, 1)).unflatten(0, z.shape[:2])
 
     span = [
         f"{name} from {float(v[0]):.3g} to {float(v[-1]):.3g}"
@@ -65,11 +54,9 @@ def manifold(context: ExploreContext, config: ManifoldConfig) -> Findings:
     )
     ends = torch.stack([a[[0, -1]], b[[0, -1]]], 1)  # (2, 2): first and last knot of both axes
     inside = ((plane.coordinates >= ends[0]) & (plane.coordinates <= ends[1])).all(1)
-    arrays = NamedArrays(
-        "codes",
-        {"z": z.unflatten(2, context.model.latent.shape), "x": x, "axis_x": a, "axis_y": b},
-    )
-    items, notes = select_drawable(context, [picture], arrays)
+    z = z.unflatten(2, context.model.latent.shape)
+    arrays = NamedArrays("codes", {"z": z, "x": x, "axis_x": a, "axis_y": b})
+    items, notes = walks.select_drawable(context, [picture], arrays)
     protocol = (
         f"{span[0]} to the right, {span[1]} upwards, spaced {spacing}; {plane.description}; "
         f"codes_inside: fraction of the {len(inside)} training codes (posterior modes) whose two "
@@ -81,11 +68,11 @@ def manifold(context: ExploreContext, config: ManifoldConfig) -> Findings:
             f"reach {config.reach:g} had no effect: it needs a model with a prior; the grid covers "
             f"the {TAIL:.0%} to {1 - TAIL:.0%} quantile of the codes"
         )
-    return Findings(items, metrics, protocol, [*notes, *shape_note(context.model)])
+    return Findings(items, metrics, protocol, [*notes, *walks.shape_note(context.model)])
 
 
 def make_plane(context: ExploreContext, config: ManifoldConfig) -> Plane:
-    size = code_size(context.model)
+    size = walks.code_size(context.model)
     if size < 2:
         raise UsageError(
             "a manifold needs two latent dimensions, but this model has one",
@@ -106,22 +93,20 @@ def make_plane(context: ExploreContext, config: ManifoldConfig) -> Plane:
 
 
 def through_dims(context: ExploreContext, config: ManifoldConfig, codes: Tensor) -> Plane:
-    prior = has_prior(context.model)
+    prior = walks.has_prior(context.model)
     dims = list(config.dims)
     axes = torch.eye(codes.shape[1], device=codes.device)[dims]
     base = torch.zeros_like(codes[0]) if prior else codes.mean(0)
     base[dims] = 0.0
     names = (f"z{dims[0]}", f"z{dims[1]}")
     rest = "0, the prior's mean" if prior else "the mean of the training codes"
-    description = (
-        f"the other dimensions at {rest}" if codes.shape[1] > 2 else "the whole latent space"
-    )
+    description = f"the other dimensions at {rest}" if len(base) > 2 else "the whole latent space"
     return Plane(base, axes, codes[:, dims], names, description, prior)
 
 
 def principal(codes: Tensor) -> Plane:
     """Return the plane through the mean of the codes along their two principal directions."""
-    mean, axes, shares = principal_directions(codes)
+    mean, axes, shares = walks.principal_directions(codes)
     share = float(shares.sum())
     description = f"principal directions of the training codes, {share:.0%} of their variance"
     coordinates = (codes.double() - mean) @ axes.T
@@ -135,14 +120,14 @@ def knots(plane: Plane, config: ManifoldConfig) -> tuple[Tensor, Tensor]:
     if config.spacing == "quantile":  # midpoints of intervals of equal probability
         p = (torch.arange(config.size, device=device) + 0.5) / config.size
         if plane.prior:
-            return prior_quantiles(p), prior_quantiles(p)
-        a, b = code_quantiles(plane.coordinates, p)
+            return walks.prior_quantiles(p), walks.prior_quantiles(p)
+        a, b = walks.code_quantiles(plane.coordinates, p)
         return a, b
     even = torch.linspace(0.0, 1.0, config.size, device=device)
     if plane.prior:
         ends = even.new_tensor([[-config.reach, config.reach]] * 2)  # (2, 2)
     else:
-        ends = code_quantiles(plane.coordinates, even.new_tensor([TAIL, 1 - TAIL]))
+        ends = walks.code_quantiles(plane.coordinates, even.new_tensor([TAIL, 1 - TAIL]))
     a, b = ends[:, :1] + even * (ends[:, 1:] - ends[:, :1])
     return a, b
 

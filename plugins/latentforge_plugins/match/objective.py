@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
 from latentforge.contracts import ExploreContext
 from latentforge.errors import UsageError, did_you_mean
-from latentforge.findings import Findings, ImageGrid, NamedArrays
+from latentforge.findings import Finding, Findings, ImageGrid, NamedArrays
 from latentforge_plugins.layers import output_of
 from latentforge_plugins.objectives import CachedCall, describe_images, select_images
 
-if TYPE_CHECKING:
-    from .config import MatchConfig
+from .config import MatchConfig
 
 MAX_COLUMNS = 10  # maximum number of columns in the picture
 
@@ -32,10 +31,8 @@ class Match:
         self.config, self.drawable = config, context.data.drawable
         self.represent = make_representation(config.features, context)
         self.batch = select_images(context, config.split, config.images)
-        self.requests = [
-            f"like {name}"
-            for name in describe_images(self.batch, config.split, context.data.classes)
-        ]
+        names = describe_images(self.batch, config.split, context.data.classes)
+        self.requests = [f"like {name}" for name in names]
         self.target = self.represent(self.batch.x).detach()  # (N, F)
         self.values = CachedCall(self.represent)
 
@@ -63,27 +60,22 @@ class Match:
                 "; match_mse_features: squared difference from the target, mean over requests and "
                 f"outputs of the classifier's layer {self.config.features}, which the search used"
             )
-        items: list[NamedArrays | ImageGrid] = [
-            NamedArrays("match-of", {"index": self.batch.index})
-        ]
+        items: list[Finding] = [NamedArrays("match-of", {"index": self.batch.index})]
         if self.drawable:
-            items.append(
-                ImageGrid(
-                    "match",
-                    f"Targets and found images, compared by {self.config.features}",
-                    rows=(self.batch.x[:MAX_COLUMNS], x[:MAX_COLUMNS]),
-                    column_titles=[f"image {i}" for i in self.batch.index[:MAX_COLUMNS].tolist()],
-                    row_titles=("target", "found"),
-                )
+            grid = ImageGrid(
+                "match",
+                f"Targets and found images, compared by {self.config.features}",
+                rows=(self.batch.x[:MAX_COLUMNS], x[:MAX_COLUMNS]),
+                column_titles=[f"image {i}" for i in self.batch.index[:MAX_COLUMNS].tolist()],
+                row_titles=("target", "found"),
             )
+            items.append(grid)
         return Findings(items, metrics, protocol)
 
 
 def make_representation(features: str, context: ExploreContext) -> Callable[[Tensor], Tensor]:
     """Return the differentiable function from x (B, *data.shape) to the compared values (B, F).
-
-    Raises UsageError for a layer if there is no classifier, and for an unknown layer.
-    """
+    Raises UsageError for a layer if there is no classifier, and for an unknown layer."""
     if features == "pixels":
         return lambda x: x.flatten(1)
     if "classifier" not in context.roles:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from torch import Tensor, nn
 
 from latentforge import DataSpec
 from latentforge_plugins.networks import class_count, mlp
 
-if TYPE_CHECKING:
-    from .config import MlpClassifierConfig
+from .config import MlpClassifierConfig
 
 
 class MlpClassifier(nn.Module):

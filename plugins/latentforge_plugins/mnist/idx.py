@@ -47,13 +47,11 @@ def images_and_labels(raw: Path, split: str) -> tuple[Bytes, Bytes]:
         )
     images, labels = read(image_path, dims=3), read(label_path, dims=1)
     if len(images) != len(labels):
-        raise _damaged_error(
-            label_path, f"{len(labels)} labels, but {image_path} has {len(images)} images"
-        )
+        problem = f"{len(labels)} labels, but {image_path} has {len(images)} images"
+        raise _damaged_error(label_path, problem)
     if len(labels) and labels.max() > 9:
-        raise _damaged_error(
-            label_path, f"it contains the label {labels.max()}; labels must be from 0 to 9"
-        )
+        problem = f"it contains the label {labels.max()}; labels must be from 0 to 9"
+        raise _damaged_error(label_path, problem)
     return images, labels
 
 
@@ -68,10 +66,8 @@ def read(path: Path, dims: int) -> Bytes:
         raise _damaged_error(path, f"it begins with {magic:#010x}, not {UINT8 << 8 | dims:#010x}")
     shape = tuple(int(n) for n in data[4:header].view(">u4"))
     if len(data) != header + math.prod(shape):
-        raise _damaged_error(
-            path,
-            f"{len(data)} bytes, but the header declares {header} + {' x '.join(map(str, shape))}",
-        )
+        declared = f"{header} + {' x '.join(map(str, shape))}"
+        raise _damaged_error(path, f"{len(data)} bytes, but the header declares {declared}")
     return data[header:].reshape(shape)
 
 
@@ -99,6 +95,5 @@ def _damaged_error(path: Path, problem: str) -> MissingError:
     """Return the error for a damaged file. The file is not deleted here, because it belongs to the
     user and may be a different file of the same name."""
     return MissingError(
-        f"MNIST file {path} is damaged: {problem}",
-        hint=f"delete that file yourself, then: {FETCH}",
+        f"MNIST file {path} is damaged: {problem}", hint=f"delete that file yourself, then: {FETCH}"
     )

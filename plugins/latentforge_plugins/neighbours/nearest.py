@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
-from latentforge.contracts import Batch, ExploreContext
+from latentforge.contracts import Batch, ExploreContext, Images
 from latentforge.errors import UsageError
 from latentforge.findings import Findings, ImageGrid, NamedArrays
 from latentforge.neighbours import topk
@@ -15,11 +13,7 @@ from latentforge_plugins.measures import BATCH
 from latentforge_plugins.walks import select_drawable
 
 from . import image_file
-
-if TYPE_CHECKING:
-    from latentforge.contracts import Images
-
-    from .config import NeighboursConfig
+from .config import NeighboursConfig
 
 TITLES = {"codes": "by code", "pixels": "by pixels"}
 
@@ -40,11 +34,9 @@ def neighbours(context: ExploreContext, config: NeighboursConfig) -> Findings:
                 f"{config.file.name} looks like a negative of the run's images, which are "
                 f"{'dark' if query.x.mean() > 0.5 else 'light'}: invert it"
             )
-    if config.n > len(train) - (excluded is not None):
-        raise UsageError(
-            f"n is {config.n}, but only {len(train) - (excluded is not None)} training images are "
-            "available"
-        )
+    available = len(train) - (excluded is not None)
+    if config.n > available:
+        raise UsageError(f"n is {config.n}, but only {available} training images are available")
     spaces = [space for space in TITLES if config.space in (space, "both")]
     nearest = {
         space: find_nearest(context, query, train, space, config.n, excluded) for space in spaces
@@ -74,20 +66,14 @@ def protocol(config: NeighboursConfig, queries: int, train_count: int) -> str:
 
 
 def find_nearest(
-    context: ExploreContext,
-    query: Batch,
-    train: Images,
-    space: str,
-    n: int,
-    excluded: Tensor | None,
+    context: ExploreContext, query: Batch, train: Images, space: str, n: int, own: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Return the distances and indices of the n nearest training images of each query, nearest
-    first, (Q, n) each. If queries are training images, `excluded` (Q,) contains their indices, so
-    that no query is its own neighbour."""
-
+    first, (Q, n) each. If queries are training images, `own` (Q,) contains their indices, so that
+    no query is its own neighbour."""
     rows = (coordinates(context, batch.x, space) for batch in train.batches(BATCH))
-    excluded = None if excluded is None else excluded.cpu()
-    distance, index = topk(coordinates(context, query.x, space), rows, n, own=excluded, exact=True)
+    own = None if own is None else own.cpu()
+    distance, index = topk(coordinates(context, query.x, space), rows, n, own=own, exact=True)
     return distance.float(), index.to(train.device)
 
 

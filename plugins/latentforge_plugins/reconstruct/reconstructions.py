@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
@@ -13,8 +11,7 @@ from latentforge_plugins.image_quality.quality import mse
 from latentforge_plugins.measures import BATCH, describe_likelihood
 from latentforge_plugins.walks import select_drawable
 
-if TYPE_CHECKING:
-    from .config import ReconstructConfig
+from .config import ReconstructConfig
 
 
 def reconstruct(context: ExploreContext, config: ReconstructConfig) -> Findings:

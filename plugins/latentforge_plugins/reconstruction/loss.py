@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +10,7 @@ from torch import Tensor, nn
 from latentforge.contracts import Batch, Step, Terms
 from latentforge.latent import Bernoulli, Gaussian, Likelihood
 
-if TYPE_CHECKING:
-    from .config import ReconstructionConfig
+from .config import ReconstructionConfig
 
 
 class Reconstruction(nn.Module):

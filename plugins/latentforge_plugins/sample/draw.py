@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,11 +15,10 @@ from latentforge.neighbours import topk
 from latentforge_plugins.measures import select_random
 from latentforge_plugins.walks import BATCH, decode, has_prior, probabilities, select_drawable
 
+from .config import SampleConfig
 from .sources import Source, make_source
 
-if TYPE_CHECKING:
-    from .config import SampleConfig
-
+NO_PRIOR = "the model has no prior, so a Gaussian fitted to its codes is used instead"
 COMPARED = 500  # maximum number of images over which a distance is averaged
 
 
@@ -58,22 +57,16 @@ def sample(context: ExploreContext, config: SampleConfig) -> Findings:
             f"confidence: mean of the largest class probability of classifier {classifier.name}; "
             "class_entropy: entropy of its mean class probabilities in nats, "
             f"{math.log(len(context.data.classes) or 1):.2f} if all classes are equally frequent; "
-            "confidence can be high for images that belong to none of its classes, so a "
-            "low confidence is more informative than a high one"
+            "confidence can be high for images that belong to none of its classes, so a low "
+            "confidence is more informative than a high one"
         )
-    codes_by_name = {
-        f"z_{name}": values.reshape(-1, *model.latent.shape) for name, values in z.items()
-    }
-    arrays = NamedArrays(
-        "codes", {**codes_by_name, **{f"x_{name}": values for name, values in x.items()}}
-    )
+    arrays = {f"z_{name}": values.reshape(-1, *model.latent.shape) for name, values in z.items()}
+    arrays |= {f"x_{name}": values for name, values in x.items()}
     no_prior = "prior" in config.sources and not has_prior(model)
-    items, notes = select_drawable(context, [draw_grid(sources, x, config, no_prior)], arrays)
+    grid = draw_grid(sources, x, config, no_prior)
+    items, notes = select_drawable(context, [grid], NamedArrays("codes", arrays))
     if no_prior:
-        notes = [
-            "the model has no prior, so a Gaussian fitted to its codes is used instead",
-            *notes,
-        ]
+        notes.insert(0, NO_PRIOR)
     return Findings(items, metrics, "; ".join(sentences), notes)
 
 
@@ -88,7 +81,7 @@ def draw_grid(
         titles += [source.title, *[""] * (len(grid_rows) - 1)]
     title = "Decoded samples"
     if no_prior:
-        title += "; the model has no prior, so a Gaussian fitted to its codes is used instead"
+        title += f"; {NO_PRIOR}"
     return ImageGrid("samples", title, rows, row_titles=titles)
 
 
@@ -103,13 +96,11 @@ def log_densities(sources: Mapping[str, Source], codes: Tensor) -> dict[str, flo
 
 
 def distances(image_sets: Mapping[str, Tensor], train: Images) -> dict[str, float]:
-    # selected at random, because a split may be sorted by class
-    return {
-        f"nearest_train_{name}": nearest_distance(
-            x[select_random(COMPARED, len(x), x.device)], train
-        )
-        for name, x in image_sets.items()
-    }
+    metrics = {}
+    for name, x in image_sets.items():
+        selected = select_random(COMPARED, len(x), x.device)  # a split may be sorted by class
+        metrics[f"nearest_train_{name}"] = nearest_distance(x[selected], train)
+    return metrics
 
 
 def nearest_distance(x: Tensor, images: Images) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,18 +11,10 @@ from torch.distributions import Distribution
 
 from latentforge.contracts import ExploreContext
 from latentforge.errors import UsageError
-from latentforge_plugins.densities import (
-    MAX_DIMENSIONS,
-    MAX_FITTED,
-    covariance_type,
-    fit_gaussian,
-    fit_mixture,
-    standard_normal,
-)
+from latentforge_plugins import densities
 from latentforge_plugins.walks import BATCH, code_size, has_prior
 
-if TYPE_CHECKING:
-    from .config import SampleConfig
+from .config import SampleConfig
 
 
 @dataclass(frozen=True)
@@ -43,36 +34,37 @@ def make_source(name: str, context: ExploreContext, codes: Tensor, config: Sampl
     if name == "aggregate":
         return aggregate_source(context)
     if name == "prior" and has_prior(context.model):
-        density = standard_normal(codes[:1].double().cpu())
+        density = densities.standard_normal(codes[:1].double().cpu())
         return density_source("prior", "prior N(0, I)", "N(0, I)", density, codes)
     count, size = len(codes), code_size(context.model)
-    if count < 2 or size > MAX_DIMENSIONS:
+    if count < 2 or size > densities.MAX_DIMENSIONS:
         raise UsageError(
             f"no density can be fitted to {count} codes of {size} values: "
-            f"a fit needs at least 2 codes of at most {MAX_DIMENSIONS} values",
+            f"a fit needs at least 2 codes of at most {densities.MAX_DIMENSIONS} values",
             hint="--set 'sources=[\"aggregate\"]'",
         )
     values = codes.double().cpu()
     fitted = f"fitted to the {count} training codes"
     if name == "mixture":
         components = min(config.components, count)
-        density = fit_mixture(values, components, context.seed)
-        if count > MAX_FITTED:
-            fitted = f"fitted to {MAX_FITTED} random codes of the {count} training codes"
-        description = f"{components} Gaussians with {covariance_type(size)} covariances, {fitted}"
+        density = densities.fit_mixture(values, components, context.seed)
+        if count > densities.MAX_FITTED:
+            fitted = f"fitted to {densities.MAX_FITTED} random codes of the {count} training codes"
+        kind = densities.covariance_type(size)
+        description = f"{components} Gaussians with {kind} covariances, {fitted}"
         return density_source("mixture", f"mixture of {components}", description, density, codes)
     description = f"a Gaussian {fitted}"
     if name == "prior":
         description += ", used because the model has no prior"
-    return density_source("gaussian", "fitted Gaussian", description, fit_gaussian(values), codes)
+    density = densities.fit_gaussian(values)
+    return density_source("gaussian", "fitted Gaussian", description, density, codes)
 
 
 def density_source(
     name: str, title: str, description: str, density: Distribution, like: Tensor
 ) -> Source:
-    return Source(
-        name, title, f"{name}: {description}", lambda n: density.sample((n,)).to(like), density
-    )
+    description = f"{name}: {description}"
+    return Source(name, title, description, lambda n: density.sample((n,)).to(like), density)
 
 
 def aggregate_source(context: ExploreContext) -> Source:

@@ -9,7 +9,7 @@ import shlex
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -18,8 +18,7 @@ from latentforge.errors import MissingError, one_line
 from latentforge_plugins.folders import data_folder
 from latentforge_plugins.torchvision_import import import_torchvision
 
-if TYPE_CHECKING:
-    from .config import RootConfig
+from .config import RootConfig
 
 IDX = {"fashion-mnist": "FashionMNIST", "kmnist": "KMNIST", "emnist": "EMNIST"}
 DIGITS = tuple("0123456789")
@@ -93,11 +92,9 @@ def files(name: str, config: RootConfig, split: str) -> dict[Path, str]:
 
 
 def check_sums(name: str, config: RootConfig, sums: dict[Path, str]) -> None:
-    """Raise MissingError for files with wrong MD5 sums.
-
-    CIFAR-10 is distributed as pickles. torchvision checks their MD5 sums before it opens them. The
-    check is repeated here, because nothing else protects us from a third-party pickle.
-    """
+    """Raise MissingError for files with wrong MD5 sums. CIFAR-10 is distributed as pickles.
+    torchvision checks their MD5 sums before it opens them. The check is repeated here, because
+    nothing else protects us from a third-party pickle."""
     check_integrity = import_torchvision().datasets.utils.check_integrity
     if wrong := [path for path, md5 in sums.items() if md5 and not check_integrity(path, md5)]:
         raise damaged_error(name, config, wrong, "the MD5 sum differs from the original")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,19 +12,9 @@ from torch import Tensor
 from latentforge.contracts import ExploreContext, Images
 from latentforge.errors import UsageError
 from latentforge.findings import Bars, Finding, Findings, ImageGrid, NamedArrays
-from latentforge_plugins.walks import (
-    Side,
-    code_quantiles,
-    decode,
-    has_prior,
-    prior_quantiles,
-    select_drawable,
-    shape_note,
-    sides,
-)
+from latentforge_plugins import walks
 
-if TYPE_CHECKING:
-    from .config import TraverseConfig
+from .config import TraverseConfig
 
 ACTIVE = 0.01  # KL in nats, or variance, above which a dimension is active
 OTHER = "traversal-other"  # the picture of the other run
@@ -37,7 +27,7 @@ class Traversal:
     dimension. `z` (rows, steps, D) and `x` (rows, steps, *data.shape) contain only the dimensions
     that are drawn."""
 
-    side: Side
+    side: walks.Side
     by_kl: bool
     order: Tensor  # int64 (D,)
     weight: Tensor  # KL in nats, or the variance of the codes, in `order`
@@ -49,7 +39,7 @@ class Traversal:
 def traverse(context: ExploreContext, config: TraverseConfig) -> Findings:
     images = context.images(config.split)
     base = None if config.image is None else images.batch_at([config.image]).x
-    found = [traverse_dimensions(context, config, side, base) for side in sides(context)]
+    found = [traverse_dimensions(context, config, side, base) for side in walks.sides(context)]
 
     pictures: list[Finding] = [draw(t, config) for t in found]
     if all(t.by_kl for t in found):
@@ -64,8 +54,8 @@ def traverse(context: ExploreContext, config: TraverseConfig) -> Findings:
         metrics[f"{prefix}active_dims"] = float((t.weight > ACTIVE).sum())
         metrics[f"{prefix}largest_effect"] = float(t.effect.max())
         metrics[f"{prefix}effect_of_first"] = float(t.effect[0])
-    items, notes = select_drawable(context, pictures, NamedArrays("codes", arrays))
-    run_notes = [(t, note) for t in found for note in shape_note(t.side.model)]
+    items, notes = walks.select_drawable(context, pictures, NamedArrays("codes", arrays))
+    run_notes = [(t, note) for t in found for note in walks.shape_note(t.side.model)]
     same_note = len({note for _, note in run_notes}) == 1
     notes += [run_notes[0][1]] if same_note else [f"{t.side.label}{note}" for t, note in run_notes]
     roles = {item.name: "other" for item in items if item.name == OTHER}
@@ -73,7 +63,7 @@ def traverse(context: ExploreContext, config: TraverseConfig) -> Findings:
 
 
 def traverse_dimensions(
-    context: ExploreContext, config: TraverseConfig, side: Side, base: Tensor | None
+    context: ExploreContext, config: TraverseConfig, side: walks.Side, base: Tensor | None
 ) -> Traversal:
     """Traverse every dimension of one run, around the code of `base` (1, ...) if it is given."""
     model, codes = side.model, context.codes("train", side.model).flatten(1)
@@ -84,49 +74,41 @@ def traverse_dimensions(
     if base is not None:
         start = model.encode(base).mode().flatten()
     else:
-        start = torch.zeros_like(codes[0]) if has_prior(model) else codes.mean(0)
-    middle = decode(model, start[None])
+        start = torch.zeros_like(codes[0]) if walks.has_prior(model) else codes.mean(0)
+    middle = walks.decode(model, start[None])
     codes_along, images, effect = [], [], []
     for rank, dim in enumerate(order.tolist()):
         z = start.repeat(config.steps, 1)
         z[:, dim] = values[dim]
-        x = decode(model, z)
+        x = walks.decode(model, z)
         effect.append((x - middle).square().mean())
         if rank < config.rows:
             codes_along.append(z)
             images.append(x)
-    return Traversal(
-        side,
-        kl is not None,
-        order,
-        weight[order],
-        torch.stack(effect),
-        torch.stack(codes_along),
-        torch.stack(images),
-    )
+    stacked = map(torch.stack, (effect, codes_along, images))
+    return Traversal(side, kl is not None, order, weight[order], *stacked)
 
 
 def mean_kl(model: Any, images: Images) -> Tensor | None:
     """Compute KL(q(z|x) || p(z)) of each dimension in nats, averaged over images: (D,). Returns
     None if the posterior has no kl()."""
-    total, count = None, 0
+    total: Any = 0
     for batch in images.batches(1000):
         posterior = model.encode(batch.x)
         if not hasattr(posterior, "kl"):
             return None
-        part = posterior.kl().flatten(1).sum(0)
-        total, count = part if total is None else total + part, count + len(batch.x)
-    return None if total is None else total / count
+        total = total + posterior.kl().flatten(1).sum(0)
+    return total / len(images)
 
 
 def positions(model: Any, codes: Tensor, config: TraverseConfig) -> Tensor:
     """Return the values of each dimension, (D, steps), evenly spaced in probability. Raises
     UsageError if a value is infinite or NaN."""
     p = probabilities(config)
-    if has_prior(model):
-        found = prior_quantiles(p).to(codes).expand(codes.shape[1], -1)
+    if walks.has_prior(model):
+        found = walks.prior_quantiles(p).to(codes).expand(codes.shape[1], -1)
     else:
-        found = code_quantiles(codes, p.to(codes))
+        found = walks.code_quantiles(codes, p.to(codes))
     if not bool(found.isfinite().all()):
         low, high = config.quantiles
         raise UsageError(
@@ -147,12 +129,12 @@ def draw(t: Traversal, config: TraverseConfig) -> ImageGrid:
     rows = len(t.x)
     pairs = zip(t.order[:rows].tolist(), t.weight[:rows].tolist(), strict=True)
     at = probabilities(config)
-    if has_prior(t.side.model):
-        columns = [f"{round(float(v), 2) + 0.0:.2f}" for v in prior_quantiles(at)]  # no -0.00
+    if walks.has_prior(t.side.model):
+        columns = [f"{round(float(v), 2) + 0.0:.2f}" for v in walks.prior_quantiles(at)]  # no -0.00
     else:
         columns = [f"{float(p):.0%}" for p in at]
     around = f", around {config.split} image {config.image}" if config.image is not None else ""
-    of = "prior's" if has_prior(t.side.model) else "codes'"
+    of = "prior's" if walks.has_prior(t.side.model) else "codes'"
     return ImageGrid(
         OTHER if t.side.prefix else "traversal",
         f"{t.side.label}Each dimension varied over the {of} quantiles{around}",
@@ -164,7 +146,8 @@ def draw(t: Traversal, config: TraverseConfig) -> ImageGrid:
 
 def draw_bars(found: Sequence[Traversal]) -> Bars:
     """Draw a bar chart of the KL of each run's dimensions in descending order, side by side."""
-    count = min(BARS, max(len(t.weight) for t in found))
+    total = max(len(t.weight) for t in found)
+    count = min(BARS, total)
     heights = {}
     for t in found:
         weights = t.weight[:count].tolist()
@@ -172,7 +155,6 @@ def draw_bars(found: Sequence[Traversal]) -> Bars:
     labels = [str(rank + 1) for rank in range(count)]
     if len(found) == 1:
         labels = [f"z{dim}" for dim in found[0].order[:count].tolist()]
-    total = max(len(t.weight) for t in found)
     extent = f"the {count} largest of {total}" if count < total else "largest first"
     return Bars("kl", f"KL of each dimension, {extent}", labels, heights, "nats, mean over images")
 
@@ -195,16 +177,15 @@ def describe_protocol(found: Sequence[Traversal], config: TraverseConfig) -> str
             for new, old in zip(other_setup, (what, of, rest), strict=True)
             if new != old
         ]
-        sentences.append(
-            ", ".join([f"{t.side.prefix}...: the same for {t.side.name}", *differences])
-        )
+        same = f"{t.side.prefix}...: the same for {t.side.name}"
+        sentences.append(", ".join([same, *differences]))
     return "; ".join([*sentences, "z the posterior mode"])
 
 
 def describe_setup(t: Traversal, config: TraverseConfig) -> tuple[str, str, str]:
     """Return what ranks the dimensions, which distribution's quantiles they cover, and the values
     of the other dimensions."""
-    prior = has_prior(t.side.model)
+    prior = walks.has_prior(t.side.model)
     rest = "0" if prior else "the mean code"
     if config.image is not None:
         rest = f"the code of {config.split} image {config.image}"

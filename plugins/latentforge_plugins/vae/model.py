@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from torch import Tensor, nn
 
 from latentforge import DataSpec, LatentSpec
 from latentforge.latent import DiagonalGaussian
 from latentforge_plugins.networks import GaussianHead, mlp
 
-if TYPE_CHECKING:
-    from .config import VaeConfig
+from .config import VaeConfig
 
 
 class Vae(nn.Module):

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from latentforge.contracts import Seen
 from latentforge_plugins.measures import Moments, squares
 
-if TYPE_CHECKING:
-    from .config import ActiveUnitsConfig
+from .config import ActiveUnitsConfig
 
 
 class ActiveUnits:
-    """Counts the latent dimensions u with Var_x(E[u | x]) above the threshold.
-
-    The variance is computed from deviations, because a difference of squares would lose a variance
-    that is small relative to the squared mean.
-    """
+    """Counts the latent dimensions u with Var_x(E[u | x]) above the threshold. The variance is
+    computed from deviations, because a difference of squares would lose a variance that is small
+    relative to the squared mean."""
 
     def __init__(self, config: ActiveUnitsConfig) -> None:
         self.threshold = config.threshold
