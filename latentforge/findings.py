@@ -246,9 +246,8 @@ def _check_list(name: str, key: str, value: object, items: str) -> None:
 
 def _check_mapping(name: str, key: str, value: object) -> None:
     if not isinstance(value, Mapping):
-        raise TypeError(
-            f"{key} of {name!r} must be a dict with names as keys, not {type(value).__name__}"
-        )
+        kind = type(value).__name__
+        raise TypeError(f"{key} of {name!r} must be a dict with names as keys, not {kind}")
 
 
 def _check_grid(item: ImageGrid) -> None:
