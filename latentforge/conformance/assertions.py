@@ -116,7 +116,6 @@ def supported_shape(subject: Subject) -> tuple[int, ...]:
 
 
 def skip_unless_provided(subject: Subject, capability: str) -> None:
-    """Raise CheckSkipped unless the model provides a capability."""
     if capability not in subject.entry.spec.provides:
         raise CheckSkipped(f"it does not provide {capability}")
 

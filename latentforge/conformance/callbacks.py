@@ -114,7 +114,6 @@ def _forge_that_stops(subject: Subject) -> Any:
 
 
 def _require_same_weights(one: Any, other: Any, how: str) -> None:
-    """Raise CheckFailed unless two runs have the same weights."""
     stores = (CheckpointStore(run.path / "checkpoints") for run in (one, other))
     first, second = (store.load().tensors("model") for store in stores)
     differ = [name for name, value in first.items() if not torch.equal(value, second[name])]

@@ -81,9 +81,8 @@ CHECKS = (
 def checks_for(kind: str) -> tuple[Any, ...]:
     """Return the checks of this module that apply to a kind ("models")."""
     names = {field.name for field in dataclasses.fields(KINDS[kind].spec)}
-    return (
-        (*CHECKS, every_capability_is_known) if names & {"provides", "needs", "roles"} else CHECKS
-    )
+    extra = [every_capability_is_known] if names & {"provides", "needs", "roles"} else []
+    return (*CHECKS, *extra)
 
 
 def capabilities_of(entry: Entry) -> tuple[Set[str], Set[str]]:

@@ -57,13 +57,11 @@ def terms_do_not_grow_with_the_batch(subject: Subject) -> None:
     the batch. Some growth is correct: a contrastive term is larger for more images."""
     model, batch = _model_for(subject), make_batch(_shape_for(subject))
     once, more = (_averages(subject, model, images) for images in (batch, _repeat(batch)))
-    for name, (mean, error) in once.items():
-        other, other_error = more[name]
+    for name, (one, error) in once.items():
+        four, other_error = more[name]
         noise = 5 * math.hypot(COPIES * error, other_error) + 1e-3
-        saw = (
-            f"term {name!r} is {mean:.5g} for 6 images and {other:.5g} for {COPIES} copies of them"
-        )
-        require(abs(other) < 0.75 * COPIES * abs(mean) + noise, saw, PER_IMAGE)
+        saw = f"term {name!r} is {one:.5g} for 6 images and {four:.5g} for {COPIES} copies of them"
+        require(abs(four) < 0.75 * COPIES * abs(one) + noise, saw, PER_IMAGE)
 
 
 def a_reconstruction_is_a_sum_over_pixels(subject: Subject) -> None:

@@ -269,7 +269,6 @@ def _require_attributes(
 
 
 def _build(subject: Subject, seed: int = 0) -> Any:
-    """Build the model for a shape that it supports."""
     return build(subject, supported_shape(subject), seed)
 
 

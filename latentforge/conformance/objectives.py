@@ -145,7 +145,6 @@ def _objective_of(subject: Subject) -> Any:
 
 
 def _build(subject: Subject, context: Any) -> Any:
-    """Build the objective with the context of a run, or with None."""
     seed_torch(0, "objective")
     with torch.no_grad():
         return subject.entry.spec.build(subject.config, context)
