@@ -345,10 +345,9 @@ def _check_table(item: Table) -> None:
 def _check_raw(item: Raw) -> None:
     if not re.fullmatch(r"\.[a-z0-9]+", item.suffix):
         raise ValueError(f"the suffix of {item.name!r} must be like '.svg', not {item.suffix!r}")
-    if f"{item.name}{item.suffix}".lower() in RESERVED:
-        raise ValueError(
-            f"{item.name}{item.suffix} is a file that LatentForge writes; give another name"
-        )
+    file = f"{item.name}{item.suffix}"
+    if file.lower() in RESERVED:
+        raise ValueError(f"{file} is a file that LatentForge writes; give another name")
     if not isinstance(item.content, bytes):
         raise TypeError(f"content of {item.name!r} must be bytes")
 

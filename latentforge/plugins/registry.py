@@ -210,13 +210,9 @@ class Registry:
             except KeyboardInterrupt:
                 raise  # Ctrl-C
             except BaseException as error:  # also SystemExit
-                log.warning(
-                    "%s: %s: %s%s; the run is not affected",
-                    observer.plugin.title,
-                    hook,
-                    one_line(error),
-                    place_in(error, observer.package),
-                )
+                title, location = observer.plugin.title, place_in(error, observer.package)
+                message = "%s: %s: %s%s; the run is not affected"
+                log.warning(message, title, hook, one_line(error), location)
 
     def entries(self, kind: str) -> tuple[Entry, ...]:
         """All components of a kind ("models"), by name; a built-in precedes others of its name."""
@@ -266,10 +262,8 @@ class Registry:
         found = [plugin for plugin in found if not plugin.distribution] or found
         if len(found) > 1:
             choices = " and ".join(sorted(f"{p.distribution}/{p.name}" for p in found))
-            raise UsageError(
-                f"{len(found)} plugins are called {name!r}: {choices}",
-                hint="use one of these full names",
-            )
+            message = f"{len(found)} plugins are called {name!r}: {choices}"
+            raise UsageError(message, hint="use one of these full names")
         if not found:
             close = closest(name, [plugin.name for plugin in self.plugins])
             message = f"unknown plugin {name!r}{suggest(close)}"
