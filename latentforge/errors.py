@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from traceback import walk_tb
 from typing import Any
 
 LONGEST = 1000  # characters of an exception's message in `one_line`
@@ -147,11 +148,8 @@ def place_in(error: BaseException, package: str) -> str:
     if isinstance(error, SyntaxError) and error.filename:
         return f" ({error.filename}:{error.lineno})"
     location = ""
-    traceback = error.__traceback__
-    while traceback is not None:
-        frame = traceback.tb_frame
+    for frame, line in walk_tb(error.__traceback__):
         module = str(frame.f_globals.get("__name__", ""))
         if module == package or module.startswith(f"{package}."):
-            location = f" ({frame.f_code.co_filename}:{traceback.tb_lineno})"
-        traceback = traceback.tb_next
+            location = f" ({frame.f_code.co_filename}:{line})"
     return location

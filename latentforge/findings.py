@@ -246,9 +246,8 @@ def _check_list(name: str, key: str, value: object, items: str) -> None:
 
 def _check_mapping(name: str, key: str, value: object) -> None:
     if not isinstance(value, Mapping):
-        raise TypeError(
-            f"{key} of {name!r} must be a dict with names as keys, not {type(value).__name__}"
-        )
+        kind = type(value).__name__
+        raise TypeError(f"{key} of {name!r} must be a dict with names as keys, not {kind}")
 
 
 def _check_grid(item: ImageGrid) -> None:
@@ -346,10 +345,9 @@ def _check_table(item: Table) -> None:
 def _check_raw(item: Raw) -> None:
     if not re.fullmatch(r"\.[a-z0-9]+", item.suffix):
         raise ValueError(f"the suffix of {item.name!r} must be like '.svg', not {item.suffix!r}")
-    if f"{item.name}{item.suffix}".lower() in RESERVED:
-        raise ValueError(
-            f"{item.name}{item.suffix} is a file that LatentForge writes; give another name"
-        )
+    file = f"{item.name}{item.suffix}"
+    if file.lower() in RESERVED:
+        raise ValueError(f"{file} is a file that LatentForge writes; give another name")
     if not isinstance(item.content, bytes):
         raise TypeError(f"content of {item.name!r} must be bytes")
 

@@ -214,10 +214,8 @@ class Forge:
         dataset, _ = resolve_dataset(self.registry, name, options)
         fetch = dataset.entry.spec.fetch
         if fetch is None:
-            raise UsageError(
-                f"dataset {name!r} has no files to download",
-                hint=f"latentforge show dataset {name}",
-            )
+            hint = f"latentforge show dataset {name}"
+            raise UsageError(f"dataset {name!r} has no files to download", hint=hint)
         folder: Path = dataset.call(f"fetching dataset {name!r}", fetch, dataset.options)
         return folder
 
@@ -350,10 +348,8 @@ class Forge:
         """
         from latentforge.workflows.export_checks import export
 
-        folder = Path(out) if out else None
-        return export(
-            self.registry, open_folder(run), part, format, checkpoint=checkpoint, out=folder
-        )
+        folder, target = open_folder(run), Path(out) if out else None
+        return export(self.registry, folder, part, format, checkpoint=checkpoint, out=target)
 
     def encode(
         self,

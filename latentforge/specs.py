@@ -159,17 +159,15 @@ class Kind:
 
 
 _SECTION = {"name"}
-_EXPLORE = {"explorer", "run", "checkpoint", "roles", "out", "assignments", "device", "data"} | {
-    "preset",
-    "quiet",
-}
+_EXPLORE = {"explorer", "run", "checkpoint", "roles", "out", "assignments", "device", "data"}
+_EXPLORE |= {"preset", "quiet", "objective"}
 RESERVED: dict[type[Spec], Set[str]] = {
     ModelSpec: _SECTION,
     LossSpec: _SECTION,
     CallbackSpec: _SECTION,
     DatasetSpec: _SECTION | {"validation", "test", "split_seed", "binarize", "stream", "workers"},
-    ExplorerSpec: _EXPLORE | {"objective"},
-    ObjectiveSpec: _EXPLORE | {"objective"},
+    ExplorerSpec: _EXPLORE,
+    ObjectiveSpec: _EXPLORE,
 }
 """Option names that the core uses: a component's option of such a name would never be set."""
 

@@ -40,9 +40,8 @@ def checks_of(
     default shapes.
     """
     if kind not in CHECKED:
-        raise UsageError(
-            f"there are no checks for {kind}", hint=f"choose one of {', '.join(CHECKED)}"
-        )
+        hint = f"choose one of {', '.join(CHECKED)}"
+        raise UsageError(f"there are no checks for {kind}", hint=hint)
     from latentforge.conformance import callbacks, datasets, explorers, losses, models, objectives
     from latentforge.conformance.assertions import SHAPES
     from latentforge.conformance.common import checks_for

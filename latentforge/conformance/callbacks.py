@@ -27,11 +27,10 @@ STOP = "conformance-stop"
 
 def it_attaches_and_trains(subject: Subject) -> None:
     run = _first_run(subject)
-    require(
-        run.status == "done" and run.manifest["epochs"] >= 1,
-        f"the run has status {run.status} after {run.manifest['epochs']} epochs",
-        "add handlers to engines.trainer in attach, and do not end the run",
-    )
+    epochs = run.manifest["epochs"]
+    saw = f"the run has status {run.status} after {epochs} epochs"
+    hint = "add handlers to engines.trainer in attach, and do not end the run"
+    require(run.status == "done" and epochs >= 1, saw, hint)
 
 
 def the_same_seed_gives_the_same_weights(subject: Subject) -> None:
@@ -58,14 +57,10 @@ def its_state_is_json(subject: Subject) -> None:
     try:
         json.dumps(callback.state_dict())
     except (TypeError, ValueError) as error:
-        raise CheckFailed(
-            f"state_dict() is not JSON: {error}", "use numbers, strings and lists"
-        ) from None
-    require(
-        callable(getattr(callback, "load_state_dict", None)),
-        "it has state_dict but no load_state_dict",
-        "define both",
-    )
+        saw = f"state_dict() is not JSON: {error}"
+        raise CheckFailed(saw, "use numbers, strings and lists") from None
+    loads = callable(getattr(callback, "load_state_dict", None))
+    require(loads, "it has state_dict but no load_state_dict", "define both")
 
 
 def global_state_is_unchanged(subject: Subject) -> None:
@@ -75,13 +70,13 @@ def global_state_is_unchanged(subject: Subject) -> None:
 
 def _train(subject: Subject, forge: Any = None, folder: Path | None = None, *extra: str) -> Any:
     """Train a tiny run with the callback and with the callbacks named in `extra`."""
-    callbacks = [{"name": subject.entry.reference, **subject.options}]
+    callback = {"name": subject.entry.reference, **subject.options}
     try:
         return (forge or subject.forge).train(
             model_with(subject, {"encode", "decode"}).reference,
             data=images(),
             train={**TRAIN, "epochs": EPOCHS},
-            callbacks=[*callbacks, *({"name": name} for name in extra)],
+            callbacks=[callback, *extra],
             run=folder or run_folder_for(subject),
             quiet=True,
         )
@@ -119,13 +114,11 @@ def _forge_that_stops(subject: Subject) -> Any:
 
 
 def _require_same_weights(one: Any, other: Any, how: str) -> None:
-    """Raise CheckFailed unless two runs have the same weights."""
     stores = (CheckpointStore(run.path / "checkpoints") for run in (one, other))
     first, second = (store.load().tensors("model") for store in stores)
     differ = [name for name, value in first.items() if not torch.equal(value, second[name])]
-    require(
-        not differ,
-        f"weights differ {how}: {', '.join(differ[:3])}",
+    hint = (
         "store its state in state_dict() and load_state_dict(), use torch's default generator, "
-        "and depend only on trainer.state",
+        "and depend only on trainer.state"
     )
+    require(not differ, f"weights differ {how}: {', '.join(differ[:3])}", hint)

@@ -23,11 +23,9 @@ from latentforge.specs import KINDS
 
 def the_hook_module_imports_nothing_heavy(subject: Subject) -> None:
     heavy = heavy_imports_of(subject)
-    require(
-        not heavy,
-        f"loading plugin {subject.entry.plugin.name} imports {', '.join(heavy)}",
-        "move the import into `build`, or under `if TYPE_CHECKING:` if only annotations need it",
-    )
+    saw = f"loading plugin {subject.entry.plugin.name} imports {', '.join(heavy)}"
+    hint = "move the import into `build`, or under `if TYPE_CHECKING:` if only annotations need it"
+    require(not heavy, saw, hint)
 
 
 def every_option_has_a_valid_default(subject: Subject) -> None:
@@ -45,16 +43,11 @@ def every_option_is_described(subject: Subject) -> None:
     docs = [(c.__name__, c.__doc__ or "") for c in classes if dataclasses.is_dataclass(c)]
     # a generated docstring starts with the signature of the class
     text = " ".join(doc for name, doc in docs if not doc.startswith(f"{name}("))
-    missing = [
-        field.name
-        for field in dataclasses.fields(config)
-        if not re.search(rf"\b{re.escape(field.name)}\b", text)
-    ]
-    require(
-        not missing,
-        f"the docstring of {config.__name__} does not mention {', '.join(missing)}",
-        "name each option there in `backticks`, with its unit and what it does",
-    )
+    names = [field.name for field in dataclasses.fields(config)]
+    missing = [name for name in names if not re.search(rf"\b{re.escape(name)}\b", text)]
+    saw = f"the docstring of {config.__name__} does not mention {', '.join(missing)}"
+    hint = "name each option there in `backticks`, with its unit and what it does"
+    require(not missing, saw, hint)
 
 
 def every_capability_is_known(subject: Subject) -> None:
@@ -67,19 +60,15 @@ def every_capability_is_known(subject: Subject) -> None:
     provided, needed = capabilities_of(subject.entry)
     for name in sorted((provided | needed) - known):
         close = closest(name, known)
-        require(
-            not close and name not in needed,
-            f"no installed component knows the capability {name!r}"
-            + (f"; did you mean {close!r}?" if close else ""),
-            "docs/contracts.md lists the capabilities; a new one must be provided by a model",
-        )
+        saw = f"no installed component knows the capability {name!r}"
+        saw += f"; did you mean {close!r}?" if close else ""
+        hint = "docs/contracts.md lists the capabilities; a new one must be provided by a model"
+        require(not close and name not in needed, saw, hint)
     models = [entry.spec.provides for entry in subject.forge.registry.entries("models")]
+    hint = "fix `needs` or `roles`, or install the plugin that provides such a model"
     for needs in (needs_of(subject), *roles_of(subject).values()):
-        require(
-            any(needs <= provides for provides in models),
-            f"no installed model provides all of {', '.join(sorted(needs))}",
-            "fix `needs` or `roles`, or install the plugin that provides such a model",
-        )
+        saw = f"no installed model provides all of {', '.join(sorted(needs))}"
+        require(any(needs <= provides for provides in models), saw, hint)
 
 
 CHECKS = (
@@ -91,11 +80,9 @@ CHECKS = (
 
 def checks_for(kind: str) -> tuple[Any, ...]:
     """Return the checks of this module that apply to a kind ("models")."""
-    field_names = {field.name for field in dataclasses.fields(KINDS[kind].spec)}
-    return (
-        *CHECKS,
-        *([every_capability_is_known] if field_names & {"provides", "needs", "roles"} else []),
-    )
+    names = {field.name for field in dataclasses.fields(KINDS[kind].spec)}
+    extra = [every_capability_is_known] if names & {"provides", "needs", "roles"} else []
+    return (*CHECKS, *extra)
 
 
 def capabilities_of(entry: Entry) -> tuple[Set[str], Set[str]]:
@@ -126,17 +113,12 @@ def heavy_imports_of(subject: Subject) -> list[str]:
     )
     target = str(Path(module).expanduser().absolute()) if module.endswith(".py") else module
     path = json.dumps([entry for entry in sys.path if entry])
-    process = subprocess.run(
-        [sys.executable, "-c", code, target, path],
-        capture_output=True,
-        text=True,
-    )
+    command = [sys.executable, "-c", code, target, path]
+    process = subprocess.run(command, capture_output=True, text=True)
     last_line = (process.stderr.strip().splitlines() or [""])[-1]
-    require(
-        process.returncode == 0,
-        f"{module} cannot be loaded on its own: {last_line}",
-        f"latentforge -p {target} plugins show {subject.entry.plugin.name}",
-    )
+    hint = f"latentforge -p {target} plugins show {subject.entry.plugin.name}"
+    saw = f"{module} cannot be loaded on its own: {last_line}"
+    require(process.returncode == 0, saw, hint)
     return sorted({*HEAVY} & set(json.loads(process.stdout.splitlines()[-1])))
 
 

@@ -21,21 +21,16 @@ def it_loads_as_images_or_vectors(subject: Subject) -> None:
         images = splits.split(name)
         x = images.batch_at(list(range(min(IMAGES_CHECKED, len(images))))).x
         low = float(x.min())
-        require(
-            float(x.max()) > low,
-            f"all pixels of the first images of {name} are {low:.3g}",
-            "inspect one of them; uint8 must be in 0..255, float in 0..1",
-        )
+        saw = f"all pixels of the first images of {name} are {low:.3g}"
+        hint = "inspect one of them; uint8 must be in 0..255, float in 0..1"
+        require(float(x.max()) > low, saw, hint)
 
 
 def two_loads_give_the_same_data(subject: Subject) -> None:
     """The data must not depend on the seed: a run must find the data that it was trained on."""
     one, other = run_with_seeds((0, 1), lambda: _load(subject).fingerprint)
-    require(
-        one == other,
-        "the images of two loads differ",
-        "use a separate generator with a fixed seed: numpy.random.default_rng(0)",
-    )
+    hint = "use a separate generator with a fixed seed: numpy.random.default_rng(0)"
+    require(one == other, "the images of two loads differ", hint)
 
 
 def global_state_is_unchanged(subject: Subject) -> None:
@@ -45,10 +40,8 @@ def global_state_is_unchanged(subject: Subject) -> None:
 
 def _load(subject: Subject) -> Any:
     """Load the splits of the dataset. Raises CheckSkipped if files or options are missing."""
-    dataset, data_config = resolve_dataset(
-        subject.forge.registry, subject.entry.reference, subject.options
-    )
-    spec = dataset.entry.spec
+    registry, spec = subject.forge.registry, subject.entry.spec
+    dataset, data_config = resolve_dataset(registry, subject.entry.reference, subject.options)
     try:
         spec.load(dataset.options, spec.splits[0])
     except MissingError as error:

@@ -35,22 +35,15 @@ if TYPE_CHECKING:
 
 def it_returns_findings(subject: Subject) -> None:
     found = _first_result(subject)
-    require(
-        {Path(file).name for file in found["files"]} - {"findings.json"},
-        "it returned no findings",
-        "return Findings([...]) with a picture, a table or arrays",
-    )
-    not_a_number = [name for name, value in found["metrics"].items() if math.isnan(value)]
-    require(
-        not not_a_number,
-        f"{', '.join(not_a_number)} is NaN",
-        "leave out a metric that cannot be computed",
-    )
-    require(
-        not found["metrics"] or found["protocol"],
-        f"it returns metrics {', '.join(found['metrics'])} but no protocol",
-        "Findings(..., protocol='a sentence: unit, what it sums over, which codes')",
-    )
+    files, metrics = {Path(file).name for file in found["files"]}, found["metrics"]
+    hint = "return Findings([...]) with a picture, a table or arrays"
+    require(files - {"findings.json"}, "it returned no findings", hint)
+    not_a_number = [name for name, value in metrics.items() if math.isnan(value)]
+    saw = f"{', '.join(not_a_number)} is NaN"
+    require(not not_a_number, saw, "leave out a metric that cannot be computed")
+    saw = f"it returns metrics {', '.join(metrics)} but no protocol"
+    hint = "Findings(..., protocol='a sentence: unit, what it sums over, which codes')"
+    require(not metrics or found["protocol"], saw, hint)
 
 
 def it_uses_only_declared_capabilities(subject: Subject) -> None:
@@ -83,9 +76,8 @@ def the_same_run_gives_the_same_findings(subject: Subject) -> None:
         for found in (one, other)
     )
     require(first == second, f"the metrics of two runs differ: {first}, {second}", SEED_HINT)
-    differ = [
-        name for name, digest in one["digests"].items() if digest != other["digests"].get(name)
-    ]
+    digests = other["digests"]
+    differ = [name for name, digest in one["digests"].items() if digest != digests.get(name)]
     require(not differ, f"files of two runs differ: {', '.join(differ)}", SEED_HINT)
 
 
@@ -102,18 +94,14 @@ def it_writes_no_files(subject: Subject) -> None:
 
 def the_model_is_not_modified(subject: Subject) -> None:
     loaded_run = load_tiny_run(subject)
-    models = {
-        f"the model of role {role}": loaded.model for role, loaded in loaded_run.roles.items()
-    }
-    models = {"the model": loaded_run.loaded.model, **models}
+    models = {"the model": loaded_run.loaded.model}
+    models |= {f"the model of role {role}": other.model for role, other in loaded_run.roles.items()}
     before = {name: _fingerprint(model) for name, model in models.items()}
     subject.cache["findings"] = _find(subject, loaded_run)
     changed = [name for name, model in models.items() if _fingerprint(model) != before[name]]
-    require(
-        not changed,
-        f"weights, buffers, mode or requires_grad of {' and '.join(changed)} have changed",
-        "work on a copy (copy.deepcopy), and keep the models in evaluation mode",
-    )
+    saw = f"weights, buffers, mode or requires_grad of {' and '.join(changed)} have changed"
+    hint = "work on a copy (copy.deepcopy), and keep the models in evaluation mode"
+    require(not changed, saw, hint)
 
 
 def images_are_between_0_and_1(subject: Subject) -> None:
@@ -122,11 +110,9 @@ def images_are_between_0_and_1(subject: Subject) -> None:
         panels = chain(*item.frames) if isinstance(item, Film) else [item]
         for images in chain(*map(_images_of, panels)):
             low, high = float(images.min()), float(images.max())
-            require(
-                low >= -TOLERANCE and high <= 1 + TOLERANCE,
-                f"images of {item.name!r} go from {low:.3g} to {high:.3g}",
-                "values outside [0, 1] are clipped: scale them, or use colours='heat'",
-            )
+            saw = f"images of {item.name!r} go from {low:.3g} to {high:.3g}"
+            hint = "values outside [0, 1] are clipped: scale them, or use colours='heat'"
+            require(low >= -TOLERANCE and high <= 1 + TOLERANCE, saw, hint)
 
 
 def data_without_some_classes_works(subject: Subject) -> None:
@@ -179,15 +165,10 @@ def _first_result(subject: Subject) -> dict[str, Any]:
 
 def _explore(subject: Subject, **data: Any) -> dict[str, Any]:
     """Explore a tiny run and return its metrics, files, and digests of the files."""
-    out = run_folder_for(subject)
-    result: dict[str, Any] = subject.forge.explore(
-        subject.entry.reference,
-        run_with(subject, subject.entry.spec.needs, **data),
-        roles=other_runs(subject, **data),
-        out=out,
-        device="cpu",
-        quiet=True,
-        **subject.options,
+    out, entry = run_folder_for(subject), subject.entry
+    run, roles = run_with(subject, entry.spec.needs, **data), other_runs(subject, **data)
+    result = subject.forge.explore(
+        entry.reference, run, roles=roles, out=out, device="cpu", quiet=True, **subject.options
     )
     return {**result, "digests": _digests(out)}
 
@@ -225,7 +206,7 @@ def _fingerprint(model: torch.nn.Module) -> str:
 
 def _objective_of(subject: Subject) -> Component | None:
     """Return the default objective of the explorer, or None if it does not search."""
-    if not subject.entry.spec.searches:
+    if not (name := subject.entry.spec.searches):
         return None
-    entry = subject.forge.registry.get("objectives", subject.entry.spec.searches)
+    entry = subject.forge.registry.get("objectives", name)
     return Component(entry, check_options(entry.spec.config, {}, entry.name))

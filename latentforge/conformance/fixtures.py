@@ -57,19 +57,13 @@ def run_folder_for(subject: Subject) -> Path:
 
 def run_with(subject: Subject, needs: Set[str], case: str = "whole", **data: Any) -> Run:
     """A run whose model provides `needs`, trained on `images(**data)`."""
-    entry = model_with(subject, needs)
+    model = model_with(subject, needs).reference
 
     def train() -> Run:
-        run: Run = subject.forge.train(
-            entry.reference,
-            data=images(**data),
-            train=TRAIN,
-            run=run_folder_for(subject),
-            quiet=True,
-        )
-        return run
+        inputs, out = images(**data), run_folder_for(subject)
+        return subject.forge.train(model, data=inputs, train=TRAIN, run=out, quiet=True)
 
-    return subject.once(f"run {entry.reference} {case}", train)
+    return subject.once(f"run {model} {case}", train)
 
 
 def model_with(subject: Subject, needs: Set[str], shape: tuple[int, ...] = SHAPE) -> Entry:
@@ -77,7 +71,7 @@ def model_with(subject: Subject, needs: Set[str], shape: tuple[int, ...] = SHAPE
     plugin come first, then the cheapest ones. Raises CheckSkipped if there is none."""
 
     def order(entry: Entry) -> tuple[bool, int, str]:
-        position = PREFERRED.index(entry.name) if entry.name in PREFERRED else len(PREFERRED)
+        position = [*PREFERRED, entry.name].index(entry.name)
         return entry.plugin is not subject.entry.plugin, position, entry.name
 
     refusal = ""
@@ -87,9 +81,8 @@ def model_with(subject: Subject, needs: Set[str], shape: tuple[int, ...] = SHAPE
                 build_with_defaults(entry, shape)
             except UsageError as error:
                 refusal = f" and supports images of {shape}: {error.message}"
-                continue
-            found: Entry = entry
-            return found
+            else:
+                return entry
     raise CheckSkipped(f"no installed model provides {', '.join(sorted(needs))}{refusal}")
 
 
@@ -102,11 +95,11 @@ def load_tiny_run(subject: Subject) -> LoadedRun:
     """A tiny run and the runs of its roles, loaded in the same way as for an explorer."""
     from latentforge.workflows.load import load_run
 
+    registry = subject.forge.registry
     run = run_with(subject, getattr(subject.entry.spec, "needs", set()) or {"encode", "decode"})
-    config = resolve_stored_config(subject.forge.registry, run)
+    config, others = resolve_stored_config(registry, run), other_runs(subject)
     roles = {
-        role: (other, resolve_stored_config(subject.forge.registry, other))
-        for role, other in other_runs(subject).items()
+        role: (other, resolve_stored_config(registry, other)) for role, other in others.items()
     }
     return load_run(run, config, roles=roles, checkpoint="last", device="cpu", data=None)
 
@@ -116,6 +109,6 @@ def role_models(subject: Subject, loaded_run: LoadedRun) -> list[tuple[Any, Set[
     models = []
     for role, needs in roles_of(subject).items():
         other = loaded_run.roles[role]
-        entry = resolve_stored_config(subject.forge.registry, other.run).model.entry
-        models.append((other.model, entry.spec.provides, needs))
+        config = resolve_stored_config(subject.forge.registry, other.run)
+        models.append((other.model, config.model.entry.spec.provides, needs))
     return models

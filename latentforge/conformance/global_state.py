@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,10 +33,7 @@ def set_environment(value: dict[str, str]) -> None:
 
 
 def attribute_setting(module: Any, name: str, before: Any) -> Setting:
-    """Return the setting for an attribute of a module."""
-    return Setting(
-        lambda: getattr(module, name), lambda value: setattr(module, name, value), before
-    )
+    return Setting(partial(getattr, module, name), partial(setattr, module, name), before)
 
 
 ALL = slice(None)
@@ -84,9 +82,7 @@ SETTINGS = {
         lambda: list(ROOT.handlers), lambda value: ROOT.handlers.__setitem__(ALL, value)
     ),
 }
-PROBE_VALUES = {
-    name: setting.before for name, setting in SETTINGS.items() if setting.before is not None
-}
+PROBES = {name: setting.before for name, setting in SETTINGS.items() if setting.before is not None}
 
 
 def read_settings() -> dict[str, Any]:
@@ -134,15 +130,12 @@ def require_no_global_change(
         first()
     with restore_settings():
         warnings.resetwarnings()
-        apply_settings(PROBE_VALUES)
+        apply_settings(PROBES)
         before = read_settings()
         yield
         changed = changed_settings(before)
         # a library that the code inside imports may silence its own warnings
         if any(map(is_blanket, warnings.filters)):
             changed.append("warnings")
-    require(
-        not changed,
-        f"{action} changes {', '.join(changed)}",
-        "do not change process-wide settings, or restore them",
-    )
+    hint = "do not change process-wide settings, or restore them"
+    require(not changed, f"{action} changes {', '.join(changed)}", hint)

@@ -4,7 +4,6 @@ the model is built in or from the same plugin."""
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 import torch
 from torch import nn
@@ -43,11 +42,8 @@ PER_IMAGE = (
 
 def terms_are_finite_scalars(subject: Subject) -> None:
     terms = _terms_of(subject)
-    require(
-        isinstance(terms, Terms),
-        f"it returns {type(terms).__name__}",
-        "return latentforge.contracts.Terms({name: value})",
-    )
+    hint = "return latentforge.contracts.Terms({name: value})"
+    require(isinstance(terms, Terms), f"it returns {type(terms).__name__}", hint)
     try:
         terms.check()
     except (TypeError, ValueError) as error:
@@ -60,18 +56,12 @@ def terms_do_not_grow_with_the_batch(subject: Subject) -> None:
     """Four copies of the images must not yield terms that are four times as large, like a sum over
     the batch. Some growth is correct: a contrastive term is larger for more images."""
     model, batch = _model_for(subject), make_batch(_shape_for(subject))
-    once, more = (
-        _average_terms(subject, model, batch),
-        _average_terms(subject, model, _repeat(batch)),
-    )
-    for name, (mean, error) in once.items():
-        other, other_error = more[name]
+    once, more = (_averages(subject, model, images) for images in (batch, _repeat(batch)))
+    for name, (one, error) in once.items():
+        four, other_error = more[name]
         noise = 5 * math.hypot(COPIES * error, other_error) + 1e-3
-        require(
-            abs(other) < 0.75 * COPIES * abs(mean) + noise,
-            f"term {name!r} is {mean:.5g} for 6 images and {other:.5g} for {COPIES} copies of them",
-            PER_IMAGE,
-        )
+        saw = f"term {name!r} is {one:.5g} for 6 images and {four:.5g} for {COPIES} copies of them"
+        require(abs(four) < 0.75 * COPIES * abs(one) + noise, saw, PER_IMAGE)
 
 
 def a_reconstruction_is_a_sum_over_pixels(subject: Subject) -> None:
@@ -79,16 +69,13 @@ def a_reconstruction_is_a_sum_over_pixels(subject: Subject) -> None:
     shape = _shape_for(subject)
     recons = {}
     for image_shape in (shape, (*shape[:-1], 2 * shape[-1])):
-        terms = _average_terms(subject, _model_for(subject, image_shape), make_batch(image_shape))
+        terms = _averages(subject, _model_for(subject, image_shape), make_batch(image_shape))
         if "recon" not in terms:
             raise CheckSkipped("it has no term called recon")
         recons[image_shape] = terms["recon"][0]
     (small, one), (large, two) = recons.items()
-    require(
-        1.5 < two / one < 2.7,
-        f"recon is {one:.5g} for images of {small} and {two:.5g} for {large}",
-        PER_IMAGE,
-    )
+    saw = f"recon is {one:.5g} for images of {small} and {two:.5g} for {large}"
+    require(1.5 < two / one < 2.7, saw, PER_IMAGE)
 
 
 def gradients_reach_the_model_and_the_loss(subject: Subject) -> None:
@@ -101,11 +88,8 @@ def gradients_reach_the_model_and_the_loss(subject: Subject) -> None:
     trained = [f"model.{name}" for name, p in model.named_parameters() if p.requires_grad]
     require({*trained} - {*left}, "no gradient reaches the model", "call the model in forward")
     unused = [name.removeprefix("loss.") for name in left if name.startswith("loss.")]
-    require(
-        not unused,
-        f"no gradient reaches the loss's own {', '.join(unused)}",
-        "use them, remove them, or freeze them with requires_grad_(False)",
-    )
+    saw = f"no gradient reaches the loss's own {', '.join(unused)}"
+    require(not unused, saw, "use them, remove them, or freeze them with requires_grad_(False)")
 
 
 def it_uses_only_declared_capabilities(subject: Subject) -> None:
@@ -139,11 +123,8 @@ def the_same_seed_gives_the_same_terms(subject: Subject) -> None:
     model = _model_for(subject)
     one, other = (_terms_of(subject, model).values for _ in range(2))
     differ = [name for name in one if not torch.equal(one[name], other[name])]
-    require(
-        not differ,
-        f"two losses with the same seed return different values of {', '.join(differ)}",
-        "use torch's default generator, and store nothing outside the module",
-    )
+    saw = f"two losses with the same seed return different values of {', '.join(differ)}"
+    require(not differ, saw, "use torch's default generator, and store nothing outside the module")
 
 
 def terms_have_the_same_names_at_every_step(subject: Subject) -> None:
@@ -154,8 +135,7 @@ def terms_have_the_same_names_at_every_step(subject: Subject) -> None:
 
 
 def a_batch_of_one_works(subject: Subject) -> None:
-    """The model is in evaluation mode, because its batch normalisation cannot train on one
-    image."""
+    """In evaluation mode, because the model's batch normalisation cannot train on one image."""
     terms = _terms_of(subject, _model_for(subject).eval(), make_batch(_shape_for(subject), 1))
     _require_finite(terms, "for one image, ", "do not divide by n - 1")
 
@@ -163,9 +143,8 @@ def a_batch_of_one_works(subject: Subject) -> None:
 def a_batch_without_some_classes_works(subject: Subject) -> None:
     batch = make_batch(_shape_for(subject))
     batch.y = torch.zeros_like(batch.index)  # all of the first class
-    terms = _terms_of(subject, batch=batch)
-    saw = "for a batch with only one class, "
-    _require_finite(terms, saw, "handle classes without images")
+    hint = "handle classes without images"
+    _require_finite(_terms_of(subject, batch=batch), "for a batch with only one class, ", hint)
 
 
 def it_works_without_gradients(subject: Subject) -> None:
@@ -174,11 +153,8 @@ def it_works_without_gradients(subject: Subject) -> None:
     with torch.no_grad():
         terms = _call(loss.eval(), model.eval(), batch, make_step(100))
     for name, value in terms.values.items():
-        require(
-            value.isfinite(),
-            f"at the last step, {name!r} is {value.item()}",
-            "check the use of step",
-        )
+        saw = f"at the last step, {name!r} is {value.item()}"
+        require(value.isfinite(), saw, "check the use of step")
 
 
 def state_survives_saving_and_loading(subject: Subject) -> None:
@@ -193,11 +169,8 @@ def state_survives_saving_and_loading(subject: Subject) -> None:
         _call(loss.eval(), model, make_batch(shape), make_step()).values for loss in (one, other)
     )
     differ = [name for name in before if not torch.equal(before[name], after[name])]
-    require(
-        not differ,
-        f"terms of the reloaded loss differ: {', '.join(differ)}",
-        "store what it needs as a parameter, a buffer (register_buffer) or an option",
-    )
+    hint = "store what it needs as a parameter, a buffer (register_buffer) or an option"
+    require(not differ, f"terms of the reloaded loss differ: {', '.join(differ)}", hint)
 
 
 def it_does_not_synchronize_the_device(subject: Subject) -> None:
@@ -276,9 +249,7 @@ def _require_finite(terms: Terms, prefix: str, hint: str) -> None:
         require(value.isfinite(), f"{prefix}term {name!r} is {value.item()}", hint)
 
 
-def _average_terms(
-    subject: Subject, model: nn.Module, batch: Batch
-) -> Mapping[str, tuple[float, float]]:
+def _averages(subject: Subject, model: nn.Module, batch: Batch) -> dict[str, tuple[float, float]]:
     """Return the mean of each term over SEEDS seeds, and the standard error of the mean."""
     loss = build(subject, tuple(batch.x.shape[1:]))
     samples: dict[str, list[float]] = {}

@@ -46,13 +46,12 @@ def it_implements_what_it_provides(subject: Subject) -> None:
     if "encode" in provides:
         with torch.no_grad():
             posterior = model.encode(make_batch(supported_shape(subject)).x)
+        names = {"encode": ("mode", "sample"), **POSTERIOR_ATTRIBUTES}
         owner = f"the {type(posterior).__name__} that `encode` returns"
-        _require_attributes(
-            posterior, {"encode": ("mode", "sample"), **POSTERIOR_ATTRIBUTES}, provides, owner
-        )
+        _require_attributes(posterior, names, provides, owner)
     if "layers" in provides:
-        names = {name for name, _ in model.named_modules()}
-        unknown = [name for name in model.layers() if name not in names]
+        modules = dict(model.named_modules())
+        unknown = [name for name in model.layers() if name not in modules]
         saw = f"layers() returns {unknown}, which are not submodules"
         require(not unknown, saw, "fix layers()")
 
@@ -74,11 +73,9 @@ def codes_and_images_have_the_right_shapes(subject: Subject, shape: Shape) -> No
             image = model.decode(torch.randn(6, *_latent_of(model).shape))
             require_tensor(image, (6, *shape), "a decoded image", torch.float32)
             low, high = float(image.min()), float(image.max())
-            require(
-                low >= 0 and high <= 1,
-                f"decoded values go from {low:.3g} to {high:.3g}",
-                "end decode with a sigmoid or another map into [0, 1]",
-            )
+            saw = f"decoded values go from {low:.3g} to {high:.3g}"
+            hint = "end decode with a sigmoid or another map into [0, 1]"
+            require(low >= 0 and high <= 1, saw, hint)
         if "decode_logits" in provides:
             z = torch.randn(6, *_latent_of(model).shape)
             require_tensor(model.decode_logits(z), (6, *shape), "the logits", torch.float32)
@@ -100,11 +97,8 @@ def gradients_reach_every_parameter(subject: Subject) -> None:
     shape = supported_shape(subject)
     model, loss = build(subject, shape), _default_loss(subject, shape)
     unused = parameters_without_gradient(model, train_steps(model, loss, make_batch(shape)))
-    require(
-        not unused,
-        f"no gradient of loss {subject.entry.spec.default_loss!r} reaches {', '.join(unused)}",
-        "use them, remove them, or freeze them with requires_grad_(False)",
-    )
+    saw = f"no gradient of loss {subject.entry.spec.default_loss!r} reaches {', '.join(unused)}"
+    require(not unused, saw, "use them, remove them, or freeze them with requires_grad_(False)")
 
 
 def ten_steps_lower_the_default_loss(subject: Subject) -> None:
@@ -112,40 +106,31 @@ def ten_steps_lower_the_default_loss(subject: Subject) -> None:
     model, loss, batch = build(subject, shape), _default_loss(subject, shape), make_batch(shape)
     first, *_, last = train_steps(model, loss, batch, steps=[make_step()] * 11)
     before, after = first.item(), last.item()
-    require(
-        after < before,
-        f"ten steps of Adam change the loss from {before:.5g} to {after:.5g}",
-        "check the sign of the loss and the scale of the first activations",
-    )
+    saw = f"ten steps of Adam change the loss from {before:.5g} to {after:.5g}"
+    hint = "check the sign of the loss and the scale of the first activations"
+    require(after < before, saw, hint)
 
 
 def the_same_seed_gives_the_same_weights(subject: Subject) -> None:
     shape = supported_shape(subject)
     one, same, other = (build(subject, shape, seed).state_dict() for seed in (0, 0, 1))
     differ = [name for name in one if not torch.equal(one[name], same[name])]
-    require(
-        not differ,
-        f"two models with the same seed have different values of {', '.join(differ)}",
-        "initialise weights with torch's default generator and no other",
-    )
+    saw = f"two models with the same seed have different values of {', '.join(differ)}"
+    require(not differ, saw, "initialise weights with torch's default generator and no other")
     weights = [name for name, value in one.items() if value.is_floating_point()]
-    require(
-        not weights or any(not torch.equal(one[name], other[name]) for name in weights),
-        "another seed gives the same weights",
-        "initialise them with torch's default generator, and do not seed it",
-    )
+    reseeded = not weights or any(not torch.equal(one[name], other[name]) for name in weights)
+    hint = "initialise them with torch's default generator, and do not seed it"
+    require(reseeded, "another seed gives the same weights", hint)
 
 
 def inference_is_deterministic(subject: Subject) -> None:
     """In evaluation mode, the mode of the posterior and its decoded image are always the same."""
     model, x = _build(subject).eval(), make_batch(supported_shape(subject)).x
     one, other = run_with_seeds((0, 1), lambda: _infer(subject, model, x))
+    hint = "return the mean in mode(), not a sample; use dropout and noise only in training mode"
     for name, value in one.items():
-        require(
-            torch.equal(value, other[name]),
-            f"{name} differs from one call to the next",
-            "return the mean in mode(), not a sample; use dropout and noise only in training mode",
-        )
+        saw = f"{name} differs from one call to the next"
+        require(torch.equal(value, other[name]), saw, hint)
 
 
 def the_mode_is_the_mean(subject: Subject) -> None:
@@ -157,16 +142,10 @@ def the_mode_is_the_mean(subject: Subject) -> None:
 def samples_depend_only_on_the_seed(subject: Subject) -> None:
     skip_unless_provided(subject, "kl")
     one, same, other = run_with_seeds((0, 0, 1), _posterior_of(subject).sample)
-    require(
-        torch.equal(one, same),
-        "two samples with the same seed differ",
-        "use torch.randn_like or latentforge.latent.noise_like",
-    )
-    require(
-        not torch.equal(one, other),
-        "all samples are equal",
-        "sample() must be random; only mode() is deterministic",
-    )
+    hint = "use torch.randn_like or latentforge.latent.noise_like"
+    require(torch.equal(one, same), "two samples with the same seed differ", hint)
+    hint = "sample() must be random; only mode() is deterministic"
+    require(not torch.equal(one, other), "all samples are equal", hint)
 
 
 def kl_matches_the_posterior(subject: Subject) -> None:
@@ -190,13 +169,11 @@ def kl_matches_the_posterior(subject: Subject) -> None:
             values.append(posterior.log_prob(z) - standard_normal_log_prob(z))
     samples = torch.stack(values).double()  # (SAMPLES, 6)
     mean, error = samples.mean(0), samples.std(0) / math.sqrt(len(samples))
-    excess = (mean - kl.detach().flatten(1).sum(1)).abs() - 5 * error - 1e-3 * mean.abs() - 1e-3
-    require(
-        bool((excess < 0).all()),
-        f"kl() sums to {kl.flatten(1).sum(1).tolist()}, "
-        f"its estimate from samples is {mean.tolist()}",
-        "kl() is KL(q || p) in nats for each latent dimension; log_prob(z) is log q(z|x)",
-    )
+    total = kl.detach().flatten(1).sum(1)
+    excess = (mean - total).abs() - 5 * error - 1e-3 * mean.abs() - 1e-3
+    saw = f"kl() sums to {total.tolist()}, its estimate from samples is {mean.tolist()}"
+    hint = "kl() is KL(q || p) in nats for each latent dimension; log_prob(z) is log q(z|x)"
+    require((excess < 0).all(), saw, hint)
 
 
 def decode_is_the_sigmoid_of_its_logits(subject: Subject) -> None:
@@ -205,12 +182,9 @@ def decode_is_the_sigmoid_of_its_logits(subject: Subject) -> None:
     model = _build(subject).eval()
     z = torch.randn(6, *_latent_of(model).shape)
     with torch.no_grad():
-        require_same(
-            model.decode(z),
-            model.decode_logits(z).sigmoid(),
-            "sigmoid(decode_logits(z)) is not decode(z)",
-            "call decode_logits in decode",
-        )
+        image, expected = model.decode(z), model.decode_logits(z).sigmoid()
+    saw = "sigmoid(decode_logits(z)) is not decode(z)"
+    require_same(image, expected, saw, "call decode_logits in decode")
 
 
 def images_are_differentiable_in_the_code(subject: Subject) -> None:
@@ -220,11 +194,9 @@ def images_are_differentiable_in_the_code(subject: Subject) -> None:
     image = model.decode(z)
     require(image.requires_grad, "decode(z) has no gradient", "do not detach z in decode")
     [gradient] = torch.autograd.grad(image.sum(), z, allow_unused=True)
-    require(
-        gradient is not None and bool(gradient.isfinite().all()) and bool(gradient.any()),
-        "the image has no finite non-zero gradient in z",
-        "a search follows this gradient: keep decode differentiable",
-    )
+    usable = gradient is not None and gradient.isfinite().all() and gradient.any()
+    hint = "a search follows this gradient: keep decode differentiable"
+    require(usable, "the image has no finite non-zero gradient in z", hint)
 
 
 def a_batch_of_one_works(subject: Subject) -> None:
@@ -236,13 +208,10 @@ def a_batch_of_one_works(subject: Subject) -> None:
 def an_image_does_not_depend_on_its_batch(subject: Subject) -> None:
     model, batch = _build(subject).eval(), make_batch(supported_shape(subject))
     alone, joint = (_infer(subject, model, x) for x in (batch.x[2:3], batch.x))
+    hint = "in evaluation mode normalise with running statistics, not with batch statistics"
     for name, value in joint.items():
-        require_same(
-            value[2:3],
-            alone[name],
-            f"{name} of an image depends on the other images of its batch",
-            "in evaluation mode normalise with running statistics, not with batch statistics",
-        )
+        saw = f"{name} of an image depends on the other images of its batch"
+        require_same(value[2:3], alone[name], saw, hint)
 
 
 def state_survives_saving_and_loading(subject: Subject) -> None:
@@ -253,13 +222,9 @@ def state_survives_saving_and_loading(subject: Subject) -> None:
     other.load_state_dict({name: value.clone() for name, value in one.state_dict().items()})
     x = make_batch(shape).x
     before, after = (_infer(subject, model.eval(), x) for model in (one, other))
+    hint = "store what it needs as a parameter, a buffer (register_buffer) or an option"
     for name, value in before.items():
-        require_same(
-            value,
-            after[name],
-            f"{name} of the reloaded model differs",
-            "store what it needs as a parameter, a buffer (register_buffer) or an option",
-        )
+        require_same(value, after[name], f"{name} of the reloaded model differs", hint)
 
 
 def it_works_on_another_device(subject: Subject) -> None:
@@ -297,18 +262,13 @@ def _require_attributes(
     for capability in (name for name in names if name in provides):
         for name in names[capability]:
             # every module inherits a forward, which raises unless a subclass overrides it
-            defined = getattr(value, name, None) is not None and (
-                getattr(type(value), name, None) is not nn.Module.forward
-            )
-            require(
-                defined,
-                f"it provides {capability!r}, but {owner} has no {name}",
-                f"define {name}, or remove {capability!r} from `provides`",
-            )
+            inherited = getattr(type(value), name, None) is nn.Module.forward
+            saw = f"it provides {capability!r}, but {owner} has no {name}"
+            hint = f"define {name}, or remove {capability!r} from `provides`"
+            require(getattr(value, name, None) is not None and not inherited, saw, hint)
 
 
 def _build(subject: Subject, seed: int = 0) -> Any:
-    """Build the model for a shape that it supports."""
     return build(subject, supported_shape(subject), seed)
 
 
@@ -319,11 +279,8 @@ def _posterior_of(subject: Subject) -> Any:
 
 def _latent_of(model: nn.Module) -> LatentSpec:
     latent = getattr(model, "latent", None)
-    require(
-        isinstance(latent, LatentSpec),
-        f"model.latent is {type(latent).__name__}",
-        "set self.latent = LatentSpec(shape=(latent_dim,), prior='normal') in __init__",
-    )
+    hint = "set self.latent = LatentSpec(shape=(latent_dim,), prior='normal') in __init__"
+    require(isinstance(latent, LatentSpec), f"model.latent is {type(latent).__name__}", hint)
     assert isinstance(latent, LatentSpec)
     return latent
 

@@ -70,9 +70,8 @@ def it_works_on_another_device(subject: Subject) -> None:
         x, request = x.to(device), request.to(device)
         for name in ("score", "satisfied"):
             value = getattr(objective, name)(x, request)
-            require(
-                value.device == x.device, f"{name}(x, request) is on {value.device}", DEVICE_HINT
-            )
+            saw = f"{name}(x, request) is on {value.device}"
+            require(value.device == x.device, saw, DEVICE_HINT)
 
 
 def the_score_is_differentiable_in_x(subject: Subject) -> None:
@@ -85,18 +84,14 @@ def the_score_is_differentiable_in_x(subject: Subject) -> None:
     require(gradient.isfinite().all(), "the gradient of the score is not finite", GRADIENT_HINT)
     # if all rows satisfy their requests, a gradient of 0 is correct
     satisfied = objective.satisfied(x, request)
-    require(
-        gradient.any() or satisfied.all(),
-        "the gradient of the score is 0 everywhere, although not all rows satisfy their requests",
-        GRADIENT_HINT,
-    )
+    saw = "the gradient of the score is 0 everywhere, although not all rows satisfy their requests"
+    require(gradient.any() or satisfied.all(), saw, GRADIENT_HINT)
 
 
 def rows_are_independent(subject: Subject) -> None:
     """A search drops rows that are satisfied, so no row may depend on the others."""
     objective, x, request = _prepare(subject)
-    score = objective.score(x, request)
-    satisfied = objective.satisfied(x, request)
+    score, satisfied = objective.score(x, request), objective.satisfied(x, request)
     for row in range(ROWS):
         part = slice(row, row + 1)
         alone = objective.score(x[part], request[part])
@@ -110,9 +105,8 @@ def rows_are_independent(subject: Subject) -> None:
 def the_score_is_deterministic(subject: Subject) -> None:
     objective, x, request = _prepare(subject)
     scores = run_with_seeds((0, 1), lambda: objective.score(x, request))
-    require(
-        torch.equal(*scores), "the scores of two calls differ", "use no random numbers in score"
-    )
+    hint = "use no random numbers in score"
+    require(torch.equal(*scores), "the scores of two calls differ", hint)
 
 
 def one_class_per_request(subject: Subject) -> None:
@@ -145,14 +139,12 @@ def _objective_of(subject: Subject) -> Any:
             return False
         return True
 
-    alone = subject.once("does without a run", scores_alone)
-    if alone:
+    if subject.once("does without a run", scores_alone):
         return _build(subject, None)
     return _build(subject, subject.once("context", lambda: create_context(load_tiny_run(subject))))
 
 
 def _build(subject: Subject, context: Any) -> Any:
-    """Build the objective with the context of a run, or with None."""
     seed_torch(0, "objective")
     with torch.no_grad():
         return subject.entry.spec.build(subject.config, context)

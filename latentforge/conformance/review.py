@@ -51,11 +51,7 @@ class Result:
 
 
 def review(
-    forge: Forge,
-    plugins: Sequence[Plugin],
-    *,
-    deep: bool,
-    reserved: Set[str],
+    forge: Forge, plugins: Sequence[Plugin], *, deep: bool, reserved: Set[str]
 ) -> Iterator[Result]:
     """Yield the result of each check of these plugins as soon as it is known. `reserved` are the
     names of LatentForge's own commands.
@@ -75,9 +71,8 @@ def review(
         if not plugin.problems:
             yield Result(plugin.name, "", "it loads", "passed")
             saw = f"its import adds {plugin.seconds:.1f} s to every command"
-            hint = "move slow imports into `build`"
-            check_speed = partial(require, plugin.seconds <= SLOW, saw, hint)
-            yield _result(plugin, "", "it loads quickly", check_speed)
+            fast = partial(require, plugin.seconds <= SLOW, saw, "move slow imports into `build`")
+            yield _result(plugin, "", "it loads quickly", fast)
         for entry in forge.registry.entries_of(plugin):
             yield from _review_component(forge, entry, deep)
         for command in commands:
@@ -141,11 +136,9 @@ def _suppress_output() -> Iterator[None]:
 
 
 def _check_command(command: PluginCommand, reserved: Set[str]) -> None:
-    require(
-        command.name not in reserved,
-        f"LatentForge has its own command {command.name!r}, so this one is never called",
-        "give it another name in [project.entry-points]",
-    )
+    saw = f"LatentForge has its own command {command.name!r}, so this one is never called"
+    hint = "give it another name in [project.entry-points]"
+    require(command.name not in reserved, saw, hint)
     command.load()
 
 
@@ -164,6 +157,6 @@ def _check_preset(forge: Forge, entry: Entry) -> None:
 
 def _without_observers(forge: Forge) -> Forge:
     """Return a copy without observers, so that no plugin is notified of the tiny runs."""
-    alone = copy(forge)
-    alone.registry = Registry(forge.registry.plugins, forge.registry.components)
-    return alone
+    forge = copy(forge)
+    forge.registry = Registry(forge.registry.plugins, forge.registry.components)
+    return forge

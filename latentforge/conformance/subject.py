@@ -7,11 +7,14 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from latentforge.errors import one_line, place_in
 from latentforge.plugins.attribution import code_package
 from latentforge.plugins.registry import Entry
+
+if TYPE_CHECKING:
+    from latentforge.forge import Forge
 
 T = TypeVar("T")
 
@@ -72,7 +75,7 @@ class Subject:
     name: str
     options: dict[str, Any]
     plugins: tuple[Any, ...]
-    user_forge: Any = None
+    user_forge: Forge | None = None
     example: Any = None  # returns the inputs of an objective that does not score images
     shape: tuple[int, ...] | None = None  # the shape of images for a model or a loss
     first_check: str = ""  # the check that all others depend on
@@ -80,15 +83,14 @@ class Subject:
     cache: dict[str, Any] = field(default_factory=dict)  # results that checks share, by name
 
     @cached_property
-    def forge(self) -> Any:
+    def forge(self) -> Forge:
         from latentforge.forge import Forge
 
         return self.user_forge or Forge(self.plugins)
 
     @cached_property
     def entry(self) -> Entry:
-        entry: Entry = self.forge.registry.get(self.kind, self.name)
-        return entry
+        return self.forge.registry.get(self.kind, self.name)
 
     def describe_error(self, error: Exception) -> str:
         """The message of an exception, and the innermost line of the plugin's code."""

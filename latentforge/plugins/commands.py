@@ -117,18 +117,14 @@ def command_of(target: Any, name: str) -> Any:
 @cache
 def commands(off: tuple[str, ...] = ()) -> dict[str, PluginCommand]:
     """The commands of all installed plugins by name, except those that LATENTFORGE_PLUGINS and
-    `-p no:NAME` (`off`) exclude. The commands of a distribution are excluded if
-    all its plugins are."""
+    `-p no:NAME` (`off`) exclude. A distribution's commands are excluded if all its plugins are."""
     points = points_of(COMMANDS)[0]
     only = from_environment()
     if off or only is not None:
-        plugins = find_installed()
-        enabled = (
-            plugins
-            if only is None
-            else [c for name in only for c in find_candidates(plugins, name)]
-        )
-        excluded = [c for name in off for c in find_candidates(plugins, name)]
+        enabled = find_installed()
+        excluded = [c for name in off for c in find_candidates(enabled, name)]
+        if only is not None:
+            enabled = [c for name in only for c in find_candidates(enabled, name)]
         remaining = {c.plugin.distribution for c in enabled if c not in excluded}
         points = [point for point in points if origin_of(point.dist)[0] in remaining]
     points_by_name: dict[str, list[EntryPoint]] = {}

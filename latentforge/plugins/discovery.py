@@ -115,23 +115,14 @@ def find_installed() -> list[Candidate]:
         elif point.group == COMMANDS:
             continue  # the plugins of its distribution decide whether it is enabled
         origin = origins[id(point.dist)]
-        if point.group == PLUGINS:
-            plugin = Plugin(point.name, *origin, module=point.value)
-            candidates.append(Candidate(plugin, point, package))
-        else:
-            candidates.append(
-                Candidate(Plugin(origin[0], *origin, module=point.value), None, package)
-            )
+        name, source = (point.name, point) if point.group == PLUGINS else (origin[0], None)
+        candidates.append(Candidate(Plugin(name, *origin, module=point.value), source, package))
     if not any(c.plugin.builtin for c in candidates) and (stale := without_plugins("latentforge")):
         candidates.append(Candidate(Plugin("latentforge", "latentforge", stale.version), None, ""))
-        cause = (
-            f"its metadata at {stale.locate_file('')} lists no plugins and hides metadata that does"
-        )
-        candidates[-1].add_fault(
-            "discover",
-            cause,
-            "repeat pip uninstall latentforge until it finds none, then reinstall it",
-        )
+        folder = stale.locate_file("")
+        cause = f"its metadata at {folder} lists no plugins and hides metadata that does"
+        hint = "repeat pip uninstall latentforge until it finds none, then reinstall it"
+        candidates[-1].add_fault("discover", cause, hint)
     return sorted(
         candidates,
         key=lambda c: (not c.plugin.builtin, normalise(c.plugin.distribution), c.plugin.name),

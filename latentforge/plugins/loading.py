@@ -45,6 +45,9 @@ from latentforge.plugins.registry import (
 )
 from latentforge.specs import KINDS, PLUGIN_API, Kind
 
+Owners = dict[tuple[str, str, str], str]
+"""Maps kind, qualifier and name of a component to the plugin that provides it."""
+
 KIND_OF_HOOK = {kind.hook: kind for kind in KINDS.values()}
 ARGUMENTS = {
     name: tuple(inspect.signature(hook).parameters)
@@ -69,9 +72,8 @@ def load_plugins(
     collected in the registry. Raises UsageError for an unknown name in `off` or `only`, PluginError
     if a plugin in `extra` cannot be loaded.
     """
-    candidates = drop_duplicates(
-        [*(find_installed() if discover else ()), *map(candidate_for, extra)]
-    )
+    installed = find_installed() if discover else []
+    candidates = drop_duplicates([*installed, *map(candidate_for, extra)])
     disable_candidates(candidates, off, only if discover else None)
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
@@ -79,7 +81,7 @@ def load_plugins(
     plugins: list[Plugin] = []
     entries: list[Entry] = []
     observers: list[Observer] = []
-    owners: dict[tuple[str, str, str], str] = {}
+    owners: Owners = {}
     for candidate in candidates:
         _collect(candidate, manager, owners)
         plugins.append(candidate.finish())
@@ -94,8 +96,7 @@ def load_plugins(
 def _load_all(candidates: Sequence[Candidate], manager: pluggy.PluginManager) -> list[Candidate]:
     """Import, validate and register plugins. An installed plugin that the user also names is
     loaded once."""
-    # by id, which is unique while the object is stored
-    loaded: dict[int, tuple[object, Plugin]] = {}
+    loaded: dict[int, tuple[object, Plugin]] = {}  # by id, unique while the object is stored
     remaining = []
     for candidate in candidates:
         remaining.append(candidate)
@@ -235,20 +236,14 @@ def _hook_fault(hook: str, function: Callable[..., Any], wraps: bool) -> tuple[s
     return None
 
 
-def _collect(
-    candidate: Candidate,
-    manager: pluggy.PluginManager,
-    owners: dict[tuple[str, str, str], str],
-) -> None:
-    """Call the hooks of one plugin and collect its valid specs. `owners` maps kind, qualifier and
-    name to the plugin that provides the component."""
+def _collect(candidate: Candidate, manager: pluggy.PluginManager, owners: Owners) -> None:
+    """Call the hooks of one plugin and collect its valid specs."""
     hooks = [caller.name for caller in manager.get_hookcallers(candidate.hooks) or ()]
     candidate.observer_hooks = [hook for hook in hooks if hook not in KIND_OF_HOOK]
     others = manager.get_plugins() - {candidate.hooks}
     for kind in (KIND_OF_HOOK[hook] for hook in hooks if hook in KIND_OF_HOOK):
         with candidate.capture_faults("collect", f"{kind.hook}: "), redirect_stdout(sys.stderr):
-            results = manager.subset_hook_caller(kind.hook, others)()
-            for spec in _specs(candidate, kind, results):
+            for spec in _specs(candidate, kind, manager.subset_hook_caller(kind.hook, others)()):
                 _accept(candidate, kind, spec, owners)
 
 
@@ -261,9 +256,7 @@ def _specs(candidate: Candidate, kind: Kind, results: list[Any]) -> Iterator[obj
             candidate.add_fault("collect", cause, "yield each one, or return a list")
 
 
-def _accept(
-    candidate: Candidate, kind: Kind, spec: object, owners: dict[tuple[str, str, str], str]
-) -> None:
+def _accept(candidate: Candidate, kind: Kind, spec: object, owners: Owners) -> None:
     name = getattr(spec, "name", None)
     prefix = f"{kind.singular} {name!r}: " if isinstance(name, str) else f"{kind.hook}: "
     faults = spec_faults(kind, spec)

@@ -210,13 +210,9 @@ class Registry:
             except KeyboardInterrupt:
                 raise  # Ctrl-C
             except BaseException as error:  # also SystemExit
-                log.warning(
-                    "%s: %s: %s%s; the run is not affected",
-                    observer.plugin.title,
-                    hook,
-                    one_line(error),
-                    place_in(error, observer.package),
-                )
+                title, location = observer.plugin.title, place_in(error, observer.package)
+                message = "%s: %s: %s%s; the run is not affected"
+                log.warning(message, title, hook, one_line(error), location)
 
     def entries(self, kind: str) -> tuple[Entry, ...]:
         """All components of a kind ("models"), by name; a built-in precedes others of its name."""
@@ -266,24 +262,18 @@ class Registry:
         found = [plugin for plugin in found if not plugin.distribution] or found
         if len(found) > 1:
             choices = " and ".join(sorted(f"{p.distribution}/{p.name}" for p in found))
-            raise UsageError(
-                f"{len(found)} plugins are called {name!r}: {choices}",
-                hint="use one of these full names",
-            )
+            message = f"{len(found)} plugins are called {name!r}: {choices}"
+            raise UsageError(message, hint="use one of these full names")
         if not found:
             close = closest(name, [plugin.name for plugin in self.plugins])
-            raise UsageError(
-                f"unknown plugin {name!r}" + suggest(close), hint="latentforge plugins list"
-            )
+            message = f"unknown plugin {name!r}{suggest(close)}"
+            raise UsageError(message, hint="latentforge plugins list")
         return found[0]
 
     def _get_qualified(self, kind: Kind, qualified: str) -> Entry:
         origin, _, name = qualified.partition("/")
-        offered = {
-            entry.name: entry
-            for entry in self.entries(kind.plural)
-            if same_distribution(entry.plugin.qualifier, origin)
-        }
+        entries = self.entries(kind.plural)
+        offered = {e.name: e for e in entries if same_distribution(e.plugin.qualifier, origin)}
         if name in offered:
             return offered[name]
         owners = [plugin for plugin in self.plugins if same_distribution(plugin.qualifier, origin)]
@@ -309,12 +299,8 @@ def spec_faults(kind: Kind, spec: object) -> list[str]:
         name = getattr(spec, "name", None)
         received = type(spec).__name__ + (f" {name!r}" if isinstance(name, str) else "")
         return [f"expected {kind.spec.__name__}, got {received}"]
-    return [
-        *_text_faults(spec),
-        *_call_faults(spec),
-        *_capability_faults(spec),
-        *_config_faults(spec),
-    ]
+    checks = (_text_faults, _call_faults, _capability_faults, _config_faults)
+    return [fault for check in checks for fault in check(spec)]
 
 
 def _text_faults(spec: Spec) -> Iterator[str]:
@@ -341,9 +327,7 @@ def _call_faults(spec: Spec) -> Iterator[str]:
 def _capability_faults(spec: Spec) -> Iterator[str]:
     for key in ("provides", "needs"):
         value: object = getattr(spec, key, frozenset())
-        if isinstance(spec, LossSpec) and callable(value):
-            continue
-        if not _is_names(value, Set):
+        if not _is_names(value, Set) and not (isinstance(spec, LossSpec) and callable(value)):
             yield f"{key} must be a set of names, not {value!r}"
     for key in ("roles", "optional_roles"):
         roles: Any = getattr(spec, key, None) or {}

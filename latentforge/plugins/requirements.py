@@ -21,26 +21,15 @@ def check_requirements(requirements: Any, where: str) -> None:
     """
     from packaging.requirements import InvalidRequirement, Requirement
 
-    if not isinstance(requirements, list) or not all(
-        isinstance(text, str) for text in requirements
-    ):
-        raise ConfigError(
-            f"{KEY} of {where} cannot be read",
-            details=[
-                'must be a list of strings such as ["latentforge-swirl>=0.2"], '
-                f"got {requirements!r}"
-            ],
-        )
+    message = f"{KEY} of {where} cannot be read"
+    if not isinstance(requirements, list) or not all(isinstance(r, str) for r in requirements):
+        expected = 'must be a list of strings such as ["latentforge-swirl>=0.2"]'
+        raise ConfigError(message, details=[f"{expected}, got {requirements!r}"])
     try:
         parsed = [Requirement(text) for text in requirements]
     except InvalidRequirement as error:
-        first = str(error).splitlines()[0]
-        raise ConfigError(f"{KEY} of {where} cannot be read", details=[first]) from None
-    missing = {
-        _plain(requirement): reason
-        for requirement in parsed
-        if (reason := _unmet_reason(requirement))
-    }
+        raise ConfigError(message, details=[str(error).splitlines()[0]]) from None
+    missing = {_plain(r): reason for r in parsed if (reason := _unmet_reason(r))}
     if missing:
         raise PluginError(
             f"{where} requires plugins that are not installed",

@@ -52,13 +52,14 @@ def new_plugin(name: str, kind: str, out: Path | None = None) -> tuple[Path, lis
 def render_files(name: str, kind: str) -> dict[str, str]:
     """The text of each file of a new plugin, by its path in the folder."""
     package = "latentforge_" + name.replace("-", "_")
+    config = f"{name}.toml"
     variables = {
         "name": name,
         "package": package,
         "kind": kind,
         "Class": "".join(part.capitalize() for part in name.split("-")),
         "version": ".".join(__version__.split(".")[:2]),
-        "config": f"{name}.toml",
+        "config": config,
     }
     targets = {
         "common/pyproject.toml": "pyproject.toml",
@@ -67,18 +68,15 @@ def render_files(name: str, kind: str) -> dict[str, str]:
         f"{kind}/hooks.py": f"{package}/__init__.py",
         f"{kind}/implementation.py": f"{package}/{kind}.py",
         f"{kind}/test.py": f"tests/test_{name.replace('-', '_')}.py",
-        f"{kind}/config.toml": f"{package}/{name}.toml"
-        if kind in PACKAGED_CONFIG
-        else f"{name}.toml",
+        f"{kind}/config.toml": f"{package}/{config}" if kind in PACKAGED_CONFIG else config,
         f"{kind}/usage.md": "",
     }
     root = files("latentforge.plugins.scaffold") / "templates"
     templates = {source: (root / f"{source}.txt").read_text("utf-8") for source in targets}
     code = "".join(text for source, text in templates.items() if source.endswith(".py"))
     if name in USED_NAMES or re.search(rf"(?<!\$)\b{variables['Class']}\b", code):
-        raise UsageError(
-            f"the name {name!r} is already used in the generated code", hint="choose another name"
-        )
+        message = f"the name {name!r} is already used in the generated code"
+        raise UsageError(message, hint="choose another name")
     variables["usage"] = Template(templates.pop(f"{kind}/usage.md")).substitute(variables).strip()
     return {
         targets[source]: Template(text).substitute(variables) for source, text in templates.items()
