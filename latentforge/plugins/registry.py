@@ -219,7 +219,8 @@ class Registry:
                 )
 
     def entries(self, kind: str) -> tuple[Entry, ...]:
-        """All components of a kind ("models"), by name; a built-in precedes others of its name."""
+        """All components of a kind ("models"), by name; a built-in comes before other components
+        with the same name."""
         return tuple(entry for same in self._entries[kind].values() for entry in same)
 
     def entries_of(self, plugin: Plugin) -> tuple[Entry, ...]:
