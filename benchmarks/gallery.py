@@ -238,7 +238,8 @@ def markdown(results: Results) -> str:
         "- Inpainting: the lower halves of 100 test images are hidden. The error is the squared",
         "  error per pixel, for values in [0, 1].",
         "- t-SNE: the k-NN accuracy is the fraction of images whose class is the majority class of",
-        "  their 10 nearest neighbours. Times cover the whole command.",
+        "  their 10 nearest neighbours. The accuracy lost is the difference of the two accuracies",
+        "  before rounding, in percentage points. Times cover the whole command.",
         "",
         "| search or map | metric | target | result | verdict |",
         "|" + "---|" * 5,
@@ -280,7 +281,7 @@ def compare_searches(results: Results) -> list[str]:
         "success_share": (".1%", "fraction of requests that are satisfied, with p >= 0.9"),
         "success_at_start": (
             ".1%",
-            "fraction satisfied without a gradient step (retrieval, not search)",
+            "fraction satisfied at the first starting point, before any gradient step",
         ),
         "success_single_start": (".1%", "fraction satisfied from the first starting point"),
         "judge_agreement": (

@@ -139,19 +139,19 @@ SECTIONS = (
                 "latentforge explore interpolate runs/ae16 --with other=runs/vae16 "
                 "--with classifier=runs/cnn",
                 {
-                    "interpolation.png": "From a seven to a two in twelve images: along the line "
-                    "and the arc, in an autoencoder and in a variational autoencoder",
+                    "interpolation.png": "From a seven to a two in twelve images: linear and "
+                    "spherical interpolation, in an autoencoder and in a variational autoencoder",
                     "confidence.png": "Four curves of classifier confidence along the path, "
                     "lowest in the middle",
                 },
                 "Interpolation between the same two test images in an autoencoder and in a "
                 "variational autoencoder, both with 16 latent dimensions. The metrics are means "
                 "over 200 pairs of images of different classes. The classifier's mean confidence "
-                "(its largest class probability) at the decoded midpoint of the line is "
-                "{middle_confidence_linear:.1%} for the autoencoder and "
+                "(its largest class probability) at the decoded midpoint of the linear "
+                "interpolation is {middle_confidence_linear:.1%} for the autoencoder and "
                 "{other_middle_confidence_linear:.1%} for the variational autoencoder. At the "
-                "midpoint of the arc it is {middle_confidence_spherical:.1%} and "
-                "{other_middle_confidence_spherical:.1%}, and at the end points "
+                "midpoint of the spherical interpolation it is {middle_confidence_spherical:.1%} "
+                "and {other_middle_confidence_spherical:.1%}, and at the end points "
                 "{end_confidence_linear:.1%} and {other_end_confidence_linear:.1%}.",
             )
         ],

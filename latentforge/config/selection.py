@@ -48,7 +48,7 @@ def select_measures(
             entries.append(entry)
     else:
         by_name: dict[str, Entry] = {}
-        for entry in registry.entries("measures"):  # a built-in precedes others of its name
+        for entry in registry.entries("measures"):  # a built-in comes first
             spec = entry.spec
             compatible = spec.needs <= provides and (classes or not spec.labels)
             if spec.default and compatible and not spec.roles:

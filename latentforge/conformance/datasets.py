@@ -27,7 +27,8 @@ def it_loads_as_images_or_vectors(subject: Subject) -> None:
 
 
 def two_loads_give_the_same_data(subject: Subject) -> None:
-    """The data must not depend on the seed: a run must find the data that it was trained on."""
+    """The data must not depend on the seed, because a run must be able to reload the data that it
+    was trained on."""
     one, other = run_with_seeds((0, 1), lambda: _load(subject).fingerprint)
     hint = "use a separate generator with a fixed seed: numpy.random.default_rng(0)"
     require(one == other, "the images of two loads differ", hint)

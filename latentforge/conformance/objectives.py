@@ -167,5 +167,5 @@ def _prepare(subject: Subject) -> tuple[Any, Tensor, Tensor]:
             objective.score(x, request)
         except (RuntimeError, IndexError, ValueError) as error:  # the errors of a wrong shape
             why = f"it does not score images of {SHAPE} ({error})"
-            raise CheckSkipped(f"{why}; pass its inputs as example=") from None
+            raise CheckSkipped(f"{why}; pass example=, a function that returns inputs") from None
     return objective, x, request

@@ -215,7 +215,8 @@ class Registry:
                 log.warning(message, title, hook, one_line(error), location)
 
     def entries(self, kind: str) -> tuple[Entry, ...]:
-        """All components of a kind ("models"), by name; a built-in precedes others of its name."""
+        """All components of a kind ("models"), by name; a built-in comes before other components
+        with the same name."""
         return tuple(entry for same in self._entries[kind].values() for entry in same)
 
     def entries_of(self, plugin: Plugin) -> tuple[Entry, ...]:

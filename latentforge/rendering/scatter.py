@@ -82,7 +82,7 @@ def compute_ratio(limits: Limits) -> float:
 
 
 def units_per_inch(limits: Limits, side: float) -> Array:
-    """The data units per inch of each axis, (2,), if the longer axis has `side` inches."""
+    """The data units per inch of each axis, (2,), if the longer axis is `side` inches long."""
     ratio = compute_ratio(limits)
     return compute_spans(limits) / (side * np.array([min(1, 1 / ratio), min(1, ratio)]))
 

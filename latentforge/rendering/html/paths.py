@@ -41,7 +41,8 @@ def escape_text(value: object) -> str:
 
 
 def count_frames(item: Scatter) -> int:
-    """The number of animation frames, in which all paths grow together; 0 if none can grow."""
+    """The number of animation frames; all paths are drawn point by point at the same time. 0 if no
+    path has two or more points."""
     longest = max(map(len, item.paths.values()), default=0)
     return min(FRAMES, longest) if longest > 1 else 0
 

@@ -1,7 +1,8 @@
 """The measure `fid`: Fréchet distances of samples and reconstructions to real images.
 
 The floor is the distance between two sets of real images. The distance is defined by Heusel et al.
-2017; here, the features come from a classifier for such images."""
+2017; here, the features come from a classifier trained on the same kind of images instead of from
+Inception."""
 
 from __future__ import annotations
 

@@ -29,8 +29,7 @@ def known_mask(config: InpaintConfig, data: DataSpec) -> Tensor:
         hidden[_region(config, height, width)] = True
     if hidden.all() or not hidden.any():
         raise UsageError(
-            f"the mask leaves nothing {'known' if hidden.all() else 'hidden'} "
-            f"of an image of {height}x{width} pixels",
+            f"the mask hides {'all' if hidden.all() else 'none'} of the {height}x{width} pixels",
             hint="use a mask that hides a part of the image",
         )
     return (~hidden).expand(data.shape) if data.kind == "image" else ~hidden[0]

@@ -16,7 +16,7 @@ def explore(context: ExploreContext, config: InterpolateConfig):
 def latentforge_explorers():
     yield ExplorerSpec(
         name="interpolate",
-        summary="Decode codes between images or class means, along a line or an arc",
+        summary="Decode a linear or spherical interpolation between images or class means",
         explore=explore,
         config=InterpolateConfig,
         needs={"encode", "decode"},

@@ -13,8 +13,8 @@ class InterpolateConfig:
     """`images` are two or more indices into the `split`, in the order of the path. `classes` uses
     the first image of each class instead or, with `between="class_means"`, the mean code of the
     class. Each section between two images or means has `steps` codes. With `path="both"` the
-    straight line is shown above the arc. The cross-fade and confidence metrics are means over
-    `pairs` random pairs of images."""
+    linear interpolation is shown above the spherical one. The cross-fade and confidence metrics are
+    means over `pairs` random pairs of images."""
 
     images: Annotated[tuple[Count, ...], MinLen(2)] = (0, 1)
     classes: Annotated[tuple[Count, ...], MinLen(2)] | None = None
