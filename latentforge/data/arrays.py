@@ -33,8 +33,7 @@ def to_channels_first(x: Tensor, where: str) -> Tensor:
     """Convert (N, H, W), (N, C, H, W) or (N, H, W, C) to (N, C, H, W). (N, D) is unchanged."""
     if x.ndim not in (2, 3, 4):
         raise UsageError(
-            f"{where}: x has shape {tuple(x.shape)}",
-            hint="give (N, H, W), (N, C, H, W) or (N, D)",
+            f"{where}: x has shape {tuple(x.shape)}", hint="give (N, H, W), (N, C, H, W) or (N, D)"
         )
     if not x.numel():
         raise UsageError(f"{where}: there are no examples, x has shape {tuple(x.shape)}")
@@ -52,8 +51,7 @@ def check_pixels(x: Tensor, where: str) -> Tensor:
         return x
     if not x.is_floating_point():
         raise UsageError(
-            f"{where}: x is {dtype_name(x)}",
-            hint="give uint8 from 0 to 255, or floats from 0 to 1",
+            f"{where}: x is {dtype_name(x)}", hint="give uint8 from 0 to 255, or floats from 0 to 1"
         )
     x = x.to(torch.float32)
     low, high = (float(value) for value in x.aminmax())  # nan if x contains one

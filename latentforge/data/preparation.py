@@ -9,33 +9,24 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from latentforge.config.schema import DataConfig
 from latentforge.contracts import Arrays, DataSpec
+from latentforge.data import readers
 from latentforge.data.arrays import as_tensor, check_pixels, dtype_name, to_channels_first
 from latentforge.data.images import ImageSplit
 from latentforge.data.memory import streaming_reason
-from latentforge.data.readers import (
-    DatasetSource,
-    InMemory,
-    Source,
-    check_dataset,
-    class_names,
-    open_source,
-)
 from latentforge.data.splits import DataSplits
 from latentforge.data.streamed import StreamedImages
 from latentforge.errors import UsageError
 from latentforge.runtime.memory import host_memory
 from latentforge.seeding import generator
-
-if TYPE_CHECKING:
-    from torch.utils.data import Dataset
 
 SPLITS = ("train", "validation", "test")
 TEST = 0.2  # fraction of all images, if there is no official test split
@@ -50,7 +41,7 @@ DEFAULT = DataConfig()
 class _Source:
     """One official split after its checks. `where` names it in errors."""
 
-    x: Tensor | Source  # (N, C, H, W) or (N, D), uint8 or float32
+    x: Tensor | readers.Source  # (N, C, H, W) or (N, D), uint8 or float32
     y: Tensor | None  # int64 (N,)
     classes: tuple[str, ...]
     where: str
@@ -72,44 +63,37 @@ def prepare(
     demand instead of now. Raises UsageError for invalid data.
     """
     _check_splits(official, config, name)
-    sources, splits, spec = _load_sources({split: load(split) for split in official}, name, config)
+    sources, splits = _load_sources({split: load(split) for split in official}, name, config)
     validation, test, seed = config.validation, config.test, config.split_seed
     if validation is None:
         validation = 0.0 if {"test", "validation"} & set(official) else VALIDATION
     if "test" not in official:
-        share = TEST if test is None else test
-        splits["train"], splits["test"] = _split_off(splits["train"], share, "test", seed, name)
+        _split_off(splits, "test", TEST if test is None else test, seed, name)
     if validation:
-        cut = _split_off(splits["train"], validation, "validation", seed, name)
-        splits["train"], splits["validation"] = cut
-    return _build_splits(spec, sources, splits, config)
+        _split_off(splits, "validation", validation, seed, name)
+    return _build_splits(sources, splits, config)
 
 
 def prepare_whole(loaded: Mapping[str, Any], name: str, config: DataConfig = DEFAULT) -> DataSplits:
     """Prepare the given splits and create no others: the fractions in `config` are ignored. Raises
     UsageError for invalid data."""
-    sources, splits, spec = _load_sources(dict(loaded), name, config)
-    return _build_splits(spec, sources, splits, config)
+    return _build_splits(*_load_sources(dict(loaded), name, config), config)
 
 
 def _load_sources(
-    loaded_splits: dict[str, Any], name: str, config: DataConfig
-) -> tuple[dict[str, _Source], dict[str, ImageSplit], DataSpec]:
+    loaded: dict[str, Any], name: str, config: DataConfig
+) -> tuple[dict[str, _Source], dict[str, ImageSplit]]:
     """Check the given splits and return them, either all streamed or all in memory."""
-    labels = {split: f"{name}, split {split}" for split in loaded_splits}
+    labels = {split: f"{name}, split {split}" for split in loaded}
     streams = {}
     if config.stream != "never":
-        streams = {
-            split: open_source(value, labels[split]) for split, value in loaded_splits.items()
-        }
+        streams = {key: readers.open_source(data, labels[key]) for key, data in loaded.items()}
     size = sum(math.prod(s.shape) * s.dtype.itemsize for s in streams.values() if s)
     reason = streaming_reason(config, size, host_memory(), "memory")
     sources = {}
     for split, where in labels.items():
-        loaded = loaded_splits.pop(split)  # frees the original after its conversion
-        sources[split] = (
-            _stream_source(loaded, streams[split], where) if reason else _load_all(loaded, where)
-        )
+        data = loaded.pop(split)  # frees the original after its conversion
+        sources[split] = _stream(data, streams[split], where) if reason else _load_all(data, where)
     spec = _build_spec(list(sources.values()))
     splits = {
         split: ImageSplit(source.x, source.y, spec)
@@ -117,18 +101,15 @@ def _load_sources(
         else StreamedImages(source.x, source.y, spec, workers=config.workers, reason=reason)
         for split, source in sources.items()
     }
-    return sources, splits, spec
+    return sources, splits
 
 
 def _build_splits(
-    spec: DataSpec,
-    sources: Mapping[str, _Source],
-    splits: Mapping[str, ImageSplit],
-    config: DataConfig,
+    sources: Mapping[str, _Source], splits: Mapping[str, ImageSplit], config: DataConfig
 ) -> DataSplits:
-    stored = next(iter(splits.values())).stored
+    spec = next(iter(splits.values())).spec
+    first = next(iter(sources.values())).x  # all have the same dtype, and all or none are streamed
     sample = _sample_fingerprint(sources, spec.classes)
-    streamed = any(isinstance(images, StreamedImages) for images in splits.values())
     return DataSplits(
         spec=spec,
         splits={
@@ -136,12 +117,12 @@ def _build_splits(
             for split in SPLITS
             if split in splits
         },
-        fingerprint=sample if streamed else _fingerprint(sources, spec.classes),
+        fingerprint=_fingerprint(sources, spec.classes) if isinstance(first, Tensor) else sample,
         preprocessing={
             "shape": list(spec.shape),
             "kind": spec.kind,
-            "stored": str(stored).removeprefix("torch."),
-            "divide_by": 255 if stored == torch.uint8 else 1,
+            "stored": dtype_name(first),
+            "divide_by": 255 if first.dtype == torch.uint8 else 1,
             "range": list(spec.range),
             "binarize": config.binarize,
         },
@@ -156,11 +137,11 @@ def _check_splits(official: Sequence[str], config: DataConfig, name: str) -> Non
             f"dataset {name} has the splits {', '.join(official) or '(none)'}",
             hint=f"name them {', '.join(SPLITS)}; train is required",
         )
-    for split, share in (("validation", config.validation), ("test", config.test)):
-        if share and split in official:
+    for split, fraction in (("validation", config.validation), ("test", config.test)):
+        if fraction and split in official:
             raise UsageError(
                 f"dataset {name} has its own {split} split",
-                hint=f"remove data.{split}, the fraction to split off ({share})",
+                hint=f"remove data.{split}, the fraction to split off ({fraction})",
             )
 
 
@@ -171,18 +152,18 @@ def _load_all(data: Any, where: str) -> _Source:
     return _make_source(x, arrays.y, arrays.classes, where)
 
 
-def _stream_source(data: Any, source: Source | None, where: str) -> _Source:
+def _stream(data: Any, source: readers.Source | None, where: str) -> _Source:
     """Load the labels into memory, but leave the images where they are stored."""
     if source is None:
         stored = _load_all(data, where)
         assert isinstance(stored.x, Tensor)
-        return replace(stored, x=InMemory(stored.x, where))
-    if isinstance(source, DatasetSource):
-        return _make_source(source, source.labels(), class_names(data), where)
+        return replace(stored, x=readers.InMemory(stored.x, where))
+    if isinstance(source, readers.DatasetSource):
+        return _make_source(source, source.labels(), readers.class_names(data), where)
     return _make_source(source, data.y, data.classes, where)
 
 
-def _make_source(x: Tensor | Source, y: Any, classes: Sequence[str], where: str) -> _Source:
+def _make_source(x: Tensor | readers.Source, y: Any, classes: Sequence[str], where: str) -> _Source:
     names = tuple(_escape_unprintable(str(name)) for name in classes)
     labels = None if y is None else _check_labels(as_tensor(y, where), len(x), names, where)
     return _Source(x, labels, names, where)
@@ -190,26 +171,24 @@ def _make_source(x: Tensor | Source, y: Any, classes: Sequence[str], where: str)
 
 def _gather(dataset: Any, where: str) -> Arrays:
     """Read a map-style dataset completely, with its method `whole()` if it has one."""
-    check_dataset(dataset, where)
+    readers.check_dataset(dataset, where)
     if callable(read_all := getattr(dataset, "whole", None)):
         arrays: Arrays = read_all()
         return arrays
-    examples = DatasetSource(dataset, where)
+    examples = readers.DatasetSource(dataset, where)
     x = np.empty((len(dataset), *examples.first.shape), examples.first.dtype)
     y = None if examples.label is None else np.empty(len(dataset), np.int64)
     for i in range(len(dataset)):
         x[i], label = examples.read_example(i)
         if y is not None and label is not None:
             y[i] = label
-    return Arrays(x, y, class_names(dataset))
+    return Arrays(x, y, readers.class_names(dataset))
 
 
 def _escape_unprintable(name: str) -> str:
     """Escape characters that are not printable. File names may contain bytes that are not text,
     which a figure cannot show, and control codes for a terminal. Escaped names remain distinct."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in name
-    )
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
 def _check_labels(y: Tensor, count: int, classes: Sequence[str], where: str) -> Tensor:
@@ -240,11 +219,9 @@ def _build_spec(sources: Sequence[_Source]) -> DataSpec:
             ("labels", *("missing" if s.y is None else "present" for s in (first, other))),
             ("classes", first.classes, other.classes),
         )
-        for name, expected, actual in properties:
-            if expected != actual:
-                raise UsageError(
-                    f"{other.where}: {name} {actual}, but {first.where}: {name} {expected}"
-                )
+        for name, there, here in properties:
+            if here != there:
+                raise UsageError(f"{other.where}: {name} {here}, but {first.where}: {name} {there}")
     classes: tuple[str, ...] = ()
     labels = [source.y for source in sources if source.y is not None]
     if labels:
@@ -254,22 +231,23 @@ def _build_spec(sources: Sequence[_Source]) -> DataSpec:
 
 
 def _split_off(
-    images: ImageSplit, share: float, purpose: str, seed: int, name: str
-) -> tuple[ImageSplit, ImageSplit]:
-    """Return the rest and the part that is split off, both in the order of the source."""
-    if not 0.0 <= share < 1.0:
-        raise UsageError(f"the {purpose} fraction is {share}; it must be at least 0 and below 1")
+    splits: dict[str, ImageSplit], split: str, fraction: float, seed: int, name: str
+) -> None:
+    """Move a fraction of the training images to a new split, both in the order of the source."""
+    if not 0.0 <= fraction < 1.0:
+        raise UsageError(f"the {split} fraction is {fraction}; it must be at least 0 and below 1")
+    images = splits["train"]
     n = len(images)
-    count = round(n * share)
+    count = round(n * fraction)
     if not 0 < count < n:
         raise UsageError(
-            f"dataset {name}: a {purpose} fraction of {share} of {n} images is {count} "
+            f"dataset {name}: a {split} fraction of {fraction} of {n} images is {count} "
             f"and leaves {n - count} for training; neither may be 0",
-            hint=f"choose another {purpose} fraction",
+            hint=f"choose another {split} fraction",
         )
-    order = torch.randperm(n, generator=generator("cpu", f"split {purpose}", seed))
-    rest, cut = (part.sort().values for part in (order[count:], order[:count]))
-    return images.select(rest), images.select(cut)
+    order = torch.randperm(n, generator=generator("cpu", f"split {split}", seed))
+    splits["train"] = images.select(order[count:].sort().values)
+    splits[split] = images.select(order[:count].sort().values)
 
 
 def _fingerprint(sources: Mapping[str, _Source], classes: Sequence[str]) -> str:

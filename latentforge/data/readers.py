@@ -66,7 +66,7 @@ class Source:
 class InMemory(Source):
     """Images in the host's memory, streamed to a device whose memory is too small for them."""
 
-    def __init__(self, x: Tensor, where: str = "") -> None:
+    def __init__(self, x: Tensor, where: str) -> None:
         self.x, self.where = x, where
         self.shape, self.dtype = tuple(x.shape), x.dtype
 
@@ -88,9 +88,9 @@ class StridedArray(Source):
 class MappedFile(Source):
     """The rows of a memory-mapped file, each of which is contiguous.
 
-    The file is read with `read`, not through the map. If the file was truncated
-    meanwhile, reading raises an error, whereas the map would end the process (SIGBUS). Also, the
-    pages that were read do not count as memory of this process.
+    The file is read with `read`, not through the map. If the file was truncated meanwhile, reading
+    raises an error, whereas the map would end the process (SIGBUS). Also, the pages that were read
+    do not count as memory of this process.
     """
 
     def __init__(self, x: np.memmap[Any, Any], start: int, where: str) -> None:
@@ -219,7 +219,6 @@ def read_item(dataset: Any, index: int, where: str) -> tuple[Array, int | None]:
 
 
 def describe_example(x: Array, y: int | None) -> str:
-    """Describe an example, for an error message."""
     return f"{x.dtype} {x.shape} {'without a label' if y is None else 'with a label'}"
 
 

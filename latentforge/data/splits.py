@@ -55,20 +55,13 @@ class DataSplits:
         device = torch.device(device)
         unique = {id(images): images for images in self.splits.values()}
         if device.type == "cuda":
-            to_move = {
-                key: images
-                for key, images in unique.items()
-                if type(images) is ImageSplit and images.device != device
-            }
-            size = sum(images.x.nbytes for images in to_move.values())
-            if reason := streaming_reason(
-                self.config, size, device_memory(device), "memory of the GPU"
-            ):
+            resident = [s for s in unique.values() if type(s) is ImageSplit and s.device != device]
+            size, free = sum(images.x.nbytes for images in resident), device_memory(device)
+            if reason := streaming_reason(self.config, size, free, "memory of the GPU"):
                 from latentforge.data.streamed import stream_from_memory
 
-                for key, images in to_move.items():
-                    unique[key] = stream_from_memory(images, self.config.workers, reason)
+                for images in resident:
+                    unique[id(images)] = stream_from_memory(images, self.config.workers, reason)
         moved = {key: images.to(device) for key, images in unique.items()}
-        return replace(
-            self, splits={name: moved[id(images)] for name, images in self.splits.items()}
-        )
+        splits = {name: moved[id(images)] for name, images in self.splits.items()}
+        return replace(self, splits=splits)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import dropwhile
 from typing import NoReturn
 
 import torch
@@ -42,7 +43,6 @@ class StreamedImages(ImageSplit):
         workers: int = 0,
         reason: str = "",
     ) -> None:
-        device = torch.device(device)
         vars(self).update(  # a frozen class, like ImageSplit
             source=source,
             indices=torch.arange(len(source)) if indices is None else indices,
@@ -53,9 +53,8 @@ class StreamedImages(ImageSplit):
             draw=draw,
             workers=workers,
             reason=reason,
-            _device=device,
+            _device=torch.device(device),
             _white=torch.tensor(255.0, device=device),
-            _reader=Reader(source),
             _state=_State(),
         )
 
@@ -66,7 +65,6 @@ class StreamedImages(ImageSplit):
     workers: int
     reason: str
     _device: torch.device
-    _reader: Reader
     _state: _State
 
     def __len__(self) -> int:
@@ -93,7 +91,7 @@ class StreamedImages(ImageSplit):
         return self.source.dtype
 
     def raw(self, index: Tensor) -> Tensor:
-        return unwrap(self._reader[self.indices[index.cpu()].tolist()]).to(self.device)
+        return unwrap(Reader(self.source)[self.indices[index.cpu()].tolist()]).to(self.device)
 
     def expect(self, batches: Sequence[Tensor]) -> None:
         """Announce the arguments of the next calls of `batch`, in order. Prefetching starts with
@@ -124,9 +122,7 @@ class StreamedImages(ImageSplit):
 
     def batches(self, size: int) -> Iterator[Batch]:
         parts = torch.split(torch.arange(len(self)), size)
-        prefetcher = Prefetcher(
-            self._reader, self._source_indices(parts), self.workers, self.device
-        )
+        prefetcher = self._prefetch(parts)
         try:
             for part in parts:
                 x = self._preprocess(prefetcher.next(), part)
@@ -168,23 +164,18 @@ class StreamedImages(ImageSplit):
         options = {"y": self.y, **{name: getattr(self, name) for name in names}, **changes}
         return StreamedImages(self.source, spec=self.spec, **options)
 
-    def _source_indices(self, parts: Sequence[Tensor]) -> list[list[int]]:
-        return [self.indices[part].tolist() for part in parts]
+    def _prefetch(self, parts: Sequence[Tensor]) -> Prefetcher:
+        indices = [self.indices[part].tolist() for part in parts]
+        return Prefetcher(Reader(self.source), indices, self.workers, self.device)
 
     def _next_prefetched(self, positions: Tensor) -> Tensor | None:
         """Return the prefetched batch if it is the one at `positions`, otherwise None."""
         state = self._state
         if state.prefetcher is None:  # the start of an epoch, or its middle after a resume
-            matches = (
-                number
-                for number, indices in enumerate(state.expected)
-                if torch.equal(indices, positions)
-            )
-            if (first := next(matches, None)) is None:
+            rest = list(dropwhile(lambda part: not torch.equal(part, positions), state.expected))
+            if not rest:
                 return None
-            state.expected = state.expected[first:]
-            sources = self._source_indices(state.expected)
-            state.prefetcher = Prefetcher(self._reader, sources, self.workers, self.device)
+            state.expected, state.prefetcher = rest, self._prefetch(rest)
         if not state.expected or not torch.equal(state.expected[0], positions):
             return None
         state.expected.pop(0)

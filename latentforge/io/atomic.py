@@ -11,11 +11,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-JSON_LIMIT = 16 * 2**20
-"""The size limit of JSON files in bytes. LatentForge does not write larger ones."""
-LARGEST = 2**28
-"""The default size limit in bytes, for images and line files. A run of a million epochs stays
-below it."""
+JSON_LIMIT = 16 * 2**20  # bytes; LatentForge does not write larger JSON files
+LARGEST = 2**28  # bytes of an image or a line file; a run of a million epochs stays below it
 
 
 def write_synced(path: Path, data: bytes) -> None:

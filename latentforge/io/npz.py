@@ -106,10 +106,8 @@ def read_member(archive: ZipFile, path: Path, key: str) -> Member:
             hint=f"write it with numpy.savez(path, {key}=...)",
         )
     info = archive.getinfo(f"{key}.npy")
-    if info.compress_type not in EXPANSION:
-        raise damage_error(
-            path, key, f"its compression is {info.compress_type}; numpy uses 0 and 8"
-        )
+    if (kind := info.compress_type) not in EXPANSION:
+        raise damage_error(path, key, f"its compression is {kind}; numpy uses 0 and 8")
 
     def read() -> Array:
         with archive.open(info) as file:
@@ -123,7 +121,7 @@ def read_member(archive: ZipFile, path: Path, key: str) -> Member:
     except DAMAGE as error:
         raise damage_error(path, key, one_line(error)) from error
     result = Member(path, key, shape, dtype, read)
-    limit = min(info.compress_size, path.stat().st_size) * EXPANSION[info.compress_type]
+    limit = min(info.compress_size, path.stat().st_size) * EXPANSION[kind]
     result.check(start, info.file_size, limit)
     return result
 
@@ -174,17 +172,15 @@ def damage_error(path: Path, key: str, reason: str) -> UsageError:
     )
 
 
-def write_array(
-    archive: ZipFile, name: str, shape: tuple[int, ...], parts: Iterable[Array]
-) -> None:
+def write_array(archive: ZipFile, key: str, shape: tuple[int, ...], parts: Iterable[Array]) -> None:
     """Write an array of `shape` as float32. `parts` are its chunks along the first dimension."""
-    with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+    with archive.open(f"{key}.npy", "w", force_zip64=True) as file:
         npy.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
         for part in parts:
             file.write(np.ascontiguousarray(part, "<f4").data)
 
 
-def write_whole(archive: ZipFile, name: str, array: Array) -> None:
+def write_whole(archive: ZipFile, key: str, array: Array) -> None:
     """Write an array of numbers or text."""
-    with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+    with archive.open(f"{key}.npy", "w", force_zip64=True) as file:
         npy.write_array(file, array, allow_pickle=False)

@@ -37,9 +37,8 @@ def check_writable(path: Path) -> None:
         raise write_error(path, PermissionError(errno.EACCES, f"{existing} is not writable"))
 
 
-def create_numbered_folder(root: Path, stem: str, first: int) -> Path:
-    """Create `root/<stem>N` with the first free N >= `first`; safe for concurrent processes."""
-    number = first
+def create_numbered_folder(root: Path, stem: str, number: int) -> Path:
+    """Create `root/<stem>N` with the first free N >= `number`; safe for concurrent processes."""
     root.mkdir(parents=True, exist_ok=True)
     while True:
         try:

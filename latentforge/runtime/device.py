@@ -46,16 +46,15 @@ def resolve_device(requested: str) -> torch.device:
     if kind == "cuda":
         index = int(number or 0)  # above 127, torch.device would raise its own error
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if index >= count:
-            fact = f"torch {torch.__version__} finds {count} CUDA devices"
-            raise MissingError(
-                f"device {requested} is not available", details=[fact], hint="--device auto"
-            )
-        return torch.device("cuda", index)
-    if kind == "mps" and not torch.backends.mps.is_available():
+        if index < count:
+            return torch.device("cuda", index)
+        fact = f"torch {torch.__version__} finds {count} CUDA devices"
+    elif kind == "mps" and not torch.backends.mps.is_available():
         fact = f"torch {torch.__version__} finds no Metal device"
-        raise MissingError("device mps is not available", details=[fact], hint="--device auto")
-    return torch.device(requested)
+    else:
+        return torch.device(requested)
+    message = f"device {requested} is not available"
+    raise MissingError(message, details=[fact], hint="--device auto")
 
 
 @contextmanager

@@ -65,9 +65,5 @@ def _resource_limits() -> list[int]:
         return []
     memory = psutil.Process().memory_info()
     used = {resource.RLIMIT_AS: memory.vms, resource.RLIMIT_DATA: getattr(memory, "data", 0)}
-    limits = {kind: resource.getrlimit(kind)[0] for kind in used}
-    return [
-        maximum - used[kind]
-        for kind, maximum in limits.items()
-        if maximum != resource.RLIM_INFINITY
-    ]
+    limits = [(resource.getrlimit(kind)[0], size) for kind, size in used.items()]
+    return [limit - size for limit, size in limits if limit != resource.RLIM_INFINITY]

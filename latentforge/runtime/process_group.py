@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import json
 import logging
-import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -19,8 +18,8 @@ from latentforge import errors
 from latentforge.errors import Interrupted, LatentForgeError, LostProcess, UsageError, one_line
 from latentforge.runtime import torchrun
 
+# How long to wait for a process that does not respond. The end of a process is noticed at once.
 TIMEOUT = timedelta(minutes=30)
-"""How long to wait for a process that does not respond. The end of a process is noticed at once."""
 
 
 class ProcessGroup:
@@ -39,16 +38,15 @@ class ProcessGroup:
         if not self.is_first:
             logging.getLogger("latentforge").setLevel(logging.ERROR)
         self.owns_group = not dist.is_initialized()
+        on_gpu = device.type == "cuda"
         if self.owns_group:
-            if device.type == "cuda":
+            if on_gpu:
                 torch.cuda.set_device(device)
             with self._raise_lost_process("at the start"):
-                dist.init_process_group(
-                    "nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT
-                )
+                dist.init_process_group("nccl" if on_gpu else "gloo", timeout=TIMEOUT)
         self.world_size = dist.get_world_size()
         # Control messages use Gloo to avoid a GPU sync; None is the default group.
-        self.control_group = dist.new_group(backend="gloo") if device.type == "cuda" else None
+        self.control_group = dist.new_group(backend="gloo") if on_gpu else None
         atexit.register(self._leave)
 
     def _leave(self) -> None:
@@ -114,8 +112,7 @@ class ProcessGroup:
         if "error" in reply:
             kind, message, details, hint = reply["error"]
             raise getattr(errors, kind, LatentForgeError)(message, details=details, hint=hint)
-        result: str = reply["made"]
-        return result
+        return str(reply["made"])
 
     def broadcast_weights(self, module: nn.Module) -> None:
         """Copy the weights and buffers of the first process to all processes. With the same seed,
@@ -127,7 +124,7 @@ class ProcessGroup:
                     dist.broadcast(buffer, 0)
                     value.copy_(buffer)
 
-    def on_signal(self, number: int = signal.SIGINT) -> None:
+    def on_signal(self, number: int) -> None:
         """Handle a signal: a signal to one process stops all processes at the next step."""
         self.own_signal = number
 

@@ -7,8 +7,7 @@ import time
 
 from latentforge.errors import UsageError
 
-DEFER_SECONDS = 15.0
-"""How long a process waits for torchrun to end it, while the first process reports the error."""
+DEFER_SECONDS = 15.0  # wait for torchrun to end this process; the first one reports the error
 
 
 def is_distributed() -> bool:

@@ -72,19 +72,16 @@ def members(sweep: Sweep) -> dict[str, Any]:
     comparison = compare(sweep)
     rows = [
         {
-            "name": member["name"],
-            "values": [format_value(value) for value in member["values"].values()],
-            "status": member["status"],
-            "error": member["error"],
+            "name": m["name"],
+            "values": [format_value(value) for value in m["values"].values()],
+            "status": m["status"],
+            "error": m["error"],
             "figures": [
-                (
-                    format_number(comparison.value(member, name)),
-                    member["name"] == comparison.best[name],
-                )
+                (format_number(comparison.value(m, name)), m["name"] == comparison.best[name])
                 for name in comparison.metrics
             ],
         }
-        for member in comparison.members
+        for m in comparison.members
     ]
     command = [str(argument) for argument in sweep.record.get("command", [])]
     statuses = [member["status"] for member in sweep.members]
@@ -106,14 +103,10 @@ def members(sweep: Sweep) -> dict[str, Any]:
 def _describe_search(sweep: Sweep) -> str:
     search = sweep.search
     varied = search["space"] if search else sweep.record["grid"]
-    variations = " and ".join(
+    start = f"search for a {search['better']} {search['objective']}, " if search else ""
+    return start + " and ".join(
         f"{key} in {value if isinstance(value, str) else format_value(value)}"
         for key, value in varied.items()
-    )
-    return (
-        f"search for a {search['better']} {search['objective']}, {variations}"
-        if search
-        else variations
     )
 
 

@@ -22,12 +22,19 @@ RECORD = "sweep.json"
 
 class Sweep:
     """A group of runs that differ in a few values, each with its own ordinary run folder.
-    `Forge.sweep` returns it. `record` is the content of sweep.json."""
+    `Forge.sweep` returns it.
+
+    `record` is the content of sweep.json. `members` contains the record of each member: name,
+    values, status, error, and metrics by split. `search` contains a search's number of trials,
+    space, objective and study; it is empty for a grid.
+    """
 
     def __init__(self, path: Path, record: dict[str, Any], registry: Registry) -> None:
         self.path = path
         self.record = record
         self.registry = registry
+        self.members: list[dict[str, Any]] = record["members"]
+        self.search: dict[str, Any] = record.get("search", {})
 
     def __repr__(self) -> str:
         return f"Sweep({str(self.path)!r}, {len(self.members)} members, {self.status})"
@@ -38,16 +45,9 @@ class Sweep:
         return str(self.record["status"])
 
     @property
-    def members(self) -> list[dict[str, Any]]:
-        """The record of each member: name, values, status, error, and metrics by split."""
-        members: list[dict[str, Any]] = self.record["members"]
-        return members
-
-    @property
     def failed(self) -> dict[str, str]:
         """The error of each member that failed or whose process was killed, by member name."""
-        bad = ("failed", "killed")
-        return {m["name"]: m["error"] for m in self.members if m["status"] in bad}
+        return {m["name"]: m["error"] for m in self.members if m["status"] in ("failed", "killed")}
 
     def runs(self) -> list[Run]:
         """The runs of the members that have started, in the order of the members."""
@@ -57,15 +57,8 @@ class Sweep:
     def summary(self) -> dict[str, Any]:
         """The result of the sweep, as `latentforge sweep --json` prints it."""
         varied = ("search", "best", "best_of_all") if self.search else ("grid",)
-        common = {"sweep": str(self.path), "status": self.status}
-        record = {"best_of_all": {}, **self.record, "best": self.best}
-        return {**common, **{key: record[key] for key in (*varied, "members", "report")}}
-
-    @property
-    def search(self) -> dict[str, Any]:
-        """A search's number of trials, space, objective and study; empty for a grid."""
-        search: dict[str, Any] = self.record.get("search", {})
-        return search
+        record = {"best_of_all": {}, **self.record, "sweep": str(self.path), "best": self.best}
+        return {key: record[key] for key in ("sweep", "status", *varied, "members", "report")}
 
     @property
     def keys(self) -> list[str]:
@@ -118,11 +111,9 @@ class Sweep:
         write_json(self.path / RECORD, self.record)
 
 
-def create_sweep(
-    registry: Registry, requested: Path | None, name: str, record: dict[str, Any]
-) -> Sweep:
-    """Create a sweep folder and write its sweep.json. The folder is `requested`, which must be
-    empty or missing, or, if this is None, the first free `runs/name-N`."""
+def create_sweep(registry: Registry, out: Path | None, name: str, record: dict[str, Any]) -> Sweep:
+    """Create a sweep folder and write its sweep.json. The folder is `out`, which must be empty or
+    missing, or, if this is None, the first free `runs/name-N`."""
 
     def check(path: Path) -> None:
         if is_sweep(path):
@@ -131,7 +122,7 @@ def create_sweep(
                 hint=f"latentforge sweep --resume {path}, or choose another --out",
             )
 
-    sweep = Sweep(create_folder(requested, RUNS, name, check), record, registry)
+    sweep = Sweep(create_folder(out, RUNS, name, check), record, registry)
     try:
         sweep.write()
     except RunFailed:

@@ -64,15 +64,15 @@ def create_members(grid: Mapping[str, Sequence[Any]]) -> list[Member]:
         )
     if faults:
         raise ConfigError("the grid cannot be used", details=faults)
-    combinations = list(itertools.islice(itertools.product(*grid.values()), MAX_MEMBERS + 1))
+    products = itertools.islice(itertools.product(*grid.values()), MAX_MEMBERS + 1)
+    combinations = [dict(zip(grid, values, strict=True)) for values in products]
     if len(combinations) > MAX_MEMBERS:
         raise UsageError(f"the grid has more than {MAX_MEMBERS} members", hint="give fewer values")
     width = len(str(len(combinations)))
-    members = []
-    for number, combination in enumerate(combinations, 1):
-        values = dict(zip(grid, combination, strict=True))
-        members.append(Member(member_name(f"{number:0{width}d}", values), values))
-    return members
+    return [
+        Member(member_name(f"{number:0{width}d}", values), values)
+        for number, values in enumerate(combinations, 1)
+    ]
 
 
 def find_key_faults(key: str) -> list[str]:
@@ -96,15 +96,11 @@ def find_loss_changes(keys: Collection[str], base: Mapping[str, Any]) -> list[st
 
 
 def find_value_faults(key: str, values: Any) -> list[str]:
-    """The faults of a key's list of values."""
     if isinstance(values, str) or not isinstance(values, Sequence) or not values:
         return [f"{key}: must be a list with at least one value, got {values!r}"]
     texts = [json.dumps(value, sort_keys=True, default=str) for value in values]
-    return (
-        [f"{key}: the list contains a value twice: {values!r}"]
-        if len({*texts}) < len(texts)
-        else []
-    )
+    twice = len({*texts}) < len(texts)
+    return [f"{key}: the list contains a value twice: {values!r}"] if twice else []
 
 
 def member_name(number: str, values: Mapping[str, Any], digits: int = 6) -> str:

@@ -16,7 +16,7 @@ from latentforge.errors import LatentForgeError, MissingError, RunFailed, UsageE
 from latentforge.io.redact import MASK, mask_passwords, remove_secrets
 from latentforge.seeding import mix
 from latentforge.sweeps.record import objective_value, resume_command
-from latentforge.sweeps.search_space import read_space
+from latentforge.sweeps.search_space import from_stored, read_space
 
 FILE = "search.db"  # the study of a search without a shared storage
 FOLDER = "latentforge:folder"  # trial attribute: the id of the sweep folder that requested it
@@ -30,8 +30,7 @@ def check_optuna() -> None:
     """Raise MissingError if Optuna is not installed."""
     if find_spec("optuna") is None:
         raise MissingError(
-            "a search needs optuna, which is not installed",
-            hint="pip install 'latentforge[sweep]'",
+            "a search needs optuna, which is not installed", hint="pip install 'latentforge[sweep]'"
         )
 
 
@@ -43,22 +42,20 @@ class Study:
     search.
     """
 
-    def __init__(
-        self, search: Mapping[str, Any], folder: Path, storage: str | None, *, new: bool
-    ) -> None:
-        """Create or join the search's study, which must exist unless `new`. Raises UsageError for
-        an invalid storage URL and MissingError for a storage that cannot be used."""
+    def __init__(self, search: dict[str, Any], folder: Path, url: str | None, *, new: bool) -> None:
+        """Create or join the search's study, which must exist unless `new`. `url` is that of the
+        storage. Raises UsageError for an invalid URL and MissingError for an unusable storage."""
         check_optuna()
         from sqlalchemy import URL
 
         self.search, self.space, self.folder = search, read_space(search["space"]), folder
         self.own = not search["storage"]
-        if storage is None and MASK in search["storage"]:
+        if url is None and MASK in search["storage"]:
             raise UsageError(
                 f"{folder} does not store the password of its storage {search['storage']}",
                 hint=resume_command(folder, search),
             )
-        self.url = storage or str(search["storage"])
+        self.url = url or str(search["storage"])
         if self.own:
             database = str(folder.absolute() / FILE)
             self.url = URL.create("sqlite", database=database).render_as_string()
@@ -87,9 +84,7 @@ class Study:
             direction="minimize" if self.search["better"] == "lower" else "maximize",
             load_if_exists=True,
         )
-        self.finished = optuna.trial.TrialState.COMPLETE
-        self.failed = optuna.trial.TrialState.FAIL
-        self.running = optuna.trial.TrialState.RUNNING
+        self.states = optuna.trial.TrialState
 
     def close(self) -> None:
         """Close the connections to the storage."""
@@ -104,9 +99,7 @@ class Study:
                 yield
         except LatentForgeError as error:
             raise RunFailed(
-                error.message,
-                details=error.details,
-                hint=resume_command(self.folder, self.search),
+                error.message, details=error.details, hint=resume_command(self.folder, self.search)
             ) from None
 
     def ask(self) -> tuple[int, dict[str, Any]] | None:
@@ -120,10 +113,10 @@ class Study:
             # Of two simultaneous trials, only the one with the higher number counts the other.
             position = self._count_trials(before=trial.number)
             if position >= self.search["trials"]:
-                self.study.tell(trial, state=self.failed)
+                self.study.tell(trial, state=self.states.FAIL)
                 return None
             self._seed(position)
-            values = {key: dimension.suggest(trial, key) for key, dimension in self.space.items()}
+            values = {key: part.suggest(trial, key) for key, part in self.space.items()}
             trial.set_user_attr(POSITION, position)
             return trial.number, values
 
@@ -142,8 +135,8 @@ class Study:
 
     def _count_trials(self, before: float = float("inf")) -> int:
         return sum(
-            trial.number < before and (trial.state == self.running or POSITION in trial.user_attrs)
-            for trial in self.study.get_trials(deepcopy=False)
+            t.number < before and (t.state == self.states.RUNNING or POSITION in t.user_attrs)
+            for t in self.study.get_trials(deepcopy=False)
         )
 
     def recover_trials(self, known: set[int]) -> list[tuple[int, dict[str, Any]]]:
@@ -151,24 +144,22 @@ class Study:
         process was killed before it recorded them. Discards trials without values."""
         trials = []
         with self.translate_run_errors():
-            for trial in self.study.get_trials(deepcopy=False):
+            for trial in self.study.get_trials(deepcopy=False, states=[self.states.RUNNING]):
                 own = self.own or trial.user_attrs.get(FOLDER) == self.search["folder"]
-                if trial.state != self.running or trial.number in known or not own:
+                if trial.number in known or not own:
                     continue
                 if POSITION in trial.user_attrs:
-                    params = trial.params
-                    values = {
-                        key: dimension.from_stored(params[key])
-                        for key, dimension in self.space.items()
-                    }
+                    values = {key: from_stored(trial.params[key]) for key in self.space}
                     trials.append((trial.number, values))
                 else:
-                    self.study.tell(trial.number, state=self.failed)
+                    self.study.tell(trial.number, state=self.states.FAIL)
         return trials
 
     def report_result(self, member: Mapping[str, Any]) -> None:
         """Report a member's result to the study, once. A trial that was reported as failed stays
         failed: a later success is added as a separate trial, which is not counted."""
+        from optuna.trial import create_trial
+
         number = member["trial"]
         value = objective_value(self.search, member)
         with self.translate_run_errors():
@@ -176,32 +167,25 @@ class Study:
             trial = next((trial for trial in trials if trial.number == number), None)
             if trial is None:
                 raise MissingError(f"{mask_passwords(self.url)} has no trial {number}")
-            if trial.state == self.running:
-                state = self.failed if value is None else self.finished
+            if trial.state == self.states.RUNNING:
+                state = self.states.FAIL if value is None else self.states.COMPLETE
                 self.study.tell(number, value, state=state)
                 return
             retried = any(other.user_attrs.get(RETRY_OF) == number for other in trials)
-            if trial.state == self.failed and value is not None and not retried:
-                self._add_retried_trial(trial, value)
-
-    def _add_retried_trial(self, trial: Any, value: float) -> None:
-        from optuna.trial import create_trial
-
-        self.study.add_trial(
-            create_trial(
-                params=trial.params,
-                distributions=trial.distributions,
-                value=value,
-                user_attrs={RETRY_OF: trial.number, FOLDER: self.search["folder"]},
-            )
-        )
+            if trial.state == self.states.FAIL and value is not None and not retried:
+                success = create_trial(
+                    params=trial.params,
+                    distributions=trial.distributions,
+                    value=value,
+                    user_attrs={RETRY_OF: number, FOLDER: self.search["folder"]},
+                )
+                self.study.add_trial(success)
 
     def best(self) -> dict[str, Any]:
         """Return the number and value of the study's best trial, and whether it is from this
         folder; empty if no trial is finished."""
         with self.translate_run_errors():
-            done = [t for t in self.study.get_trials(deepcopy=False) if t.state == self.finished]
-            if not done:
+            if not self.study.get_trials(deepcopy=False, states=[self.states.COMPLETE]):
                 return {}
             best = self.study.best_trial
             number = best.user_attrs.get(RETRY_OF, best.number)

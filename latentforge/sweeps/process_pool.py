@@ -11,39 +11,32 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from queue import Empty, Queue
 from typing import IO, Any
 
 from latentforge.errors import Interrupted, Terminated, UsageError
 from latentforge.plugins.registry import Registry
 from latentforge.runtime.signals import stop_on_signals
+from latentforge.sweeps.folder import Sweep
 from latentforge.sweeps.job import Job, StatusCallback
 
 log = logging.getLogger("latentforge")
 
 NextJob = Callable[[], Job | None]
-# Receives a job that ended, and the reason if its members cannot be trained together, else "".
+# Receives a completed job, and the reason if its members cannot be trained together, else "".
 JobCallback = Callable[[Job, str], None]
 
 
 class Pool:
-    """Runs `count` jobs at a time, each in its own process with `threads` threads.
+    """Runs `size` jobs of a sweep at a time, each in its own process with `threads` threads.
 
     The lines that the processes write to stderr are logged with the name of the job. `on_idle` is
     called a few times a second while no process sends a message.
     """
 
-    def __init__(
-        self,
-        registry: Registry,
-        folder: Path,
-        count: int,
-        threads: int,
-        on_idle: Callable[[], None],
-    ) -> None:
-        self.folder, self.count, self.threads, self.on_idle = folder, count, threads, on_idle
-        self.plugins = describe_plugins(registry)
+    def __init__(self, sweep: Sweep, size: int, threads: int, on_idle: Callable[[], None]) -> None:
+        self.size, self.threads, self.on_idle = size, threads, on_idle
+        self.request = {**describe_plugins(sweep.registry), "sweep": str(sweep.path)}
         self.events: Queue[tuple[Worker, str | None]] = Queue()
         self.workers: list[Worker] = []
         self.signal_received = 0  # the signal received, or 0
@@ -57,7 +50,9 @@ class Pool:
                         self._receive(report, end_job)
                 except Exception:  # such as a failure to write sweep.json
                     self.stop(signal.SIGTERM)
-                    self._receive_rest(report, end_job)
+                    while self._busy():  # record what the stopping workers still report
+                        with suppress(Exception):  # only the first error is raised
+                            self._receive(report, end_job)
                     raise
         except BaseException:  # also a second signal: do not wait for the workers any longer
             for worker in self.workers:
@@ -78,12 +73,6 @@ class Pool:
         for worker in self.workers:
             worker.process.terminate()
 
-    def _receive_rest(self, report: StatusCallback, end_job: JobCallback) -> None:
-        """Record what the stopping workers still report."""
-        while self._busy():
-            with suppress(Exception):  # only the first error is raised
-                self._receive(report, end_job)
-
     def _busy(self) -> bool:
         return any(worker.job for worker in self.workers)
 
@@ -93,15 +82,14 @@ class Pool:
         while not self.signal_received:
             self.workers = [w for w in self.workers if w.job or w.process.poll() is None]
             idle = next((worker for worker in self.workers if not worker.job), None)
-            if idle is None and len(self.workers) >= self.count:
+            if idle is None and len(self.workers) >= self.size:
                 break
-            job = next_job()
-            if job is None:
+            if (job := next_job()) is None:
                 break
             if idle is None:
                 idle = Worker(self.threads, self.events)
                 self.workers.append(idle)
-            idle.begin(job, {**self.plugins, "sweep": str(self.folder)})
+            idle.begin(job, self.request)
             if self.signal_received:  # the signal came while this worker started
                 idle.process.terminate()
             assigned = True
@@ -116,7 +104,7 @@ class Pool:
         if worker.job is None:
             return  # an idle worker has ended
         if line is None:
-            self._handle_exit(worker, report, end_job)
+            self._handle_exit(worker, report)
             return
         message = json.loads(line)
         if message.get("ended"):
@@ -127,11 +115,10 @@ class Pool:
             worker.unreported.discard(message["name"])
             report(message["name"], message["status"], message["error"])
 
-    def _handle_exit(self, worker: Worker, report: StatusCallback, end_job: JobCallback) -> None:
+    def _handle_exit(self, worker: Worker, report: StatusCallback) -> None:
         """Report the status of the members that a process had not reported when it ended during a
         job: failed, killed or interrupted."""
-        job, worker.job = worker.job, None
-        assert job is not None
+        worker.job = None
         code = worker.process.wait()
         for name in sorted(worker.unreported):
             if self.signal_received:
@@ -139,11 +126,8 @@ class Pool:
             elif code < 0:
                 report(name, "killed", f"its process was killed by {signal_name(-code)}")
             else:
-                report(
-                    name, "failed", f"its process ended with exit code {code}: {worker.last_line}"
-                )
-        if not self.signal_received:
-            end_job(job, "")
+                error = f"its process ended with exit code {code}: {worker.last_line}"
+                report(name, "failed", error)
 
 
 class Worker:
@@ -163,10 +147,12 @@ class Worker:
             env={**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": worker_path()},
             start_new_session=True,  # a terminal's Ctrl-C must reach only the parent
         )
-        pipes = self.process.stdout, self.process.stderr
+        pipes = (self.process.stdin, self.process.stdout, self.process.stderr)
+        self.stdin, *self.outputs = filter(None, pipes)  # for mypy: none of them is None
+        stdout, stderr = self.outputs
         self.readers = [
-            threading.Thread(target=self._read_messages, args=(pipes[0], events), daemon=True),
-            threading.Thread(target=self._read_stderr, args=(pipes[1],), daemon=True),
+            threading.Thread(target=self._read_messages, args=(stdout, events), daemon=True),
+            threading.Thread(target=self._read_stderr, args=(stderr,), daemon=True),
         ]
         for reader in self.readers:
             reader.start()
@@ -174,10 +160,9 @@ class Worker:
     def begin(self, job: Job, request: dict[str, Any]) -> None:
         self.job, self.unreported = job, {member.name for member in job.members}
         members = [[member.name, dict(member.values)] for member in job.members]
-        assert self.process.stdin is not None
         with suppress(BrokenPipeError):  # the process was killed; its reader thread notices
-            self.process.stdin.write(json.dumps({**request, "members": members}) + "\n")
-            self.process.stdin.flush()
+            self.stdin.write(json.dumps({**request, "members": members}) + "\n")
+            self.stdin.flush()
 
     def _read_messages(self, pipe: IO[str], events: Queue[tuple[Worker, str | None]]) -> None:
         for line in pipe:
@@ -194,15 +179,13 @@ class Worker:
 
     def close(self) -> None:
         """Close the pipes and wait for the process, which has no job or was killed."""
-        assert self.process.stdin is not None
         with suppress(BrokenPipeError):
-            self.process.stdin.close()
+            self.stdin.close()
         self.process.wait()
         for reader in self.readers:
             reader.join(timeout=1)
-        for pipe in (self.process.stdout, self.process.stderr):
-            if pipe is not None:
-                pipe.close()
+        for pipe in self.outputs:
+            pipe.close()
 
 
 def worker_path() -> str:

@@ -39,9 +39,10 @@ class Sweeper:
         self.queue: deque[Job] = deque()
         self.last_output = time.monotonic()
 
-    def run(self, todo: Sequence[tuple[Member, RunConfig]]) -> None:
-        """Train all members of `todo` and the queued ones. After a signal, saves and records the
-        progress, then raises Interrupted."""
+    def run(self, members: Sequence[Member] = (), configs: Sequence[RunConfig] = ()) -> None:
+        """Train `members` and the queued ones. After a signal, saves and records the progress, then
+        raises Interrupted."""
+        todo = list(zip(members, configs, strict=True))
         self.sweep.write(status="running")
         try:
             self.configs |= {member.name: config for member, config in todo}
@@ -49,9 +50,7 @@ class Sweeper:
             if self.jobs > 1:
                 self.print_line(f"{self.count_members()} members, {self.jobs} at a time")
                 threads = max(1, torch.get_num_threads() // self.jobs)
-                pool = Pool(
-                    self.sweep.registry, self.sweep.path, self.jobs, threads, self.print_progress
-                )
+                pool = Pool(self.sweep, self.jobs, threads, self.print_progress)
                 pool.run(self.next_job, self.record_status, self.handle_end)
             else:
                 self.run_in_process()
@@ -78,35 +77,31 @@ class Sweeper:
         options: dict[str, Any] = {"quiet": self.quiet, "data": self.data}
         while job := self.next_job():
             configs = [self.configs[member.name] for member in job.members]
-            self.handle_end(
-                job, run_job(registry, folder, job, configs, self.record_status, **options)
-            )
+            reason = run_job(registry, folder, job, configs, self.record_status, **options)
+            self.handle_end(job, reason)
 
     def plan_jobs(self, todo: Sequence[tuple[Member, RunConfig]]) -> list[Job]:
         """Plan one job for each group that may be trained together, and one for each other
         member."""
         if not self.sweep.record["together"]:
             return [Job((member,)) for member, _ in todo]
-        has_started = [(self.sweep.path / member.name / MANIFEST).exists() for member, _ in todo]
-        not_started = [index for index, started in enumerate(has_started) if not started]
-        groups, reasons = group_members([todo[index][1] for index in not_started])
-        jobs = [Job(tuple(todo[not_started[index]][0] for index in group)) for group in groups]
-        separate = {not_started[index]: reason for index, reason in reasons.items()}
-        separate |= {
-            index: "members that have started are resumed one by one"
-            for index, started in enumerate(has_started)
-            if started
+        separate = {
+            member.name: "members that have started are resumed one by one"
+            for member, _ in todo
+            if (self.sweep.path / member.name / MANIFEST).exists()
         }
-        singles = [Job((todo[index][0],)) for index in sorted(separate)]
-        reasons_given = sorted(set(separate.values()))
-        for reason in reasons_given:  # one write per reason: the file may have thousands of members
-            names = [todo[index][0].name for index in separate if separate[index] == reason]
+        new = [(member, config) for member, config in todo if member.name not in separate]
+        groups, reasons = group_members([config for _, config in new])
+        separate |= {new[index][0].name: reason for index, reason in reasons.items()}
+        distinct = sorted(set(separate.values()))
+        for reason in distinct:  # one write per reason: the file may have thousands of members
+            names = [name for name, given in separate.items() if given == reason]
             self.sweep.note(*names, alone_because=reason)
-        if reasons_given:
-            self.print_line(
-                f"{len(separate)} members are trained separately: {'; '.join(reasons_given)}"
-            )
-        return [*jobs, *singles]
+        if distinct:
+            reason = "; ".join(distinct)
+            self.print_line(f"{len(separate)} members are trained separately: {reason}")
+        jobs = [Job(tuple(new[index][0] for index in group)) for group in groups]
+        return [*jobs, *(Job((member,)) for member, _ in todo if member.name in separate)]
 
     def next_job(self) -> Job | None:
         """Return the next job and mark its members as running. Returns None if no job is left."""
@@ -130,7 +125,6 @@ class Sweeper:
         return len(self.sweep.members)
 
     def record_status(self, name: str, status: str, error: str) -> None:
-        """Record a member's status and error."""
         path = self.sweep.path / name
         facts: dict[str, Any] = {"status": status, "error": error}
         if status == "done":
@@ -140,9 +134,8 @@ class Sweeper:
             log.warning("%s failed: %s", name, error.splitlines()[0])
         elif self.jobs > 1:
             ended = sum(m["status"] in ("done", "failed", "killed") for m in self.sweep.members)
-            self.print_line(
-                f"{name}: {status}; {ended} of {self.count_members()} members have ended"
-            )
+            total = self.count_members()
+            self.print_line(f"{name}: {status}; {ended} of {total} members have ended")
 
     def print_progress(self) -> None:
         """Print the progress of members in other processes after a long time without output."""
@@ -179,8 +172,7 @@ class Sweeper:
         if not any(member["status"] == "done" for member in self.sweep.members):
             return
         try:
-            report = write_sweep_report(self.sweep)
-            self.sweep.write(report=report["report"])
+            self.sweep.write(report=write_sweep_report(self.sweep)["report"])
         except LatentForgeError as error:
             log.warning("the report of the sweep was not written: %s", error.message)
 

@@ -61,8 +61,7 @@ def study_name(config: RunConfig, section: Mapping[str, Any], sample: str) -> st
     settings = {
         key: value
         for key, value in flatten(config.as_dict()).items()
-        if key not in EXECUTION_SETTINGS | data_paths
-        and value is not None  # None: no path is given
+        if value is not None and key not in EXECUTION_SETTINGS | data_paths  # None: no path given
     }
     text = json.dumps([settings, dict(section), sample], sort_keys=True)
     return f"latentforge-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
@@ -73,12 +72,11 @@ def check_objective(requested: str, loss_changes: Sequence[str]) -> str:
     UsageError for metrics that a search must not optimize, such as the loss if there are
     `loss_changes`."""
     split, slash, name = requested.partition("/")
-    if slash and split in ("test", "train"):
-        reason = (
-            "test images that select the model are no longer unseen"
-            if split == "test"
-            else "metrics of training images do not measure generalization"
-        )
+    reasons = {
+        "test": "test images that select the model are no longer unseen",
+        "train": "metrics of training images do not measure generalization",
+    }
+    if slash and (reason := reasons.get(split)):
         raise UsageError(f"objective {requested}: {reason}", hint=f"--objective {SPLIT}/{name}")
     name = requested.removeprefix(f"{SPLIT}/").rpartition("/")[2].replace("-", "_")
     if name == "loss" and loss_changes:
@@ -98,8 +96,7 @@ def find_objective(
     monitor, measures = training_measures(registry, config, splits.spec.classes, splits.splits)
     if SPLIT not in splits.splits:
         raise UsageError(
-            "a search needs a validation split; the data has none",
-            hint="--set data.validation=0.1",
+            "a search needs a validation split; the data has none", hint="--set data.validation=0.1"
         )
     directions = {m.name.replace("-", "_"): m.entry.spec.better for m in (monitor, *measures)}
     if name in directions:
@@ -136,7 +133,7 @@ class Searcher(Sweeper):
         recovered = [self.create_member(*trial) for trial in self.study.recover_trials(known)]
         for member in [*members, *recovered]:
             self.enqueue(member)
-        self.run([])
+        self.run()
 
     def create_member(self, number: int, values: Mapping[str, Any]) -> Member:
         """Create a member from a trial and record it."""

@@ -44,10 +44,6 @@ class Range:
             return trial.suggest_int(key, int(self.low), int(self.high))
         return trial.suggest_float(key, self.low, self.high, log=self.kind == "log")
 
-    def from_stored(self, stored: Any) -> Any:
-        """Convert a value that Optuna stores to the value to train with."""
-        return stored
-
 
 @dataclass(frozen=True)
 class Choice:
@@ -58,18 +54,19 @@ class Choice:
     def as_json(self) -> list[Any]:
         return list(self.values)
 
-    def probes(self) -> list[Any]:
-        return list(self.values)
+    probes = as_json
 
     def suggest(self, trial: Any, key: str) -> Any:
         stored = trial.suggest_categorical(key, [json.dumps(value) for value in self.values])
-        return self.from_stored(stored)
-
-    def from_stored(self, stored: Any) -> Any:
-        return json.loads(stored)
+        return from_stored(stored)
 
 
 Space = Mapping[str, Range | Choice]
+
+
+def from_stored(stored: Any) -> Any:
+    """Convert a value that Optuna stores to the value to train with: a choice is a JSON string."""
+    return json.loads(stored) if isinstance(stored, str) else stored
 
 
 def read_texts(texts: Sequence[str]) -> dict[str, Any]:
@@ -154,18 +151,16 @@ def check_space(base: Draft, space: Space, registry: Registry, *, in_memory: boo
     """Return a valid configuration from the space. Raises ConfigError with every fault if a key or
     one of its values is invalid in every checked combination. Members with other invalid
     combinations fail during the search."""
-    results: list[tuple[dict[str, int], list[str]]] = []  # index of each key's value; faults
-    valid: RunConfig | None = None
+    results: list[tuple[dict[str, int], Sequence[str]]] = []  # index of each key's value; faults
+    valid: list[RunConfig] = []
     for indices in _combinations(space):
         values = {key: space[key].probes()[index] for key, index in indices.items()}
         draft = draft_member(base, Member("", values), "the space")
         try:
-            config = resolve(draft, registry, in_memory=in_memory)
+            valid.append(resolve(draft, registry, in_memory=in_memory))
+            results.append((indices, ()))
         except ConfigError as error:
-            results.append((indices, list(error.details)))
-        else:
-            valid = valid or config
-            results.append((indices, []))
+            results.append((indices, error.details))
     faults = {}
     for key, dimension in space.items():
         for index in range(len(dimension.probes())):
@@ -176,11 +171,11 @@ def check_space(base: Draft, space: Space, registry: Registry, *, in_memory: boo
             ]
             if line_lists and all(line_lists):  # the value is invalid in every combination
                 faults.update(dict.fromkeys(line_lists[0]))
-    if not faults and valid is None:
+    if not faults and not valid:
         faults = dict.fromkeys(results[0][1])
-    if faults or valid is None:
+    if faults or not valid:
         raise ConfigError("the space cannot be used", details=faults)
-    return valid
+    return valid[0]
 
 
 def _combinations(space: Space) -> Iterator[dict[str, int]]:
@@ -198,8 +193,8 @@ def _combinations(space: Space) -> Iterator[dict[str, int]]:
 
 
 def check_kind(grid: Any, search: int | None, **search_options: Any) -> None:
-    """Raise UsageError for a grid together with a search, and for search options without a
-    search."""
+    """Raise UsageError for a grid together with a search, for search options without a search, and
+    for a search without trials."""
     if grid and search is not None:
         raise UsageError(
             "a sweep is a grid or a search, not both",
@@ -211,3 +206,5 @@ def check_kind(grid: Any, search: int | None, **search_options: Any) -> None:
             f"without a search, {' and '.join(unexpected)} cannot be used",
             hint="--search 20, for 20 trials",
         )
+    if search is not None and search < 1:
+        raise UsageError(f"a search needs at least 1 trial, got {search}")

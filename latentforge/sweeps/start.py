@@ -47,42 +47,36 @@ def start_sweep(
     the first member is trained."""
     refuse_torchrun()
     check_kind(grid, search, space=space, objective=objective, storage=storage)
-    if search is not None and search < 1:
-        raise UsageError(f"a search needs at least 1 trial, got {search}")
     check_jobs(registry, jobs, data)
     draft = replace(draft, values=as_json(draft.values), callbacks=as_json(draft.callbacks))
+    in_memory = data is not None
     varied: dict[str, Any]
     if search is None:
         grid = as_json(grid)
-        configs = resolve_all(draft, create_members(grid), registry, in_memory=data is not None)
+        configs = resolve_all(draft, create_members(grid), registry, in_memory=in_memory)
         grid = make_grid_absolute(grid, configs)
         members = create_members(grid)  # created again, because names contain the values
         varied = {"grid": grid}
     else:
-        config, section = describe_search(
-            registry, draft, read_space(as_json(space or {})), objective, data
-        )
+        parts = read_space(as_json(space or {}))
+        config, section = describe_search(registry, draft, parts, objective, data)
         storage = make_absolute(storage) if storage else None
-        section |= {
-            "trials": search,
-            "storage": mask_passwords(storage or ""),
-            "folder": uuid.uuid4().hex,
-        }
+        masked = mask_passwords(storage or "")
+        section |= {"trials": search, "storage": masked, "folder": uuid.uuid4().hex}
         if storage:  # raises before the folder is created
             Study(section, Path(), storage, new=True).close()
-        configs, members, varied = [config], [], {"search": section}
+        configs, members, varied, together = [config], [], {"search": section}, False
     draft = make_draft_absolute(draft, configs)
-    varied |= {"in_memory": data is not None, "together": together and search is None, "jobs": jobs}
+    varied |= {"in_memory": in_memory, "together": together, "jobs": jobs}
     record = first_record(draft, members, created=now(), **varied)
     name = f"sweep-{configs[0].model.name}-{configs[0].data_name}"
     sweep = create_sweep(registry, Path(out) if out else None, name, record)
     with lock_run(sweep.path):
         if search is None:
-            todo = list(zip(members, configs, strict=True))
-            Sweeper(sweep, data, jobs=jobs, quiet=quiet).run(todo)
+            Sweeper(sweep, data, jobs=jobs, quiet=quiet).run(members, configs)
         else:
             with closing(Study(sweep.search, sweep.path, storage, new=True)) as study:
-                Searcher(sweep, draft, study, data, jobs=jobs, quiet=quiet).run([])
+                Searcher(sweep, draft, study, data, jobs=jobs, quiet=quiet).run()
     return sweep
 
 
@@ -96,7 +90,6 @@ def resume_sweep(
     quiet: bool,
     data: Any,
 ) -> Sweep:
-    """Resume a sweep in its own folder."""
     refuse_torchrun()
     open_sweep(registry, path)  # raises unless it is a sweep, before a lock is created
     with lock_run(path):
@@ -105,44 +98,41 @@ def resume_sweep(
             partial.unlink(missing_ok=True)
         draft = sweep.draft()
         data = draft.add_data(data)
-        if sweep.record["in_memory"] != (data is not None):
+        in_memory = data is not None
+        if sweep.record["in_memory"] != in_memory:
             raise UsageError(
-                f"{path} was {'' if sweep.record['in_memory'] else 'not '}trained on data passed "
-                "in Python",
+                f"{path} was {'not ' if in_memory else ''}trained on data passed in Python",
                 hint="Forge().resume_sweep(path, data=...) with the training data",
             )
         jobs = sweep.record.get("jobs", 1) if jobs is None else jobs
         check_jobs(registry, jobs, data)
-        members = [Member(member["name"], member["values"]) for member in sweep.members]
-        unfinished = [member for member in members if needs_training(sweep, member, retry=retry)]
+        unfinished = [m for m in sweep.members if needs_training(sweep, m, retry=retry)]
+        members = [Member(m["name"], m["values"]) for m in unfinished]
+        if storage is not None and not sweep.search:
+            raise UsageError(f"{path} is a sweep over a grid; --storage requires a search")
+        if storage is not None and not sweep.search["storage"]:
+            raise UsageError(
+                f"{path} stores its trials in its own folder; --storage is not allowed"
+            )
         if sweep.search:
-            if storage is not None and not sweep.search["storage"]:
-                raise UsageError(
-                    f"{path} stores its trials in its own folder; --storage is not allowed"
-                )
             with closing(Study(sweep.search, path, storage, new=False)) as study:
                 sweep.write(jobs=jobs)
-                Searcher(sweep, draft, study, data, jobs=jobs, quiet=quiet).resume(unfinished)
-            return sweep
-        if storage is not None:
-            raise UsageError(f"{path} is a sweep over a grid; --storage requires a search")
-        configs = resolve_all(draft, unfinished, registry, in_memory=data is not None)
-        sweep.write(jobs=jobs)
-        Sweeper(sweep, data, jobs=jobs, quiet=quiet).run(
-            list(zip(unfinished, configs, strict=True))
-        )
+                Searcher(sweep, draft, study, data, jobs=jobs, quiet=quiet).resume(members)
+        else:
+            configs = resolve_all(draft, members, registry, in_memory=in_memory)
+            sweep.write(jobs=jobs)
+            Sweeper(sweep, data, jobs=jobs, quiet=quiet).run(members, configs)
     return sweep
 
 
-def needs_training(sweep: Sweep, member: Member, *, retry: bool) -> bool:
-    """Whether a member needs training. Its run folder takes precedence over sweep.json."""
-    path = sweep.path / member.name
-    record = next(m for m in sweep.members if m["name"] == member.name)
+def needs_training(sweep: Sweep, member: dict[str, Any], *, retry: bool) -> bool:
+    """Whether a member needs training, after an update of its record from its run folder."""
+    path = sweep.path / member["name"]
     if (path / MANIFEST).exists():
         run = open_run(sweep.registry, path)
         status = status_of(path, run.manifest)
-        record.update(status=status, metrics=run.metrics, error=run.manifest.get("error", ""))
-    return record["status"] != "done" and (retry or record["status"] != "failed")
+        member.update(status=status, metrics=run.metrics, error=run.manifest.get("error", ""))
+    return member["status"] != "done" and (retry or member["status"] != "failed")
 
 
 def refuse_torchrun() -> None:

@@ -104,19 +104,16 @@ class VectorizedJob:
         config, path = self.configs[index], self.paths[index]
         with ExitStack() as stack:
             facts = compute_facts(trainee, config, splits)
-            folder = create_run_folder(path, path.parent, "")
+            create_run_folder(path, path.parent, "")
             others = [other.name for other in self.paths if other != path]
-            content = {
-                **build_manifest(config, splits, device),
-                "facts": facts,
-                "together_with": others,
-            }
-            run = Run(folder, content, self.registry)
+            content = build_manifest(config, splits, device)
+            content |= {"facts": facts, "together_with": others}
+            run = Run(path, content, self.registry)
             if self.data is not None:
                 run.in_memory = splits
             run.write_first()
-            stack.enter_context(lock_run(folder))
-            remove_temporary_files(folder)
+            stack.enter_context(lock_run(path))
+            remove_temporary_files(path)
             run.training = True
             session = TrainingSession(
                 run, config, splits, trainee, device, quiet=True, trainer=MemberTrainer

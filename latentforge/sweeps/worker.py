@@ -68,9 +68,8 @@ def handle_request(request: dict[str, Any], send: Callable[..., None]) -> None:
     folder = Path(request["sweep"])
     job = Job(tuple(Member(name, values) for name, values in request["members"]))
     try:
-        registry = load_registry(
-            tuple(request["plugins"]), tuple(request["off"]), request["discover"]
-        )
+        plugins, off = tuple(request["plugins"]), tuple(request["off"])
+        registry = load_registry(plugins, off, request["discover"])
         draft = open_sweep(registry, folder).draft()
         configs = resolve_all(draft, job.members, registry, in_memory=False)
         reason = run_job(registry, folder, job, configs, report, quiet=True, data=None)
