@@ -21,11 +21,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DataSpec:
-    """The data that a model is built for.
-
-    `shape` is the shape of one example: (C, H, W) for an image, (D,) for a vector. `classes`
-    contains the label names in order; it is empty if there are no labels. All values are in
-    `range`."""
+    """The data that a model is built for: the `shape` of one example, (C, H, W) for an image or
+    (D,) for a vector; the label names `classes`, empty without labels; the `range` of all values.
+    """
 
     shape: tuple[int, ...]
     kind: Literal["image", "vector"] = "image"
@@ -219,9 +217,7 @@ class Terms(NamedTuple):
             raise ValueError("a term cannot be called 'loss', the name of the weighted sum")
         for name, vector in self.per_dim.items():
             if getattr(vector, "ndim", 0) == 0 or vector.requires_grad:
-                raise TypeError(
-                    f"per_dim {name!r} must be a detached tensor with at least one dimension"
-                )
+                raise TypeError(f"per_dim {name!r} must be a detached tensor with a dimension")
         if unknown := sorted(set(self.weights) - set(self.values)):
             raise ValueError(f"a weight is given for {unknown[0]!r}, which is not a term")
         if not any(self.weights.get(name, 1.0) for name in self.values):
@@ -245,8 +241,7 @@ class Loss(Protocol):
     """
 
     def __call__(self, model: nn.Module, batch: Batch, step: Step) -> Terms:
-        """Compute the terms of one batch. The loss itself samples z. It must not call `.item()`,
-        which waits for the device."""
+        """Compute the terms of one batch. The loss samples z, and must not call `.item()`."""
 
 
 class Objective(Protocol):

@@ -267,7 +267,6 @@ class Forge:
         data: Any = None,
     ) -> list[Diagnosis]:
         """Find probable problems of a run and return each with the observation and a suggestion.
-
         `split` contains images that were not trained on: by default validation, or test if the run
         has no validation images.
         """

@@ -65,8 +65,8 @@ def compare_pairs(
         return metrics, protocol, []
     protocol += (
         f"; confidence: the largest class probability of classifier {classifier.name} at the "
-        "decoded end points and the decoded midpoint, mean over the same pairs; it can be high for "
-        "images that belong to none of its classes"
+        "decoded end points (end_) and at the decoded midpoint (middle_), mean over the same "
+        "pairs; it can be high for images that belong to none of its classes"
     )
     title = f"Confidence of {classifier.name} along the path, {len(pairs[0])} pairs"
     chart = Lines("confidence", title, t, curves, "t", "largest class probability")
