@@ -278,6 +278,7 @@ def test_a_kl_that_has_yet_to_grow_is_no_collapse(forge, tmp_path, capsys):
     assert "collapse" not in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_collapse_that_training_recovers_from_is_a_note(forge, cli, work):
     arguments = ["--loss", "beta-elbo", "--set", "loss.beta=4", "--epochs", 24, "--run", "vae"]
     assert cli("train", "vae", *arguments).code == 0
@@ -352,7 +353,7 @@ def test_an_overfitted_run_is_found(forge, tmp_path):
         "ae",
         data={"train": x[:20], "test": x[20:]},
         model={"hidden": [128], "latent_dim": 16},
-        train={"epochs": 300, "batch_size": 20, "lr": 3e-3},
+        train={"epochs": 60, "batch_size": 4, "lr": 3e-3},
         run=tmp_path / "ae",
         quiet=True,
     )
