@@ -9,6 +9,7 @@ import os
 import re
 import shlex
 import shutil
+from contextlib import chdir
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -56,11 +57,19 @@ def read(path):
     return Reader(Path(path).read_text("utf-8"))
 
 
+@pytest.fixture(scope="session")
+def explored_once(trained, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("explored")
+    shutil.copytree(trained, folder / "runs")
+    with chdir(folder):  # findings contain the path of the run
+        Forge().explore("interpolate", "runs/ae", classes=(3, 8), steps=4, quiet=True)
+    return folder / "runs"
+
+
 @pytest.fixture
-def explored(runs, cli):
-    found = cli("explore", "interpolate", "runs/ae", "--set", "classes=[3, 8]", "--set", "steps=4")
-    assert found.code == 0
-    return runs
+def explored(explored_once, work):
+    """`runs/ae` with an exploration, and `runs/cnn`, in the working folder."""
+    return Path(shutil.copytree(explored_once, work / "runs"))
 
 
 def test_report_is_written_into_the_run_and_replaces_itself(explored, cli):
