@@ -138,9 +138,10 @@ def work(case: str, steps: int) -> None:
 
 
 def environment(checkout: Path) -> dict[str, str]:
-    """Variables with which a process imports the checkout and nothing from the current folder."""
-    folders = (checkout, checkout / "plugins", HERE)
-    return {"PYTHONPATH": os.pathsep.join(map(str, folders)), "PYTHONSAFEPATH": "1"}
+    """Variables with which a process imports the checkout and nothing from the current folder, and
+    stores bytecode even if the environment forbids it."""
+    folders = os.pathsep.join(map(str, (checkout, checkout / "plugins", HERE)))
+    return {"PYTHONPATH": folders, "PYTHONSAFEPATH": "1", "PYTHONDONTWRITEBYTECODE": ""}
 
 
 class Worker:
