@@ -13,14 +13,18 @@ MEASURED   ?= runs/bench
 demo: $(READY)
 	$(BIN)/latentforge demo
 
-# As many processes as cores, with a thread each: more threads would wait for one another.
+# One thread per process: more would wait for one another. Bytecode is stored even if the environment
+# forbids it, because the tests start many processes.
+TESTS := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
+
+# As many processes as cores.
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile
+	$(TESTS) -m "not slow" -n auto --dist loadfile
 
 # Those of tests/slow first: they are few and long.
 slow: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/slow -n auto --dist loadfile
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --ignore tests/slow -n auto --dist loadfile
+	$(TESTS) -m slow tests/slow -n auto --dist loadfile
+	$(TESTS) -m slow --ignore tests/slow -n auto --dist loadfile
 
 torture: $(READY)
 	$(BIN)/python tests/torture.py
