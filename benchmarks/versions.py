@@ -9,9 +9,11 @@ of a case is the median over the pairs of rate(NEW) / rate(BASE), with the exact
 of a median: of 15 sorted ratios, from the 4th to the 12th. The exit code is 1 if an interval is
 entirely below 0.98.
 
-- The networks of networks.py: images per second of some training steps.
+- The networks of networks.py: images per second of some training steps, with one line of the log.
+- epochs: images per second of a `vae` whose epochs have one step, so that the rest is the end of an
+  epoch: evaluation, checkpoint, metrics.
 - evaluate-vae: images per second of `Forge.evaluate`.
-- help, plugins-list: starts of the command per second, each in a process of its own.
+- help, plugins-list: starts of the command per second, each in a separate process.
 
 Processes use only the public API, because internal modules differ between checkouts. Both sides
 read entry points from the installed distribution, so a plugin that it does not list is not loaded.
@@ -29,6 +31,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,7 +40,7 @@ import turns
 
 HERE = Path(__file__).resolve().parent
 PAIRS, LIMIT = 15, 0.98
-SECONDS, LEAST = 8.0, 5  # a pair measures for this time, and each side this often
+SECONDS, LEAST = 8.0, 5  # the duration of a pair, and its minimum of measurements per side
 # Steps of a measurement, about 0.1 s on two cores, by the names of networks.CASES.
 STEPS = {
     "mlp-classifier": 40,
@@ -46,8 +49,9 @@ STEPS = {
     "ae-z2": 10,
     "cnn-classifier": 2,
     "conv-vae": 1,
+    "epochs": 5,
 }
-MEASUREMENTS = 20  # of an epoch; one of them includes its end
+MEASUREMENTS = 20  # in an epoch, except in the case `epochs`
 EVALUATED = 1000  # images of an evaluation
 STARTS = {"help": ["--help"], "plugins-list": ["plugins", "list"]}
 CASES = (*STEPS, "evaluate-vae", *STARTS)
@@ -89,8 +93,9 @@ def train(name: str, steps: int, folder: Path) -> None:
 
     from latentforge import CallbackSpec, Forge, hookimpl
 
-    case, clock = NETWORKS[name], Clock()
+    case, clock = NETWORKS["vae" if name == "epochs" else name], Clock()
     count = steps * case.batch_size
+    epoch = case.batch_size if name == "epochs" else MEASUREMENTS * count
 
     class Pause:
         def attach(self, engines: Any) -> None:
@@ -107,8 +112,13 @@ def train(name: str, steps: int, folder: Path) -> None:
     Forge([Plugin()]).train(
         case.model,
         model=case.options,
-        data={"train": images("train", MEASUREMENTS * count), "test": images("test", 100)},
-        train={"epochs": 100_000, "batch_size": case.batch_size, "device": "cpu"},
+        data={"train": images("train", epoch), "test": images("test", 100)},
+        train={
+            "epochs": 100_000,
+            "batch_size": case.batch_size,
+            "log_every": steps,
+            "device": "cpu",
+        },
         callbacks=["pause"],
         run=folder / "run",
         quiet=True,
@@ -124,6 +134,7 @@ def evaluate(folder: Path) -> None:
     options = {"epochs": 1, "batch_size": 128, "device": "cpu"}
     run = forge.train("vae", data=data, train=options, run=folder / "run", quiet=True)
     clock = Clock()
+    forge.evaluate(run, data=data, device="cpu")
     while clock.lap(EVALUATED):
         forge.evaluate(run, data=data, device="cpu")
 
@@ -165,11 +176,14 @@ class Worker:
         return float(line) if line else sys.exit(f"{self.name}: the process has ended")
 
     def measure(self) -> float:
-        print(file=self.child.stdin, flush=True)
+        with suppress(BrokenPipeError):  # then there is no line to read
+            print(file=self.child.stdin, flush=True)
         return self.read()
 
     def end(self) -> None:
         self.child.communicate()  # closes its standard input
+        if self.child.returncode:
+            sys.exit(f"{self.name}: exit code {self.child.returncode}")
 
 
 def measure_pair(case: str, steps: int | None, base: Path, new: Path) -> dict[str, list[float]]:
@@ -202,8 +216,8 @@ def start(case: str, checkout: Path) -> float:
 
 
 def prepare(checkout: Path) -> None:
-    """Exit unless processes import this checkout. Then run each command once, so that no sample
-    compiles bytecode."""
+    """Exit unless processes import this checkout. Then run each command once, to store
+    bytecode."""
     code = "import latentforge, latentforge_plugins as p; print(latentforge.__path__ + p.__path__)"
     imported = turns.run([sys.executable, "-c", code], **environment(checkout)).out.strip()
     packages = [checkout / "latentforge", checkout / "plugins" / "latentforge_plugins"]
@@ -231,12 +245,12 @@ def rate_of(measurements: Sequence[float]) -> float:
 
 
 def show(table: turns.Table, case: str, results: dict[str, Any]) -> None:
-    start = case in STARTS
+    is_start = case in STARTS
     sides = ([rate_of(pair[side]) for pair in results["pairs"]] for side in ("base", "new"))
     medians = [statistics.median(rates) for rates in sides]
-    cells = [f"{1000 / rate if start else rate:,.0f}" for rate in medians]
+    cells = [f"{1000 / rate if is_start else rate:,.0f}" for rate in medians]
     interval = " to ".join(f"{end:.3f}" for end in results["interval"] or ()) or "none"
-    unit = "ms" if start else "images/s"
+    unit = "ms" if is_start else "images/s"
     table.row(f"{case}, {unit}", *cells, f"{results['ratio']:.3f}", interval)
 
 
@@ -257,7 +271,7 @@ def main() -> int:
     parser.add_argument("--pairs", type=int, default=PAIRS, help=f"[default: {PAIRS}]")
     parser.add_argument("--case", choices=CASES, action="append", help="default: all")
     parser.add_argument("--threads", type=int, default=2, help="[default: 2]")
-    parser.add_argument("--steps", type=int, help="of a training epoch; default: per case")
+    parser.add_argument("--steps", type=int, help="steps of a measurement; default: per case")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all measured values")
     options = parser.parse_args()
     for name in ("pairs", "threads", "steps"):

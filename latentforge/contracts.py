@@ -21,9 +21,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DataSpec:
-    """The data that a model is built for: the `shape` of one example, (C, H, W) for an image or
-    (D,) for a vector; the label names `classes`, empty without labels; the `range` of all values.
-    """
+    """The data that a model is built for. `shape` is that of one example: (C, H, W) or (D,).
+    `classes[i]` is the name of label i. All values are in `range`."""
 
     shape: tuple[int, ...]
     kind: Literal["image", "vector"] = "image"
@@ -217,7 +216,7 @@ class Terms(NamedTuple):
             raise ValueError("a term cannot be called 'loss', the name of the weighted sum")
         for name, vector in self.per_dim.items():
             if getattr(vector, "ndim", 0) == 0 or vector.requires_grad:
-                raise TypeError(f"per_dim {name!r} must be a detached tensor with a dimension")
+                raise TypeError(f"per_dim {name!r} must be a detached tensor, and not 0-d")
         if unknown := sorted(set(self.weights) - set(self.values)):
             raise ValueError(f"a weight is given for {unknown[0]!r}, which is not a term")
         if not any(self.weights.get(name, 1.0) for name in self.values):
@@ -241,7 +240,8 @@ class Loss(Protocol):
     """
 
     def __call__(self, model: nn.Module, batch: Batch, step: Step) -> Terms:
-        """Compute the terms of one batch. The loss samples z, and must not call `.item()`."""
+        """Compute the terms of one batch. The loss itself samples z. It must not call `.item()`,
+        which waits for the device."""
 
 
 class Objective(Protocol):

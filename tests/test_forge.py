@@ -71,7 +71,7 @@ def test_reopened_run_on_in_memory_data_needs_it_again(forge, images, tmp_path):
     again = open_run(tmp_path / "a")
     with pytest.raises(MissingError, match="data passed in Python") as caught:
         again.evaluate()
-    assert "data=" in caught.value.remedy
+    assert "data=" in caught.value.hint
     assert again.evaluate(data=images) == pytest.approx(run.metrics["test"], rel=1e-6)
     with pytest.raises(UsageError, match=r"trained on images of shape \(1, 12, 10\)"):
         again.evaluate(data=images[:, :8])

@@ -146,7 +146,7 @@ def test_learnt_sigma_gives_the_same_nll_and_has_a_gradient(images):
 def test_bernoulli_refuses_values_outside_0_to_1_with_their_range(values, seen):
     with pytest.raises(UsageError, match=seen) as caught:
         Bernoulli().check(torch.tensor(values))
-    assert "gaussian" in caught.value.remedy
+    assert "gaussian" in caught.value.hint
     Bernoulli().check(torch.tensor([0.0, 1.0]))
 
 

@@ -140,7 +140,7 @@ def run(arguments: list[str]) -> int:
         if isinstance(stop.code, str):  # a plugin's command called sys.exit(text)
             print(stop.code, file=sys.stderr)
         if code == 2 and "--json" in arguments:  # Typer has printed the reason to stderr
-            print_failure(UsageError("the command line is invalid; see stderr"))
+            _print_failure(UsageError("the command line is invalid; see stderr"))
         return code
     except BrokenPipeError:  # `latentforge list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -168,11 +168,11 @@ def _report(error: LatentForgeError, arguments: list[str]) -> int:
         traceback.print_exception(error)
     print(f"error: {error}", file=sys.stderr)
     if "--json" in arguments:
-        print_failure(error)
+        _print_failure(error)
     return error.exit_code
 
 
-def print_failure(error: LatentForgeError) -> None:
+def _print_failure(error: LatentForgeError) -> None:
     details = {"error": error.message, "details": list(error.details), "remedy": error.hint}
     result = {"status": "failed", "id": error.id, **details}
     print_json({**result, **error.result, "exit_code": error.exit_code})

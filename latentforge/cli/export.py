@@ -45,8 +45,8 @@ def format_facts(result: Mapping[str, Any]) -> list[str]:
         return [f"contains {result['holds']}"]
     lines = [
         f"{kind} {tensor['name']}: {tensor['dtype']} ({', '.join(map(str, tensor['shape']))})"
-        for kind in ("input", "output")
-        for tensor in result[f"{kind}s"]
+        for kind, tensors in (("input", result["inputs"]), ("output", result["outputs"]))
+        for tensor in tensors
     ]
     note = "not checked: onnxruntime is not installed"
     if check := result["check"]:

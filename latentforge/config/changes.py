@@ -37,8 +37,8 @@ def check_changes(
         requested = any(key == prefix or key.startswith(f"{prefix}.") for prefix in requested_keys)
         named = name == "name" or key == "callbacks"  # a name may be qualified or not
         moved = section == "data" and isinstance(getattr(dataset, name, None), Path)
-        unchanged = not requested and (named or key not in before)
-        if old == new or key in CHANGEABLE or moved or unchanged:
+        not_requested_now = not requested and (named or key not in before)
+        if old == new or key in CHANGEABLE or moved or not_requested_now:
             continue
         if key != "train.epochs":
             refused.append(f"{key}: {json.dumps(old)} in the run, not {json.dumps(new)}")

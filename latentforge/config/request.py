@@ -88,7 +88,7 @@ class Draft:
             self.assign(text)
 
     def assign(self, text: str) -> None:
-        """Apply one `section.outer.inner=VALUE`. VALUE is parsed as TOML, or else a string."""
+        """Apply one `section.key=VALUE`; a nested key has dots. VALUE is TOML, or a string."""
         key, equals, value = text.partition("=")
         section, *path = key.strip().split(".")
         if not equals or not path or not all((section, *path)):

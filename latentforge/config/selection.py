@@ -171,7 +171,8 @@ def read_explore_preset(registry: Registry, name: str, explorer: Entry) -> dict[
 
 
 def check_roles(entries: Sequence[Entry], models: Mapping[str, Entry]) -> None:
-    """Raise UsageError if a role is unknown or missing, or if the model of its run does not fit."""
+    """Raise UsageError if a role is unknown, if a required one is missing, or if a model does
+    not fit its role."""
     needs_by_role: dict[str, set[str]] = {}
     for entry in entries:
         optional = getattr(entry.spec, "optional_roles", None) or {}

@@ -71,7 +71,7 @@ def model_with(subject: Subject, needs: Set[str], shape: tuple[int, ...] = SHAPE
     plugin come first, then the cheapest ones. Raises CheckSkipped if there is none."""
 
     def order(entry: Entry) -> tuple[bool, int, str]:
-        position = [*PREFERRED, entry.name].index(entry.name)
+        position = PREFERRED.index(entry.name) if entry.name in PREFERRED else len(PREFERRED)
         return entry.plugin is not subject.entry.plugin, position, entry.name
 
     refusal = ""

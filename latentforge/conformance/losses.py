@@ -56,7 +56,7 @@ def terms_do_not_grow_with_the_batch(subject: Subject) -> None:
     """Four copies of the images must not yield terms that are four times as large, like a sum over
     the batch. Some growth is correct: a contrastive term is larger for more images."""
     model, batch = _model_for(subject), make_batch(_shape_for(subject))
-    once, more = (_averages(subject, model, images) for images in (batch, _repeat(batch)))
+    once, more = (_averages(subject, model, b) for b in (batch, _repeat(batch)))
     for name, (one, error) in once.items():
         four, other_error = more[name]
         noise = 5 * math.hypot(COPIES * error, other_error) + 1e-3

@@ -134,5 +134,6 @@ class ImageSplit:
         return replace(self, x=torch.cat(parts))
 
     def to(self, device: torch.device | str) -> ImageSplit:
+        """Copy the images to another device."""
         y = None if self.y is None else self.y.to(device)
         return ImageSplit(self.x.to(device), y, self.spec, self.dynamic)

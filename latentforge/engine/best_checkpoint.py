@@ -25,7 +25,7 @@ class BestCheckpoint:
         self.waited = 0
 
     def update(self, metrics: Mapping[str, float], epoch: int) -> bool:
-        """Return whether this epoch is the best. Raises UsageError if the metric is missing."""
+        """Return whether this is the best epoch so far. Raises UsageError without the metric."""
         if self.metric not in metrics:
             raise UsageError(
                 f"train.monitor: the validation split has no metric {self.metric!r}",

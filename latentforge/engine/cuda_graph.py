@@ -1,6 +1,6 @@
 """Captures the training step as a CUDA graph if possible, verifies the graph and replays it.
 
-The hundred kernels of a small model take a few µs each; launching them one by one takes longer.
+The hundred kernels of a step of a small model take a few µs each; launching them takes longer.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ class CapturedStep:
         self.graph = torch.cuda.CUDAGraph()
         self.next = -1  # the step whose position is in `position`; -1: unknown
         # For each term and each vector of per_dim, its values in the epoch, one per step. `terms`,
-        # of an earlier step, has the shapes. Each replay would clear buffers of the graph.
+        # of an earlier step, has the shapes. A replay would clear buffers allocated in the graph.
         self.rows = {n: v.new_zeros(self.length, *v.shape) for n, v in terms.values.items()}
         self.vectors = {n: v.new_zeros(self.length, *v.shape) for n, v in terms.per_dim.items()}
         self.weights: dict[str, float] = {}

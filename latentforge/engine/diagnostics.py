@@ -1,4 +1,4 @@
-"""Diagnostics: checks that find problems of a run in its data, codes and loss curves.
+"""Diagnostics: checks of data, codes and loss curves, which return what they saw and a hint.
 
 `find_problems` needs only metrics and runs during training. `workflows/diagnose.py` calls the
 checks of a finished run.
@@ -30,7 +30,7 @@ GAP = 0.1  # accepted excess of the held-out loss, as a fraction of the training
 LARGE_GAP = 0.3  # the same limit if only the final held-out loss is known
 RISE = 0.01  # accepted rise of the held-out loss, as a fraction of its minimum
 ARTEFACT = 0.01  # smallest excess of the running average that is reported, as a fraction
-UNSTABLE = "a smaller train.lr, train.clip_grad_norm=1, a larger beta; check the data's range"
+UNSTABLE_HINT = "a smaller train.lr, train.clip_grad_norm=1, a larger beta; check the data's range"
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class WarningHistory:
         known = set(self.seen)
         for finding in diagnoses:
             if finding.severity == "warning":
-                first, *_ = self.seen.get(finding.check, (epoch,))
+                first = self.seen[finding.check][0] if finding.check in self.seen else epoch
                 self.seen[finding.check] = (first, epoch, finding)
         return [finding for finding in self.findings() if finding.check not in known]
 
@@ -227,7 +227,7 @@ def check_log_var(codes: Codes) -> Iterator[Diagnosis]:
     low, high = codes.log_var
     if not math.isfinite(low + high) or high > LARGE_LOG_VAR or low <= LOG_VAR_RANGE[0]:
         fact = f"the posterior's log-variance goes from {low:.3g} to {high:.3g}"
-        yield Diagnosis("log-variance", "warning", fact, UNSTABLE)
+        yield Diagnosis("log-variance", "warning", fact, UNSTABLE_HINT)
 
 
 def check_kl(kl: Sequence[float]) -> Iterator[Diagnosis]:
@@ -238,7 +238,7 @@ def check_kl(kl: Sequence[float]) -> Iterator[Diagnosis]:
             f"a KL of {largest:.3g} nats per image in latent dimension {kl.index(largest)}: its "
             "codes or their variance are far from the prior"
         )
-        yield Diagnosis("log-variance", "warning", fact, UNSTABLE)
+        yield Diagnosis("log-variance", "warning", fact, UNSTABLE_HINT)
 
 
 def check_overfitting(

@@ -283,7 +283,8 @@ class _OpenCodes:
 
     def solutions(self) -> tuple[Tensor, Tensor]:
         """Return the requests that were solved since `begin`, (B,), and their codes."""
-        rows, z = zip(*self.ended or [(self.rows[:0], self.z()[:0])], strict=True)
+        ended = self.ended or [(self.rows[:0], self.z()[:0])]
+        rows, z = zip(*ended, strict=True)
         return torch.cat(rows), torch.cat(z)
 
 
@@ -302,6 +303,7 @@ class _Best:
         self.first_round, self.steps = zeros.clone(), zeros.clone()
         self.trajectories: dict[int, list[Tensor]] = {request: [] for request in watch}
         self.paths: dict[int, Tensor] = {}
+        self.current_round = 0
 
     def begin(self, round: int) -> None:
         self.current_round = round
@@ -341,5 +343,13 @@ class _Best:
                 f"the score of request {self.objective.requests[unscored[0]]!r} was never finite",
                 hint="check the decoder and the objective for NaN and infinity",
             )
-        scores, starts = (self.score, self.satisfied), (self.round, self.first_round)
-        return Found(self.z, decode(self.z), *scores, *starts, self.steps, self.paths)
+        return Found(
+            z=self.z,
+            x=decode(self.z),
+            score=self.score,
+            satisfied=self.satisfied,
+            round=self.round,
+            first_round=self.first_round,
+            steps=self.steps,
+            paths=self.paths,
+        )

@@ -91,10 +91,11 @@ class Trainer:
     def _build_engine(self, trainee: Trainee) -> Engine:
         engine = quiet_engine(self._step)
         engine.add_event_handler(Events.EPOCH_STARTED, self._start_epoch)
-        events = Events.EPOCH_STARTED | Events.ITERATION_STARTED | Events.EPOCH_COMPLETED
+        events = (Events.EPOCH_STARTED, Events.ITERATION_STARTED, Events.EPOCH_COMPLETED)
         if self.config.callbacks:  # their random numbers also depend only on the step
             noise = Noise(self.steps.device, "callbacks", self.train_config.seed)
-            engine.add_event_handler(events, lambda: noise.reseed(self.result.steps))
+            for event in events:
+                engine.add_event_handler(event, lambda: noise.reseed(self.result.steps))
         engines = Engines(
             trainer=engine,
             evaluator=self.evaluator.engine,
@@ -114,7 +115,8 @@ class Trainer:
             self.state.callbacks.append((callback, instance))
         # Added after the callbacks' handlers, so that a checkpoint contains their changes.
         if self.processes and self.config.callbacks:
-            engine.add_event_handler(events | Events.ITERATION_COMPLETED, self._sync_termination)
+            for event in (*events, Events.ITERATION_COMPLETED):
+                engine.add_event_handler(event, self._sync_termination)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._end_epoch)
         if self.processes and self.config.callbacks:  # they may end training in evaluator events
             engine.add_event_handler(Events.EPOCH_COMPLETED, self._sync_termination)

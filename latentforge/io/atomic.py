@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 JSON_LIMIT = 16 * 2**20  # bytes; LatentForge does not write larger JSON files
-LARGEST = 2**28  # bytes of an image or a line file; a run of a million epochs stays below it
+LARGEST = 2**28  # default limit in bytes; the metrics of a million epochs stay below it
 
 
 def write_synced(path: Path, data: bytes) -> None:

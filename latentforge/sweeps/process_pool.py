@@ -148,8 +148,11 @@ class Worker:
             start_new_session=True,  # a terminal's Ctrl-C must reach only the parent
         )
         pipes = (self.process.stdin, self.process.stdout, self.process.stderr)
-        self.stdin, *self.outputs = filter(None, pipes)  # for mypy: none of them is None
-        stdout, stderr = self.outputs
+        stdin, stdout, stderr = pipes
+        assert stdin is not None
+        assert stdout is not None
+        assert stderr is not None
+        self.stdin, self.outputs = stdin, (stdout, stderr)
         self.readers = [
             threading.Thread(target=self._read_messages, args=(stdout, events), daemon=True),
             threading.Thread(target=self._read_stderr, args=(stderr,), daemon=True),

@@ -54,7 +54,8 @@ class Choice:
     def as_json(self) -> list[Any]:
         return list(self.values)
 
-    probes = as_json
+    def probes(self) -> list[Any]:
+        return list(self.values)
 
     def suggest(self, trial: Any, key: str) -> Any:
         stored = trial.suggest_categorical(key, [json.dumps(value) for value in self.values])

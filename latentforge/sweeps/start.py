@@ -58,16 +58,16 @@ def start_sweep(
         members = create_members(grid)  # created again, because names contain the values
         varied = {"grid": grid}
     else:
-        parts = read_space(as_json(space or {}))
-        config, section = describe_search(registry, draft, parts, objective, data)
+        dimensions = read_space(as_json(space or {}))
+        config, section = describe_search(registry, draft, dimensions, objective, data)
         storage = make_absolute(storage) if storage else None
         masked = mask_passwords(storage or "")
         section |= {"trials": search, "storage": masked, "folder": uuid.uuid4().hex}
         if storage:  # raises before the folder is created
             Study(section, Path(), storage, new=True).close()
-        configs, members, varied, together = [config], [], {"search": section}, False
+        configs, members, varied = [config], [], {"search": section}
     draft = make_draft_absolute(draft, configs)
-    varied |= {"in_memory": in_memory, "together": together, "jobs": jobs}
+    varied |= {"in_memory": in_memory, "together": together and search is None, "jobs": jobs}
     record = first_record(draft, members, created=now(), **varied)
     name = f"sweep-{configs[0].model.name}-{configs[0].data_name}"
     sweep = create_sweep(registry, Path(out) if out else None, name, record)
@@ -90,6 +90,7 @@ def resume_sweep(
     quiet: bool,
     data: Any,
 ) -> Sweep:
+    """Resume a sweep in its own folder."""
     refuse_torchrun()
     open_sweep(registry, path)  # raises unless it is a sweep, before a lock is created
     with lock_run(path):

@@ -90,7 +90,7 @@ def test_a_heavy_hook_module_is_found_in_every_kind(work):
             check()
 
 
-def test_hint_fits_the_fault():
+def test_each_fault_has_its_own_hint():
     name = "terms are finite scalars"
     hints = []
     for twin in twins.TWINS["losses"][name][2:]:

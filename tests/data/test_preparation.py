@@ -96,7 +96,7 @@ def test_examples_are_selected_by_index_and_by_class():
 def test_an_index_out_of_range_is_refused_with_the_range(index: int):
     with pytest.raises(UsageError, match=f"no image {index}: this split has 1797") as caught:
         whole(BYTES).batch_at([0, index])
-    assert "0 to 1796" in caught.value.remedy
+    assert "0 to 1796" in caught.value.hint
 
 
 def test_selecting_a_class_needs_labels_and_an_existing_class():
@@ -293,7 +293,7 @@ def test_invalid_pixels_are_refused_with_their_values(x, message, remedy):
     with pytest.raises(UsageError, match=message) as caught:
         prepared(x)
     assert "d, split train" in caught.value.message
-    assert re.search(remedy, caught.value.remedy)
+    assert re.search(remedy, caught.value.hint)
 
 
 @pytest.mark.parametrize(
@@ -410,7 +410,7 @@ def test_an_unknown_split_suggests_the_likely_one():
     splits = prepared(BYTES)
     with pytest.raises(UsageError, match="there are train, validation, test") as caught:
         splits.split("valdation")
-    assert caught.value.remedy == "did you mean 'validation'?"
+    assert caught.value.hint == "did you mean 'validation'?"
 
 
 # ---------------------------------------------------------------- what a run stores

@@ -69,7 +69,7 @@ def test_images_in_memory_can_be_streamed_to_a_device_that_is_too_small():
 def test_access_to_all_images_as_one_tensor_is_refused_with_a_hint():
     with pytest.raises(UsageError, match="streamed and not in memory as a whole") as caught:
         _ = splits("always").split("train").x
-    assert "batches" in caught.value.remedy
+    assert "batches" in caught.value.hint
 
 
 def test_dynamic_mode_draws_held_out_images_once():

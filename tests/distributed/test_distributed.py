@@ -187,7 +187,7 @@ def test_a_signal_to_one_process_stops_all_and_resume_is_bit_identical(shared, c
 
 
 def test_resume_with_another_number_of_processes_is_logged(shared, tmp_path, caplog):
-    """The resumed run is then not bit-identical, but its metrics agree."""
+    """The resumed run is then not bit-identical."""
     run = shutil.copytree(shared[2] / "ae", tmp_path / "ae")
     manifest = json.loads((run / "run.json").read_text())
     assert manifest["environment"]["processes"] == 2

@@ -35,7 +35,6 @@ def test_tests_named_on_the_page_exist():
 
 def test_campaign_has_no_losses():
     [counts] = re.findall(r"^## Counts\n(.*)\Z", TEXT, re.M | re.S)
-    kills, losses = re.search(r"kills: (\d+) in \d+ runs, losses: (\d+)", counts).groups()
-    assert int(kills) >= 1000
-    assert int(losses) == 0
+    assert int(re.search(r"kills: (\d+) in \d+ runs", counts)[1]) >= 1000
+    assert re.findall(r"losses: (\d+)", counts) == ["0", "0"]  # of kills and of disk faults
     assert "undetected: 0" in counts

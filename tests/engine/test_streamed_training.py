@@ -180,7 +180,7 @@ def test_a_file_truncated_during_training_is_named(tmp_path, workers):
     source = map_images(tmp_path)
     with pytest.raises(RunFailed, match=r"image \d+ of .*x\.npy cannot be read") as caught:
         train(tmp_path / "run", source, "always", workers, cut=tmp_path / "x.npy")
-    assert "--resume" in caught.value.remedy
+    assert "--resume" in caught.value.hint
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "failed"
 
 
@@ -191,10 +191,10 @@ def test_an_unreadable_example_or_a_dead_worker_fails_the_run(tmp_path, how, mes
     with pytest.raises(RunFailed) as caught:
         train(tmp_path / "run", FailingDataset(how), "always", 1)
     assert message in str(caught.value)
-    assert "--resume" in caught.value.remedy
+    assert "--resume" in caught.value.hint
 
 
 def test_fixed_binarization_is_refused(tmp_path):
     with pytest.raises(UsageError, match=r"data\.binarize=fixed") as caught:
         train(tmp_path / "run", map_images(tmp_path), "always", data={"binarize": "fixed"})
-    assert "dynamic" in caught.value.remedy
+    assert "dynamic" in caught.value.hint

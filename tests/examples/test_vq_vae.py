@@ -175,7 +175,7 @@ def test_run_without_its_plugin_names_the_missing_one(run):
         PluginError, match=r"trained with 'latentforge_vq/vq-vae' of plugin"
     ) as error:
         Forge().open_run(run.path).load_model()
-    assert "latentforge_vq" in error.value.remedy
+    assert "latentforge_vq" in error.value.hint
 
 
 def images(run, split):

@@ -70,7 +70,7 @@ def test_missing_scikit_learn_hints_at_the_install_command(monkeypatch: pytest.M
     monkeypatch.delitem(sys.modules, "sklearn")
     with pytest.raises(MissingError, match="is not installed") as caught:
         reader.source()
-    assert caught.value.remedy == "pip install scikit-learn"
+    assert caught.value.hint == "pip install scikit-learn"
 
 
 def test_a_missing_or_damaged_scikit_learn_file_is_reported(tmp_path, monkeypatch):

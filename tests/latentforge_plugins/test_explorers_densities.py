@@ -274,7 +274,7 @@ def test_an_invalid_plane_is_refused(explore, affine, x):
         UsageError, match="needs two latent dimensions, but this model has one"
     ) as one:
         explore("manifold", affine.Affine(SHAPE, (1,)), x)
-    assert one.value.remedy == "latentforge explore traverse RUN"
+    assert one.value.hint == "latentforge explore traverse RUN"
     with pytest.raises(ConfigError, match="two different dimensions"):
         explore("manifold", affine.Affine(SHAPE, (3,)), x, dims=[1, 1])
 

@@ -208,7 +208,7 @@ def test_layers_and_classes_can_be_selected_and_must_exist(explore, digits):
     assert [len(row) for row in grid.rows] == [2, 2]
     with pytest.raises(UsageError, match=r"no layer 'features\.22'") as error:
         explore("activations", model, x, y, layers=["features.22"])
-    assert "did you mean 'features.2'" in error.value.remedy
+    assert "did you mean 'features.2'" in error.value.hint
     with pytest.raises(UsageError, match="no class 10: there are 10"):
         explore("activations", model, x, y, classes=[10])
     with pytest.raises(UsageError, match="no image of class 4"):

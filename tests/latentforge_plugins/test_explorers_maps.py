@@ -220,7 +220,7 @@ def test_t_sne_limits_its_points_to_the_free_memory(explore, monkeypatch):
     set_free_memory(monkeypatch, 30)
     with pytest.raises(UsageError, match="30 MB of free memory") as error:
         explore("latent-map", PixelCodes(4), (x, y))
-    assert "method=pca" in error.value.remedy
+    assert "method=pca" in error.value.hint
 
 
 def test_a_perplexity_too_large_for_the_points_is_lowered(explore):

@@ -129,7 +129,7 @@ def test_the_same_seed_gives_the_same_results(explored, guided, work):
     runs, first = explored
     shutil.copytree(runs / "vae/explore", work / "runs/vae/explore")
     second = guided(**FAST)
-    assert second["out"] == "runs/vae/explore/guided-2"  # and overwrites nothing
+    assert second["out"] == "runs/vae/explore/guided-2"
     one, two = (np.load(Path(made["out"], "found.npz")) for made in (first, second))
     for name in one.files:
         assert (one[name] == two[name]).all()
@@ -171,7 +171,7 @@ def test_training_images_of_one_class_are_refused():
     context = context_of(np.zeros(9, int), ["a"], [0, 0])
     with pytest.raises(UsageError, match="all training images are of class 0") as caught:
         sample_data_starts(context, torch.zeros(9, 1), 2, context.objective.classes)
-    assert "any_class=true" in str(caught.value.remedy)
+    assert "any_class=true" in str(caught.value.hint)
 
 
 def test_starts_from_a_prior_have_its_mean_and_deviation():

@@ -297,10 +297,10 @@ def test_fewer_than_ten_images_per_feature_are_refused_with_a_hint(forge):
         UsageError, match=r"128 features needs 1280 images.*but there are 359"
     ) as caught:
         fid(forge, grid=2)
-    assert caught.value.remedy == "--set fid.grid=1, or use more images"
+    assert caught.value.hint == "--set fid.grid=1, or use more images"
     with pytest.raises(UsageError, match=r"32 features needs 320 images.*there are 319") as caught:
         fid(forge, images=319)
-    assert caught.value.remedy == "select a layer with fewer features, or --set fid.images=359"
+    assert caught.value.hint == "select a layer with fewer features, or --set fid.images=359"
     assert "N=320" in fid(forge, images=320)[1]
     with pytest.raises(UsageError, match="359 and 1294 images"):
         fid(forge, images=360)
@@ -368,7 +368,7 @@ def test_unlabelled_images_accept_a_classifier_of_the_same_shape(forge):
 def test_an_unknown_layer_is_refused_with_the_existing_layers(forge):
     with pytest.raises(UsageError, match=r"not a layer of runs/cnn") as caught:
         fid(forge, layer="features.66")
-    assert "features.6" in caught.value.remedy
+    assert "features.6" in caught.value.hint
     assert fid(forge, layer="features.6") == fid(forge)
 
 

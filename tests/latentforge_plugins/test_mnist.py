@@ -77,8 +77,8 @@ def test_missing_files_are_listed_with_the_fetch_command(raw: Path):
     assert caught.value.details == (
         f"looked for {raw / 'train-labels-idx1-ubyte'} and train-labels-idx1-ubyte.gz",
     )
-    assert caught.value.remedy.startswith("latentforge data fetch mnist")
-    assert "LATENTFORGE_DATA" in caught.value.remedy
+    assert caught.value.hint.startswith("latentforge data fetch mnist")
+    assert "LATENTFORGE_DATA" in caught.value.hint
     assert len(load(config(raw), "test").x) == 6
 
 
@@ -108,7 +108,7 @@ def test_a_damaged_image_file_is_named_with_the_reason(raw: Path, data: bytes, m
     with pytest.raises(MissingError, match=message) as caught:
         load(config(raw), "train")
     assert str(path) in caught.value.message
-    assert "delete that file yourself" in caught.value.remedy
+    assert "delete that file yourself" in caught.value.hint
     assert path.read_bytes() == data  # the file is unchanged
 
 

@@ -123,7 +123,7 @@ def test_unsupported_shapes_are_refused_with_an_alternative_model(name, shape):
     with pytest.raises(UsageError, match="size") as caught:
         build(name, shape)
     assert name in caught.value.message
-    instead = caught.value.remedy.split("`")[1].removeprefix("latentforge train ")
+    instead = caught.value.hint.split("`")[1].removeprefix("latentforge train ")
     build(instead, shape)  # the alternative supports the shape
 
 

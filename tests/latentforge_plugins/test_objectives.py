@@ -470,7 +470,7 @@ def test_an_unknown_class_lists_the_existing_classes(build, context):
     with pytest.raises(UsageError) as error:
         build("class", context, target=10)
     assert error.value.details == ("classes: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9",)
-    assert "9" in error.value.remedy
+    assert "9" in error.value.hint
 
 
 def test_named_classes_are_listed_with_their_index():

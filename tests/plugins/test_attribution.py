@@ -99,7 +99,7 @@ def test_out_of_memory_error_has_the_requested_size_and_a_hint():
     with pytest.raises(RunFailed) as error:
         call_component("step 3", [], torch.empty, 2**55, **smaller)
     assert error.value.message == "out of memory: step 3 asked for 3.36e+07 GiB"
-    assert error.value.remedy == "a smaller --batch-size"
+    assert error.value.hint == "a smaller --batch-size"
     full = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has")
     with pytest.raises(RunFailed, match=r"step 4 asked for 2\.50 GiB\n"):
         call_component("step 4", [], raising, full)

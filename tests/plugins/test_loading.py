@@ -150,7 +150,7 @@ def test_explicit_plugin_that_fails_is_an_error(folder, extra, message):
     with pytest.raises(PluginError, match=message) as error:
         load(extra)
     assert error.value.exit_code == 3
-    assert error.value.remedy
+    assert error.value.hint
 
 
 def test_explicit_plugin_can_be_disabled_by_name(folder):

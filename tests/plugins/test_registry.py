@@ -75,10 +75,10 @@ def test_unknown_name_suggests_the_likely_one_and_a_command():
         some.get("models", "aee")
     assert type(error.value) is UsageError
     assert error.value.message == "unknown model 'aee', did you mean 'ae'?"
-    assert error.value.remedy == "latentforge list models"
+    assert error.value.hint == "latentforge list models"
     with pytest.raises(UsageError, match=r"unknown model 'resnet'\n") as error:
         some.get("models", "resnet")
-    assert "latentforge -p FILE" in str(error.value.remedy)
+    assert "latentforge -p FILE" in str(error.value.hint)
 
 
 def test_plugins_are_found_by_name():

@@ -57,7 +57,7 @@ def test_a_folder_that_contains_a_run_is_refused(runs):
     before = (runs / "ae" / "run.json").read_bytes()
     with pytest.raises(UsageError, match="already contains a run") as caught:
         create_run_folder(runs / "ae", runs, "ae")
-    assert "another --run" in caught.value.remedy
+    assert "another --run" in caught.value.hint
     assert (runs / "ae" / "run.json").read_bytes() == before
 
 
@@ -66,7 +66,7 @@ def test_a_folder_that_is_not_empty_is_refused(tmp_path):
     for requested in (tmp_path, tmp_path / "notes.txt"):
         with pytest.raises(UsageError, match=r"is not empty|is a file") as caught:
             create_run_folder(requested, tmp_path / "runs", "ae")
-        assert caught.value.remedy == "choose another folder"
+        assert caught.value.hint == "choose another folder"
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
@@ -135,7 +135,7 @@ def test_a_manifest_of_a_newer_format_suggests_an_upgrade(runs):
         MissingError, match="has format 2; this version of LatentForge reads 1"
     ) as caught:
         read_manifest(runs / "ae")
-    assert caught.value.remedy == "pip install --upgrade latentforge"
+    assert caught.value.hint == "pip install --upgrade latentforge"
 
 
 def test_the_runs_of_a_folder_are_listed_by_name(runs):

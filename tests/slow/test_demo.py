@@ -9,12 +9,15 @@ import pytest
 from PIL import Image
 
 from latentforge.cli import demo
+from latentforge.testing import Answer
 
 pytestmark = pytest.mark.slow
 
 
-def test_the_demo_reaches_its_metrics_without_warnings(cli, work):
-    answer = cli("demo", "--json")
+def test_the_demo_reaches_its_metrics_without_warnings(start, cli, work):
+    process = start("demo", "--json")
+    out, err = process.communicate(timeout=300)
+    answer = Answer(process.returncode, out, err)
     assert answer.code == 0, answer.err
     assert "warning" not in answer.err
     result = answer.json

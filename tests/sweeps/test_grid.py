@@ -167,7 +167,7 @@ def test_resume_of_a_sweep_on_in_memory_data_needs_the_data(tmp_path):
     assert [run.status for run in made.runs()] == ["done", "done"]
     with pytest.raises(UsageError, match="data passed in Python") as caught:
         forge.resume_sweep(made.path)
-    assert "data=" in caught.value.remedy
+    assert "data=" in caught.value.hint
     assert forge.resume_sweep(made.path, data=x, quiet=True).status == "done"
 
 

@@ -282,7 +282,7 @@ def test_jobs_refuses_data_and_plugins_that_workers_cannot_load(tmp_path, cli):
         Forge().sweep("ae", data=torch.rand(20, 4, 4), grid=grid, jobs=2, out=out)
     with pytest.raises(UsageError, match="cannot load the Python object") as caught:
         Forge([elbo], off=["elbo"]).sweep("ae", grid=grid, jobs=2, out=out)
-    assert "jobs=1" in caught.value.remedy
+    assert "jobs=1" in caught.value.hint
     with pytest.raises(UsageError, match="must be at least 1"):
         Forge().sweep("ae", grid=grid, jobs=0, out=out)
     assert not out.exists()

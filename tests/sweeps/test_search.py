@@ -270,7 +270,7 @@ def test_storage_failure_error_names_the_resume_command(searched, tmp_path):
             study.ask()
         with pytest.raises(RunFailed, match="cannot be used"):
             study.count_remaining()  # used in the line printed at the start of a trial
-    assert caught.value.remedy == f"latentforge sweep --resume {path}"
+    assert caught.value.hint == f"latentforge sweep --resume {path}"
 
 
 def test_non_finite_values_are_never_the_best(searched, tmp_path):

@@ -86,7 +86,7 @@ def test_resume_hint_asks_for_a_storage_with_a_masked_password(tmp_path):
             database.execute("DROP TABLE trials")
         with pytest.raises(RunFailed) as caught:
             study.ask()
-    assert caught.value.remedy == f"latentforge sweep --resume {tmp_path} --storage URL"
+    assert caught.value.hint == f"latentforge sweep --resume {tmp_path} --storage URL"
 
 
 def test_study_name_depends_on_data_and_training_not_on_execution(tmp_path):

@@ -32,7 +32,12 @@ class StackedStep(StepRunner):
     """Returns the steps that an ensemble has already run, one by one in order."""
 
     def __init__(
-        self, trainee: Trainee, images: ImageSplit, config: RunConfig, device: torch.device, _: None
+        self,
+        trainee: Trainee,
+        images: ImageSplit,
+        config: RunConfig,
+        device: torch.device,
+        _processes: None,
     ) -> None:
         super().__init__(trainee, images, config, device)
         self.graph = "no: trained together with other members"
@@ -158,8 +163,10 @@ class Group:
         for done in range(epoch * self.epoch_length, (epoch + 1) * self.epoch_length):
             if self.signal_received:
                 break
-            step = f"step {done + 1} of {len(self.running)} members trained together"
-            call_component(step, entries, self._run_step, epoch, done, save_memory="--no-together")
+            action = f"step {done + 1} of {len(self.running)} members trained together"
+            call_component(
+                action, entries, self._run_step, epoch, done, save_memory="--no-together"
+            )
             self.progress.tick(done + 1)
             if not self.running:
                 break

@@ -6,7 +6,6 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -78,5 +77,6 @@ def render(
 def distinct_names(runs: Sequence[RunFolder]) -> list[str]:
     """Name each run by its folder. If names are equal, add as many parent folders as needed."""
     paths = [run.path.resolve() for run in runs]  # all different
-    by_depth = (["/".join(path.parts[-depth:]) for path in paths] for depth in count(1))
+    longest = max(len(path.parts) for path in paths)
+    by_depth = (["/".join(p.parts[-depth:]) for p in paths] for depth in range(1, longest + 1))
     return next(names for names in by_depth if len(set(names)) == len(names))

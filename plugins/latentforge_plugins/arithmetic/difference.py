@@ -83,7 +83,7 @@ def arithmetic(context: ExploreContext, config: ArithmeticConfig) -> Findings:
 def predict_shares(
     context: ExploreContext, classifier: Any, x: Tensor, difference: Tensor, scales: list[float]
 ) -> Tensor:
-    """Return the fraction of images x assigned to each class at each scale: (S, classes)."""
+    """Return the fraction of x assigned to each class at each scale, (len(scales), classes)."""
     z = context.model.encode(x).mode().flatten(1)
     rows = []
     for s in scales:

@@ -22,9 +22,15 @@ class CnnClassifier(nn.Module):
         cells = (height + top + bottom) * (width + left + right) // STRIDE**2
         a, b, c = config.channels
         self.features = nn.Sequential(
-            *(nn.Conv2d(channels, a, 3, padding="same"), nn.ReLU(), nn.MaxPool2d(2)),
-            *(nn.Conv2d(a, b, 3, padding="same"), nn.ReLU(), nn.MaxPool2d(2)),
-            *(nn.Conv2d(b, c, 3, padding="same"), nn.ReLU(), nn.AvgPool2d(4)),
+            nn.Conv2d(channels, a, 3, padding="same"),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(a, b, 3, padding="same"),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(b, c, 3, padding="same"),
+            nn.ReLU(),
+            nn.AvgPool2d(4),
         )
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(c * cells, class_count("cnn-classifier", data))

@@ -69,13 +69,13 @@ def test_qualified_name_of_a_missing_plugin_hints_at_pip(site, builtin):
     registry = load_plugins()
     with pytest.raises(PluginError, match="no plugin 'somebody-else' is installed") as error:
         registry.get("models", "somebody-else/x")
-    assert error.value.remedy == "pip install somebody-else"
+    assert error.value.hint == "pip install somebody-else"
 
 
 def test_misspelt_distribution_does_not_hint_at_pip(site, builtin):
     with pytest.raises(PluginError, match="did you mean 'latentforge'") as error:
         load_plugins().get("models", "latentfoge/ae")
-    assert "pip install" not in error.value.remedy
+    assert "pip install" not in error.value.hint
 
 
 def test_unknown_name_of_a_working_distribution_is_a_usage_error(site, builtin):
