@@ -144,7 +144,7 @@ def check_value_range(images: ImageSplit, likelihood: Any, *, kl: bool) -> Itera
             "note",
             f"{grey:.0%} of the values are grey, but a Bernoulli likelihood assumes black and "
             "white: its values are cross-entropies, not log-likelihoods",
-            "compare them only with results on grey images, or set data.binarize",
+            "compare them only with results on grey images, or train with data.binarize=threshold",
         )
     sigma = likelihood.sigma if kl and isinstance(likelihood, Gaussian) else None
     if isinstance(sigma, float) and sigma > 2 * std:
