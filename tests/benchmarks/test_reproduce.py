@@ -49,7 +49,7 @@ def test_every_preset_trains_and_is_on_the_page(reproduce, tmp_path):
             if "nll" not in metric.key:  # takes too long
                 begin = rf"\| `{system.preset}` \| {metric.key} \| .* \| {metric.bounds()} \|"
                 assert re.search(begin + r" -?[\d.e+]+ \|", text), metric
-    assert "differs" not in text  # digits have no reference values
+    assert not re.search(r"\| (\*\*)?differs", text)  # digits have no reference values
 
 
 @pytest.mark.slow
