@@ -21,10 +21,9 @@ TESTS := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
 test: $(READY)
 	$(TESTS) -m "not slow" -n auto --dist loadfile
 
-# Those of tests/slow first: they are few and long.
+# Those of tests/slow first: they are few and long, and the other tests fill the second core.
 slow: $(READY)
-	$(TESTS) -m slow tests/slow -n auto --dist loadfile
-	$(TESTS) -m slow --ignore tests/slow -n auto --dist loadfile
+	$(TESTS) -m slow -n auto --dist loadfile --no-loadscope-reorder tests/slow tests
 
 torture: $(READY)
 	$(BIN)/python tests/torture.py

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from functools import cache
 from typing import Annotated, Any
 
 import typer
@@ -126,13 +127,19 @@ app.add_typer(data.app, name="data")
 app.command("demo")(demo.demo)
 
 
+@cache
+def root_command() -> Any:
+    """The command tree. Typer takes 30 ms to build it, so a process builds it once."""
+    return typer.main.get_command(app)
+
+
 def run(arguments: list[str]) -> int:
     """Run a command line and return its exit code; no traceback reaches the user."""
     commands.commands.cache_clear()  # the installed packages may have changed since an earlier call
     try:
         try:
             with reserve_stdout(arguments):
-                app(arguments, prog_name="latentforge")
+                root_command()(arguments, prog_name="latentforge")
         finally:
             sys.stdout.flush()  # now, because at exit a closed pipe would not be handled
     except SystemExit as stop:

@@ -47,7 +47,7 @@ def accepts(model: str, data: str) -> bool:
 
 SHAPES = {"colour": [3, 32, 32], "grey": [1, 28, 20], "large": [1, 64, 64], "vectors": [30]}
 
-LONG = [(model, data) for model in ("conv-vae", "deconv-vae") for data in ("colour", "large")]
+LONG = {("conv-vae", "colour"), ("deconv-vae", "colour"), *((model, "large") for model in MODELS)}
 CASES = [
     pytest.param(*case, marks=pytest.mark.slow if case in LONG else ())
     for case in product(MODELS, SHAPES)

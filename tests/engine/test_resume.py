@@ -143,16 +143,16 @@ STOPS = {
     "last step": {"step": EPOCHS * STEPS},
 }
 
-# All models, variants and stops; without `slow` all of a vae and one of each other model.
+# All models, variants and stops. Without `slow`: each stop of one variant and each variant at one
+# stop for a vae, and one of each other model.
+QUICK = {
+    *(("vae", "ema", stop) for stop in STOPS),
+    *(("vae", variant, "mid-epoch") for variant in VARIANTS),
+    *((model, "plain", "mid-epoch") for model in MODELS),
+}
 MATRIX = [
-    pytest.param(
-        *case,
-        marks=()
-        if model == "vae" or (stop == "mid-epoch" and variant == "plain")
-        else pytest.mark.slow,
-    )
+    pytest.param(*case, marks=() if case in QUICK else pytest.mark.slow)
     for case in itertools.product(MODELS, VARIANTS, STOPS)
-    for model, variant, stop in [case]
 ]
 
 
@@ -304,7 +304,14 @@ def test_a_run_stopped_at_every_step_gives_the_same_bits(uninterrupted, data, tm
 # ---------------------------------------------------------------- which checkpoint
 
 
-@pytest.mark.parametrize("step", [2, STEPS, STEPS + 3, EPOCHS * STEPS - 1])
+LATE = [
+    2,
+    *(pytest.param(s, marks=pytest.mark.slow) for s in (STEPS, EPOCHS * STEPS - 1)),
+    STEPS + 3,
+]
+
+
+@pytest.mark.parametrize("step", LATE)
 def test_resume_after_a_late_kill_leaves_no_duplicates(data, tmp_path, step):
     """The events file is longer than the checkpoint records."""
     run = tmp_path / "run"
@@ -324,7 +331,7 @@ def test_resume_after_a_late_kill_leaves_no_duplicates(data, tmp_path, step):
     assert_same(run, expected)
 
 
-@pytest.mark.parametrize("step", [2, STEPS, STEPS + 3, EPOCHS * STEPS - 1])
+@pytest.mark.parametrize("step", LATE)
 def test_resume_repeats_the_steps_after_the_checkpoint(data, tmp_path, step):
     """As after a kill: metrics and events are ahead of the checkpoint to resume from."""
     train(data, tmp_path / "whole", "vae", "ema", every=1)
@@ -492,7 +499,13 @@ def test_a_copy_with_other_mtimes_resumes_from_the_latest_step(data, tmp_path):
     assert made.manifest["resumed"][0]["step"] == 2 * STEPS + 2
 
 
-@pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        pytest.param(name, marks=() if name in ("adam", "sgd", "rmsprop") else pytest.mark.slow)
+        for name in sorted(OPTIMIZERS)
+    ],
+)
 def test_every_optimizer_resumes_with_learned_loss_and_short_last_batch(data, tmp_path, optimizer):
     def go(run, **stop):
         options = {"optimizer": optimizer, "batch_size": 9, "accumulate": 2, "ema": 0.8}

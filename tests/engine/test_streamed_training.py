@@ -128,7 +128,10 @@ def assert_same(run, other):
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+WORKERS = [0, pytest.param(2, marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("workers", WORKERS)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_streamed_weights_equal_those_of_images_in_memory(tmp_path, variant, workers):
     resident = train(tmp_path / "one", {"train": (BYTES, LABELS)}, "never", **VARIANTS[variant])
@@ -141,7 +144,7 @@ def test_streamed_weights_equal_those_of_images_in_memory(tmp_path, variant, wor
         assert resident.metrics == streamed.metrics
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", WORKERS)
 @pytest.mark.parametrize("step", [4, STEPS + 2])
 def test_a_streamed_run_resumes_in_the_middle_of_an_epoch(tmp_path, step, workers):
     whole = train(tmp_path / "one", {"train": (BYTES, LABELS)}, "never")

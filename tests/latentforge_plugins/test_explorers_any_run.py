@@ -94,6 +94,8 @@ def test_counts_and_ranges_out_of_bounds_are_refused(explore, affine, x, name, o
 
 # ---------------------------------------------------------------- by command line, on digits
 
+SLOW = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def vae(tmp_path_factory):
@@ -108,9 +110,9 @@ def vae(tmp_path_factory):
     [
         ("interpolate", ["other", "classifier"], {"interpolation", "confidence"}),
         ("sample", ["classifier"], {"samples"}),
-        ("manifold", [], {"manifold"}),
-        ("traverse", ["other"], {"traversal", "traversal-other"}),
-        ("arithmetic", ["classifier"], {"arithmetic", "shares"}),
+        pytest.param("manifold", [], {"manifold"}, marks=SLOW),
+        pytest.param("traverse", ["other"], {"traversal", "traversal-other"}, marks=SLOW),
+        pytest.param("arithmetic", ["classifier"], {"arithmetic", "shares"}, marks=SLOW),
     ],
 )
 def test_the_same_seed_gives_the_same_files_for_a_trained_run(cli, runs, vae, name, roles, images):

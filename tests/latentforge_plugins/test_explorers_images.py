@@ -223,6 +223,7 @@ def drop_fours(x, y):
     return x[y != 4], y[y != 4]
 
 
+@pytest.mark.slow  # draws the maps of every layer
 def test_the_activations_command_accepts_classifiers_only(cli, runs):
     answer = cli("explore", "activations", "runs/cnn", "--json").json
     names = {Path(file).name for file in answer["files"]}

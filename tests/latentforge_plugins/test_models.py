@@ -341,7 +341,13 @@ def test_invalid_options_are_refused_with_their_key(cli):
 # ---------------------------------------------------------------- training
 
 
-@pytest.mark.parametrize("name", ["vae", "beta-vae", "conv-vae", "deconv-vae", "mlp-classifier"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("vae", "beta-vae", "mlp-classifier"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("conv-vae", "deconv-vae")),
+    ],
+)
 def test_a_model_trains_from_python_and_reloads(name, tmp_path):
     small = {
         "vae": {"encoder": [32], "decoder": [32], "latent_dim": 4},

@@ -14,7 +14,7 @@ FLOW = ("cli", "forge", "workflows", "engine")
 storage and services, whose functions have descriptive names."""
 TRACE = """
 import json, sys
-import latentforge
+import latentforge, latentforge.workflows.resume, latentforge.rendering.write  # not traced
 from latentforge.cli.app import run
 from latentforge.engine import optimizer
 
@@ -43,7 +43,8 @@ run(["train", "--resume", sys.argv[1], "--epochs", "2", "--quiet"])
 
 
 def test_resume_calls_few_functions_before_the_first_step(tmp_path: Path):
-    run = Forge().train("vae", train={"epochs": 1}, run=tmp_path / "run", quiet=True)
+    small = {"encoder": [8], "decoder": [8]}
+    run = Forge().train("vae", model=small, train={"epochs": 1}, run=tmp_path / "run", quiet=True)
     command = [sys.executable, "-c", TRACE, str(run.path), ",".join(FLOW)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     visited = [tuple(pair) for pair in json.loads(done.stdout.splitlines()[0])]

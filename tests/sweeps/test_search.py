@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import sqlite3
+import sys
 import time
 from contextlib import closing
 
@@ -68,9 +69,9 @@ def test_option_of_one_component_fails_only_trials_of_the_others(tmp_path):
     ]
 
 
-def test_missing_optuna_error_names_the_extra_to_install(process):
-    block = "sys.modules['optuna'] = None"
-    answer = process(*WORDS, "--search=2", before=block)
+def test_missing_optuna_error_names_the_extra_to_install(cli, monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    answer = cli(*WORDS, "--search=2")
     assert answer.code == 4
     assert "pip install 'latentforge[sweep]'" in answer.err
     assert "Traceback" not in answer.err

@@ -89,8 +89,16 @@ CASES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("functions", ["stacked", "vmap's own"])
+QUICK = ("ae", "beta-vae, warm-up", "beta-tc", "learned sigma", "adamw, weight decay and schedule")
+
+
+@pytest.mark.parametrize(
+    ("case", "functions"),
+    [
+        *[pytest.param(c, "stacked", marks=() if c in QUICK else pytest.mark.slow) for c in CASES],
+        *[pytest.param(c, "vmap", marks=() if c == "vae" else pytest.mark.slow) for c in CASES],
+    ],
+)
 def test_ten_stacked_steps_match_ten_separate_steps(case, functions, monkeypatch):
     name, request, grid = CASES[case]
     if functions == "stacked":

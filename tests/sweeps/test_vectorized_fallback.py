@@ -61,9 +61,13 @@ def build(config, data):
 def latentforge_losses():
     yield LossSpec(name="odd", summary="-", build=build, config=OddConfig, needs=needs)
 """
+MORE = ("multinomial", "buffer", "counts")
 
 
-@pytest.mark.parametrize("odd", ["number", "multinomial", "looks", "buffer", "counts"])
+@pytest.mark.parametrize(
+    "odd",
+    ["number", "looks", *(pytest.param(c, marks=pytest.mark.slow) for c in MORE)],
+)
 def test_unstackable_loss_is_trained_one_by_one_with_a_reason(odd, tmp_path):
     plugin = tmp_path / "odd_loss.py"
     plugin.write_text(ODD_LOSS, "utf-8")

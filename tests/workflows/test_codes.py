@@ -33,8 +33,21 @@ def digits(forge, split="test"):
 # ---------------------------------------------------------------- round trips
 
 
-@pytest.mark.parametrize("model", ["ae", "vae", "spatial"])
-@pytest.mark.parametrize("suffix", ["npz", "parquet"])
+@pytest.mark.parametrize(
+    ("model", "suffix"),
+    [
+        *[("vae", "npz"), ("spatial", "parquet")],
+        *[
+            pytest.param(model, suffix, marks=pytest.mark.slow)
+            for model, suffix in (
+                ("ae", "npz"),
+                ("ae", "parquet"),
+                ("vae", "parquet"),
+                ("spatial", "npz"),
+            )
+        ],
+    ],
+)
 def test_encode_then_decode_equals_the_model_reconstruction(forge, run_of, tmp_path, model, suffix):
     run, x = run_of(model), digits(forge).x
     forge.encode(run, tmp_path / f"codes.{suffix}", split="test")
@@ -56,7 +69,7 @@ def test_decode_accepts_arrays_flat_or_in_the_latent_shape(forge, run_of, tmp_pa
         assert said["images"] == 5
 
 
-@pytest.mark.parametrize("suffix", ["npz", "parquet"])
+@pytest.mark.parametrize("suffix", ["npz", pytest.param("parquet", marks=pytest.mark.slow)])
 def test_codes_of_another_run_are_decoded_with_a_warning(cli, runs, suffix):
     codes = f"codes.{suffix}"
     cli("encode", "runs/ae", "--out", codes)

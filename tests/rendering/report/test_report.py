@@ -236,6 +236,7 @@ def test_runs_of_the_same_name_are_shown_with_their_paths(runs, cli):
     assert "metric runs/ae other/ae" in read("report-ae-ae.html").text
 
 
+@pytest.mark.slow  # runs two explorers
 def test_page_without_explorations_hints_at_a_command(runs, cli):
     for name in ("ae", "cnn"):
         done = cli("report", f"runs/{name}")
@@ -280,16 +281,22 @@ def test_damaged_folder_gives_a_warning_and_the_rest_is_shown(explored, cli, dam
 
 
 @pytest.mark.parametrize("value", [None, 3, ["a"]], ids=str)
-@pytest.mark.parametrize("key", ["explorer", "run", "roles", "checkpoint", "weights", "options"])
-def test_wrong_types_in_findings_json_are_tolerated(explored, cli, key, value):
-    file = Path("runs/ae/explore/interpolate/findings.json")
-    file.write_text(json.dumps({**json.loads(file.read_text()), key: value, "plugins": value}))
+def test_wrong_types_in_findings_json_are_tolerated(explored, cli, value):
+    intact = Path("runs/ae/explore/interpolate")
+    found = json.loads((intact / "findings.json").read_text())
+    keys = ("explorer", "run", "roles", "checkpoint", "weights", "options")
+    folders = [intact, *(intact.with_name(f"interpolate-{i}") for i in range(2, len(keys) + 1))]
+    for key, folder in zip(keys, folders, strict=True):
+        if folder != intact:
+            shutil.copytree(intact, folder)
+        (folder / "findings.json").write_text(json.dumps({**found, key: value, "plugins": value}))
     done = cli("report", "runs/ae")
     assert (done.code, done.err) == (0, "")
     page = read("runs/ae/report.html")
-    assert len(page.images) == 1
-    [command] = [c for c in page.commands if " explore " in c]
-    assert "explore interpolate runs/ae" in command
+    assert len(page.images) == len(keys)
+    commands = [c for c in page.commands if " explore " in c]
+    assert len(commands) == len(keys)
+    assert all("explore interpolate runs/ae" in command for command in commands)
 
 
 def test_damaged_lines_of_metrics_are_skipped_and_reported(runs, cli):
