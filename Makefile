@@ -21,9 +21,9 @@ TESTS := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
 test: $(READY)
 	$(TESTS) -m "not slow" -n auto --dist loadfile
 
-# Those of tests/slow first: they are few and long, and the other tests fill the second core.
+# In the order of tests/conftest.py, not by the number of tests in a file.
 slow: $(READY)
-	$(TESTS) -m slow -n auto --dist loadfile --no-loadscope-reorder tests/slow tests
+	$(TESTS) -m slow -n auto --dist loadfile --no-loadscope-reorder
 
 torture: $(READY)
 	$(BIN)/python tests/torture.py

@@ -27,7 +27,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+HERE = Path(__file__).parent
 pytest_plugins = ["latentforge.testing"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with tests/slow: these files are few and long, and the others then fill the gaps."""
+    items.sort(key=lambda item: "slow" not in item.path.relative_to(HERE).parts)
 
 
 def pytest_collection_finish() -> None:
