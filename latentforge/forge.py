@@ -98,8 +98,8 @@ class Forge:
         quiet: bool = False,
     ) -> Run:
         """Resume a run from a checkpoint, which may be in the middle of an epoch. The result is
-        bit-identical to the result of an uninterrupted run, for the same number of threads, device
-        type and torch version.
+        bit-identical to the result of an uninterrupted run, for the same numbers of threads and
+        processes, device type, torch version and plugin versions.
 
         `train` may increase `epochs` and change `threads`, `log_every`, `checkpoint_every` and
         `checkpoint_seconds`; any other change raises a ConfigError. `data` is the original data of

@@ -25,7 +25,8 @@ class BestCheckpoint:
         self.waited = 0
 
     def update(self, metrics: Mapping[str, float], epoch: int) -> bool:
-        """Return whether this is the best epoch so far. Raises UsageError without the metric."""
+        """Return whether this is the best epoch so far. Raises UsageError if `metrics` does not
+        contain the monitored metric."""
         if self.metric not in metrics:
             raise UsageError(
                 f"train.monitor: the validation split has no metric {self.metric!r}",

@@ -1,6 +1,7 @@
 """Data-parallel steps: each process computes a shard of every batch.
 
-One all-reduce gives every process the gradients, terms and buffers of the whole batch.
+One all-reduce gives every process the same gradients, terms and buffers: the means over the
+shards, weighted by their numbers of images.
 """
 
 from __future__ import annotations

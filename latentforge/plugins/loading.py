@@ -55,7 +55,7 @@ ARGUMENTS = {
     if name.startswith("latentforge_")
 }
 HEAVY = ("torch", "torchvision", "ignite", "matplotlib", "scipy", "sklearn", "pandas")
-"""Packages whose import takes a tenth of a second or more. Every command loads the plugins, so hook
+"""Packages whose import takes a tenth of a second or more. Most commands load the plugins, so hook
 modules must not import these."""
 
 

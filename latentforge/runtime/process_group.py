@@ -51,7 +51,8 @@ class ProcessGroup:
 
     def _leave(self) -> None:
         """Close the group at exit. A Gloo thread can free a tensor at any time, which causes a
-        SIGABRT if the interpreter has ended. A group without references waits for its threads."""
+        SIGABRT if the interpreter has ended. When the last reference to a group is dropped, its
+        destructor waits for its threads."""
         self.control_group = None
         if self.owns_group and dist.is_initialized():
             dist.destroy_process_group()

@@ -268,8 +268,11 @@ def output_folder(requested: Path | None, default: Path) -> Iterator[Path]:
 
 
 def create_output_folder(requested: Path | None, default: Path) -> tuple[Path, set[Path] | None]:
-    """Return the folder and, if it existed, its contents, else None: the user may have put files
-    into the empty folder in the meantime."""
+    """Return the folder, and the set of paths in it if it already existed, otherwise None.
+
+    A clean-up after an error keeps these paths, because the user may have added files after the
+    folder was checked to be empty.
+    """
     folder = requested or default
     try:
         folder.mkdir(parents=True)

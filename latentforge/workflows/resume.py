@@ -170,7 +170,7 @@ def check_unfinished(run: Run, config: RunConfig, saved: Checkpoint) -> None:
 def differences(
     saved: Checkpoint, config: RunConfig, device: torch.device, trainee: Trainee
 ) -> Iterator[str]:
-    """Yield the changes since the checkpoint was written that alter the last bits of the result."""
+    """Yield the changes since the checkpoint was written that can alter the result."""
     state, threads = saved.state, torch.get_num_threads()
     if state["threads"] != threads:
         advice = f"--set train.threads={state['threads']} restores the number"

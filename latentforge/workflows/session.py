@@ -152,7 +152,7 @@ class TrainingSession:
 
 
 def format_facts(facts: dict[str, Any]) -> list[str]:
-    """Format a line for each fact; facts whose names differ only in brackets share a line."""
+    """Format a line for each fact; names that differ only in the text in brackets share a line."""
     values_by_name: dict[str, list[str]] = {}
     for name, value in facts.items():
         label, _, qualifier = name.removesuffix(")").partition(" (")

@@ -1,5 +1,5 @@
 """A VQ-VAE (van den Oord, Vinyals and Kavukcuoglu 2017): model, loss, measure, and an explorer of
-its codebook. Every command imports this module; torch is imported only when a run needs it."""
+its codebook. Most commands import this module; torch is imported only when a run needs it."""
 
 from dataclasses import dataclass
 
