@@ -29,8 +29,8 @@ def classifiers(reproduce, latentforge, folder):
     reproduce(folder, MLP)
     return latentforge(
         folder,
-        *("train", "cnn-classifier", "--data", "mnist", "--epochs", "40", "--batch-size", "256"),
-        *("--lr", "1e-3", "--seed", "0", "--run", "cnn"),
+        *("train", "cnn-classifier", "--data", "mnist", "--epochs", "12", "--batch-size", "128"),
+        *("--lr", "6e-3", "--set", "train.schedule.name=cosine", "--seed", "0", "--run", "cnn"),
     )["metrics"]
 
 
