@@ -21,7 +21,7 @@ TESTS := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
 test: $(READY)
 	$(TESTS) -m "not slow" -n auto --dist loadfile
 
-# In the order of tests/conftest.py, not by the number of tests in a file.
+# tests/conftest.py puts tests/slow first; the last option keeps this order.
 slow: $(READY)
 	$(TESTS) -m slow -n auto --dist loadfile --no-loadscope-reorder
 

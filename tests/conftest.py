@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
 
 if TYPE_CHECKING:
@@ -27,13 +26,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-HERE = Path(__file__).parent
 pytest_plugins = ["latentforge.testing"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start with tests/slow: these files are few and long, and the others then fill the gaps."""
-    items.sort(key=lambda item: "slow" not in item.path.relative_to(HERE).parts)
+    items.sort(key=lambda item: not item.nodeid.startswith("tests/slow/"))
 
 
 def pytest_collection_finish() -> None:
@@ -45,8 +43,10 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(autouse=True)
 def same_random_numbers() -> None:
-    """Start each test with the same random numbers, whatever ran before it in this process."""
-    import torch  # after OMP_NUM_THREADS is set
+    """Start each test with the same random numbers, whatever ran before it in this process. Module
+    and session fixtures run earlier and seed themselves."""
+    import numpy as np  # both after OMP_NUM_THREADS is set
+    import torch
 
     random.seed(0)
     np.random.seed(0)
@@ -58,7 +58,7 @@ def no_waiting_for_the_disk() -> Iterator[None]:
     """Let fsync return at once: only a power failure would show the difference. New processes
     wait for the disk as usual."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", os.fstat)  # raises the same errors for bad descriptors
+        patch.setattr(os, "fsync", os.fstat)  # also raises EBADF
         yield
 
 

@@ -64,7 +64,6 @@ app = typer.Typer(
     cls=Root,
     add_completion=False,
     rich_markup_mode=None,
-    pretty_exceptions_enable=False,
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

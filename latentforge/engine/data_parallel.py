@@ -1,7 +1,7 @@
 """Data-parallel steps: each process computes a shard of every batch.
 
 One all-reduce gives every process the same gradients, terms and buffers: the means over the
-shards, weighted by their numbers of images.
+shards, weighted by their numbers of images, but counters and flags as in rank 0.
 """
 
 from __future__ import annotations

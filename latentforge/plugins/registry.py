@@ -69,13 +69,13 @@ class Plugin:
 
     @property
     def notice(self) -> str:
-        """A notice that the plugin slows every command down, or an empty string."""
+        """A notice that the plugin slows most commands down, or an empty string."""
         if not self.heavy and self.seconds <= SLOW:
             return ""
         problem = f"imports {' and '.join(self.heavy)}" if self.heavy else "is slow"
         return (
-            f"{self.title} {problem} while it loads, which adds {self.seconds:.1f} s to every"
-            f" command; its author can run: latentforge plugins check {self.address}"
+            f"{self.title} {problem} while it loads, which adds {self.seconds:.1f} s to most"
+            f" commands; its author can run: latentforge plugins check {self.address}"
         )
 
     @property
@@ -156,7 +156,7 @@ class Registry:
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """Notices about plugins that slow every command down, and about components that a built-in
+        """Notices about plugins that slow most commands down, and about components that a built-in
         of the same name hides."""
         return self.slow_imports + tuple(
             f"{entry.kind.singular} {entry.name!r} of {entry.plugin.qualifier} does not replace"
@@ -169,7 +169,7 @@ class Registry:
 
     @property
     def slow_imports(self) -> tuple[str, ...]:
-        """The notices of the plugins that slow every command down."""
+        """The notices of the plugins that slow most commands down."""
         return tuple(plugin.notice for plugin in self.plugins if plugin.notice)
 
     def status_of(self, plugin: Plugin) -> str:

@@ -11,6 +11,8 @@ from PIL import Image
 
 from latentforge import Forge
 
+from ..params import slow_except
+
 MODELS = [entry.name for entry in Forge().registry.entries("models")]
 IMAGES = 40
 IMAGES_ONLY = {"conv-vae", "deconv-vae", "cnn-classifier"}  # these refuse vectors
@@ -48,17 +50,14 @@ def accepts(model: str, data: str) -> bool:
 SHAPES = {"colour": [3, 32, 32], "grey": [1, 28, 20], "large": [1, 64, 64], "vectors": [30]}
 
 LONG = {("conv-vae", "colour"), ("deconv-vae", "colour"), *((model, "large") for model in MODELS)}
-CASES = [
-    pytest.param(*case, marks=pytest.mark.slow if case in LONG else ())
-    for case in product(MODELS, SHAPES)
-]
+CASES = list(product(MODELS, SHAPES))
 
 
 def test_all_built_in_models_are_covered():
     assert set(MODELS) >= {"ae", "vae", "beta-vae", "mlp-classifier", *IMAGES_ONLY}
 
 
-@pytest.mark.parametrize(("model", "data"), CASES)
+@pytest.mark.parametrize(("model", "data"), slow_except(set(CASES) - LONG, CASES))
 def test_trains_two_epochs_or_refuses_the_shape(cli, work, own, model, data):
     line = ["train", model, *arguments(own, data), "--epochs", 2, "--batch-size", 16, "--quiet"]
     answer = cli(*line, "--run", "run", "--json")

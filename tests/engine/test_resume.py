@@ -34,6 +34,8 @@ from latentforge.errors import (
 )
 from latentforge.runs.checkpoint import CheckpointStore
 
+from ..params import slow_except
+
 EPOCHS, IMAGES, BATCH = 3, 50, 10
 STEPS = 4  # per epoch: 40 images remain after 10 are held out
 
@@ -143,17 +145,16 @@ STOPS = {
     "last step": {"step": EPOCHS * STEPS},
 }
 
-# All models, variants and stops. Without `slow`: each stop of one variant and each variant at one
-# stop for a vae, and one of each other model.
-QUICK = {
-    *(("vae", "ema", stop) for stop in STOPS),
-    *(("vae", variant, "mid-epoch") for variant in VARIANTS),
-    *((model, "plain", "mid-epoch") for model in MODELS),
-}
-MATRIX = [
-    pytest.param(*case, marks=() if case in QUICK else pytest.mark.slow)
-    for case in itertools.product(MODELS, VARIANTS, STOPS)
-]
+# Without `slow`: for a vae, every stop with `ema` and every variant in the middle of an epoch; for
+# each other model, one case.
+MATRIX = slow_except(
+    {
+        *(("vae", "ema", stop) for stop in STOPS),
+        *(("vae", variant, "mid-epoch") for variant in VARIANTS),
+        *((model, "plain", "mid-epoch") for model in MODELS),
+    },
+    itertools.product(MODELS, VARIANTS, STOPS),
+)
 
 
 @pytest.fixture(scope="module")
@@ -304,14 +305,10 @@ def test_a_run_stopped_at_every_step_gives_the_same_bits(uninterrupted, data, tm
 # ---------------------------------------------------------------- which checkpoint
 
 
-LATE = [
-    2,
-    *(pytest.param(s, marks=pytest.mark.slow) for s in (STEPS, EPOCHS * STEPS - 1)),
-    STEPS + 3,
-]
+STEPS_OF_KILL = slow_except([2, STEPS + 3], [2, STEPS, STEPS + 3, EPOCHS * STEPS - 1])
 
 
-@pytest.mark.parametrize("step", LATE)
+@pytest.mark.parametrize("step", STEPS_OF_KILL)
 def test_resume_after_a_late_kill_leaves_no_duplicates(data, tmp_path, step):
     """The events file is longer than the checkpoint records."""
     run = tmp_path / "run"
@@ -331,7 +328,7 @@ def test_resume_after_a_late_kill_leaves_no_duplicates(data, tmp_path, step):
     assert_same(run, expected)
 
 
-@pytest.mark.parametrize("step", LATE)
+@pytest.mark.parametrize("step", STEPS_OF_KILL)
 def test_resume_repeats_the_steps_after_the_checkpoint(data, tmp_path, step):
     """As after a kill: metrics and events are ahead of the checkpoint to resume from."""
     train(data, tmp_path / "whole", "vae", "ema", every=1)
@@ -499,13 +496,7 @@ def test_a_copy_with_other_mtimes_resumes_from_the_latest_step(data, tmp_path):
     assert made.manifest["resumed"][0]["step"] == 2 * STEPS + 2
 
 
-@pytest.mark.parametrize(
-    "optimizer",
-    [
-        pytest.param(name, marks=() if name in ("adam", "sgd", "rmsprop") else pytest.mark.slow)
-        for name in sorted(OPTIMIZERS)
-    ],
-)
+@pytest.mark.parametrize("optimizer", slow_except(["adam", "rmsprop", "sgd"], sorted(OPTIMIZERS)))
 def test_every_optimizer_resumes_with_learned_loss_and_short_last_batch(data, tmp_path, optimizer):
     def go(run, **stop):
         options = {"optimizer": optimizer, "batch_size": 9, "accumulate": 2, "ema": 0.8}

@@ -21,6 +21,8 @@ from latentforge.runs.compatibility import build_draft, resolve_resumed_config
 from latentforge.workflows.resume import resume
 from latentforge.workflows.train import train as train_run
 
+from ..params import slow_except
+
 BYTES = np.random.default_rng(0).integers(0, 256, (150, 9, 7), dtype=np.uint8)
 LABELS = np.arange(150) % 3
 SMALL = {"encoder": [16], "decoder": [16], "latent_dim": 3}
@@ -128,7 +130,7 @@ def assert_same(run, other):
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-WORKERS = [0, pytest.param(2, marks=pytest.mark.slow)]
+WORKERS = slow_except([0], [0, 2])
 
 
 @pytest.mark.parametrize("workers", WORKERS)

@@ -15,6 +15,8 @@ from latentforge import DataSpec, Forge
 from latentforge.errors import UsageError
 from latentforge.latent import DiagonalGaussian, Point
 
+from ..params import slow_except
+
 REGISTRY = Forge().registry
 AUTOENCODERS = ["ae", "vae", "beta-vae", "conv-vae", "deconv-vae"]
 CLASSIFIERS = ["mlp-classifier", "cnn-classifier"]
@@ -343,10 +345,10 @@ def test_invalid_options_are_refused_with_their_key(cli):
 
 @pytest.mark.parametrize(
     "name",
-    [
-        *("vae", "beta-vae", "mlp-classifier"),
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("conv-vae", "deconv-vae")),
-    ],
+    slow_except(
+        ["vae", "beta-vae", "mlp-classifier"],
+        ["vae", "beta-vae", "conv-vae", "deconv-vae", "mlp-classifier"],
+    ),
 )
 def test_a_model_trains_from_python_and_reloads(name, tmp_path):
     small = {

@@ -168,8 +168,8 @@ def test_inpaint_scores_the_bernoulli_likelihood_of_the_known_half(build, no_rol
 
 def test_hidden_pixels_do_not_affect_the_score(build, no_roles):
     objective = build("inpaint", no_roles, mask="box", box=[1, 2, 3, 4])
-    # no grey level of the targets: there the gradient would be 0
-    x = torch.full((10, 1, 28, 28), 0.3, requires_grad=True)
+    # no pixel equals a grey level of the targets, where the gradient is 0
+    x = (0.3 + 0.001 * torch.rand(10, 1, 28, 28)).requires_grad_()
     request = torch.arange(10)
     (gradient,) = torch.autograd.grad(objective.score(x, request).sum(), x)
     hidden = torch.zeros(28, 28, dtype=torch.bool)

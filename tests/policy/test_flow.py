@@ -14,7 +14,8 @@ FLOW = ("cli", "forge", "workflows", "engine")
 storage and services, whose functions have descriptive names."""
 TRACE = """
 import json, sys
-import latentforge, latentforge.workflows.resume, latentforge.rendering.write  # not traced
+import latentforge
+import latentforge.rendering.write, latentforge.workflows.resume  # before the trace
 from latentforge.cli.app import run
 from latentforge.engine import optimizer
 

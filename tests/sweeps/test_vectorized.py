@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import os
 import signal
 import time
@@ -21,6 +22,7 @@ from latentforge.engine.vectorized.ensemble import Ensemble
 from latentforge.sweeps.grid import create_members, draft_member
 from latentforge.sweeps.grouping import group_members
 
+from ..params import slow_except
 from .stored import read
 
 CPU = torch.device("cpu")
@@ -94,10 +96,10 @@ QUICK = ("ae", "beta-vae, warm-up", "beta-tc", "learned sigma", "adamw, weight d
 
 @pytest.mark.parametrize(
     ("case", "functions"),
-    [
-        *[pytest.param(c, "stacked", marks=() if c in QUICK else pytest.mark.slow) for c in CASES],
-        *[pytest.param(c, "vmap", marks=() if c == "vae" else pytest.mark.slow) for c in CASES],
-    ],
+    slow_except(
+        [*((case, "stacked") for case in QUICK), ("vae", "vmap")],
+        itertools.product(CASES, ("stacked", "vmap")),
+    ),
 )
 def test_ten_stacked_steps_match_ten_separate_steps(case, functions, monkeypatch):
     name, request, grid = CASES[case]

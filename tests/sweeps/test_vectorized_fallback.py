@@ -10,6 +10,8 @@ from latentforge.engine.step import Trainee
 from latentforge.engine.vectorized.equivalence import check_modules
 from latentforge.engine.vectorized.noise import NotStackable
 
+from ..params import slow_except
+
 SMALL = {"encoder": [24], "decoder": [24], "latent_dim": 3}
 
 
@@ -61,12 +63,11 @@ def build(config, data):
 def latentforge_losses():
     yield LossSpec(name="odd", summary="-", build=build, config=OddConfig, needs=needs)
 """
-MORE = ("multinomial", "buffer", "counts")
 
 
 @pytest.mark.parametrize(
     "odd",
-    ["number", "looks", *(pytest.param(c, marks=pytest.mark.slow) for c in MORE)],
+    slow_except(["number", "looks"], ["number", "multinomial", "looks", "buffer", "counts"]),
 )
 def test_unstackable_loss_is_trained_one_by_one_with_a_reason(odd, tmp_path):
     plugin = tmp_path / "odd_loss.py"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import pickle
 import sys
@@ -15,6 +16,8 @@ from PIL import Image
 from pyarrow import parquet
 
 from latentforge.errors import PluginError, UsageError
+
+from ..params import slow_except
 
 SPLITS = ("train", "validation", "test")
 
@@ -35,18 +38,10 @@ def digits(forge, split="test"):
 
 @pytest.mark.parametrize(
     ("model", "suffix"),
-    [
-        *[("vae", "npz"), ("spatial", "parquet")],
-        *[
-            pytest.param(model, suffix, marks=pytest.mark.slow)
-            for model, suffix in (
-                ("ae", "npz"),
-                ("ae", "parquet"),
-                ("vae", "parquet"),
-                ("spatial", "npz"),
-            )
-        ],
-    ],
+    slow_except(
+        [("vae", "npz"), ("spatial", "parquet")],
+        itertools.product(("ae", "vae", "spatial"), ("npz", "parquet")),
+    ),
 )
 def test_encode_then_decode_equals_the_model_reconstruction(forge, run_of, tmp_path, model, suffix):
     run, x = run_of(model), digits(forge).x
@@ -69,7 +64,7 @@ def test_decode_accepts_arrays_flat_or_in_the_latent_shape(forge, run_of, tmp_pa
         assert said["images"] == 5
 
 
-@pytest.mark.parametrize("suffix", ["npz", pytest.param("parquet", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("suffix", slow_except(["npz"], ["npz", "parquet"]))
 def test_codes_of_another_run_are_decoded_with_a_warning(cli, runs, suffix):
     codes = f"codes.{suffix}"
     cli("encode", "runs/ae", "--out", codes)

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from latentforge import Forge
 
+from ..params import slow_except
 from .conftest import ODD
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,12 +30,9 @@ MODELS = {
     "mlp-classifier": ("classifier",),
     "cnn-classifier": ("classifier",),
 }
-QUICK = ("vae", "encoder")
-CASES = [
-    pytest.param(model, part, marks=() if (model, part) == QUICK else pytest.mark.slow)
-    for model, parts in MODELS.items()
-    for part in parts
-]
+CASES = slow_except(
+    [("vae", "encoder")], [(model, part) for model, parts in MODELS.items() for part in parts]
+)
 
 
 @pytest.fixture(scope="session")

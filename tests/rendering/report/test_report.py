@@ -285,10 +285,8 @@ def test_wrong_types_in_findings_json_are_tolerated(explored, cli, value):
     intact = Path("runs/ae/explore/interpolate")
     found = json.loads((intact / "findings.json").read_text())
     keys = ("explorer", "run", "roles", "checkpoint", "weights", "options")
-    folders = [intact, *(intact.with_name(f"interpolate-{i}") for i in range(2, len(keys) + 1))]
-    for key, folder in zip(keys, folders, strict=True):
-        if folder != intact:
-            shutil.copytree(intact, folder)
+    for i, key in enumerate(keys):
+        folder = shutil.copytree(intact, intact.with_name(f"interpolate-{i + 2}")) if i else intact
         (folder / "findings.json").write_text(json.dumps({**found, key: value, "plugins": value}))
     done = cli("report", "runs/ae")
     assert (done.code, done.err) == (0, "")
