@@ -66,6 +66,36 @@ def test_images_in_memory_can_be_streamed_to_a_device_that_is_too_small():
     assert torch.equal(streamed.batch(index).x, resident.batch(index).x)
 
 
+def test_a_memory_mapped_array_with_gaps_is_streamed(tmp_path):
+    np.save(tmp_path / "x.npy", np.repeat(X, 2, 2))
+    with_gaps = np.load(tmp_path / "x.npy", mmap_mode="r")[:, :, ::2]
+    config = DataConfig(0.1, 0.2, 5, stream="always")
+    streamed = prepare({"train": Arrays(with_gaps, Y)}.__getitem__, ("train",), "d", config)
+    assert type(streamed.split("train")) is StreamedImages
+    index = torch.tensor([3, 40, 3])
+    expected = splits("never").split("train").batch(index)
+    assert torch.equal(streamed.split("train").batch(index).x, expected.x)
+
+
+class Unreadable:
+    """A dataset without `targets`, one of whose examples raises an exception."""
+
+    def __len__(self):
+        return len(X)
+
+    def __getitem__(self, index):
+        if index == 70:
+            raise OSError("the disk is gone")
+        return X[index], Y[index]
+
+
+@pytest.mark.parametrize("stream", ["always", "never"])
+def test_an_example_that_cannot_be_read_is_named(stream):
+    config = DataConfig(0.1, 0.2, 5, stream=stream)
+    with pytest.raises(UsageError, match=r"example 70 cannot be read: OSError: the disk is gone"):
+        prepare({"train": Unreadable()}.__getitem__, ("train",), "d", config)
+
+
 def test_access_to_all_images_as_one_tensor_is_refused_with_a_hint():
     with pytest.raises(UsageError, match="streamed and not in memory as a whole") as caught:
         _ = splits("always").split("train").x

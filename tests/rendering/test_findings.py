@@ -18,6 +18,7 @@ from latentforge.findings import (
     ImageGrid,
     Lines,
     NamedArrays,
+    Plane,
     Raw,
     Scatter,
     Table,
@@ -60,6 +61,14 @@ CURVE = Lines("wrong", "", torch.arange(3.0), {}, "x", "y")
         Film("wrong", "", [IMAGES]),
         Table("wrong", "", "ab", [[1, 2]]),
         NamedArrays("wrong", POINTS),
+        Scatter("wrong", "", torch.rand(4, 3)),
+        Scatter("wrong", "", POINTS, images=IMAGES[:3]),
+        Scatter("wrong", "", POINTS, paths={"a": torch.rand(5, 3)}),
+        Scatter("wrong", "", POINTS, plane=Plane(IMAGES, (0.0, 1.0), (0.0, 1.0))),
+        Film("wrong", "", []),
+        Film("wrong", "", [[ImageGrid("a", "", [IMAGES])], [Bars("b", "", ["a"], {}, "y")]]),
+        Raw("wrong", "svg", b""),
+        Raw("wrong", ".svg", "text"),
     ],
     ids=lambda item: type(item).__name__,
 )
@@ -88,6 +97,15 @@ def test_image_grid_without_a_list_of_rows_is_refused():
 def test_findings_fields_must_be_lists_and_dicts(findings):
     with pytest.raises(TypeError, match="of 'Findings' must be a"):
         checked(findings)
+
+
+def test_what_an_explorer_returns_must_be_findings_with_distinct_names():
+    with pytest.raises(TypeError, match="must return Findings, not list"):
+        checked([NamedArrays("one", {})])
+    with pytest.raises(TypeError, match="str is not a finding"):
+        checked(Findings(["one"]))
+    with pytest.raises(ValueError, match="two findings have the name 'one'"):
+        checked(Findings([NamedArrays("one", {}), NamedArrays("one", {})]))
 
 
 @pytest.mark.parametrize(
