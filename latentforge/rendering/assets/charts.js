@@ -86,8 +86,8 @@
     return canvas;
   }
 
-  const words = new DOMParser(); // plotly's text is escaped; a tooltip shows it unescaped
-  const plain = (text) => words.parseFromString(text.replaceAll("<", "&lt;"), "text/html").body.textContent;
+  const parser = new DOMParser(); // plotly's text is escaped; a tooltip shows it unescaped
+  const plain = (text) => parser.parseFromString(text.replaceAll("<", "&lt;"), "text/html").body.textContent;
 
   function tip(box, plot, content, sheet) {
     const shown = element("div", "lf-tip", box), sprite = content.thumbnails;
