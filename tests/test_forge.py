@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from latentforge import Arrays, Forge, ModelSpec, hookimpl, open_run
+from latentforge import Arrays, Forge, ModelSpec, open_run
 from latentforge.errors import ConfigError, MissingError, RunFailed, UsageError
+
+from .plugin import plugin_of
 
 TINY = {"hidden": [16], "latent_dim": 3}
 ONCE = {"epochs": 1}
@@ -116,7 +118,7 @@ def test_errors_of_all_keywords_are_reported_at_once(forge, tmp_path):
             callbacks=["nothing"],
             run=tmp_path / "a",
         )
-    text = "\n".join(caught.value.details)
+    text = str(caught.value)
     for part in (
         "latent_dim",
         "'hidden'",
@@ -146,14 +148,8 @@ def test_weights_that_do_not_fit_the_model_are_refused(forge, tmp_path):
 
 
 def test_forges_have_separate_registries():
-    class Swirl:
-        @hookimpl
-        def latentforge_models(self):
-            yield ModelSpec(
-                name="swirl", summary="", build=print, provides=set(), default_loss="elbo"
-            )
-
-    assert "swirl" in Forge([Swirl()]).registry.names("models")
+    swirl = ModelSpec(name="swirl", summary="", build=print, provides=set(), default_loss="elbo")
+    assert "swirl" in Forge([plugin_of(swirl)]).registry.names("models")
     assert "swirl" not in Forge().registry.names("models")
 
 
@@ -186,13 +182,6 @@ def test_classifier_cannot_be_evaluated_without_labels(forge, tmp_path):
         run.evaluate(data=data[0][:30])
     with pytest.raises(UsageError, match="trained on 2 classes, this data has 5"):
         run.evaluate(data=(data[0][:30], np.arange(30) % 5))
-
-
-def test_text_of_an_error_contains_its_details(forge):
-    with pytest.raises(ConfigError) as caught:
-        forge.train("aee", train={"epoch": 2})
-    assert "did you mean 'ae'?" in str(caught.value)
-    assert "did you mean 'epochs'?" in str(caught.value)
 
 
 def test_options_apply_in_any_key_order(forge, tmp_path):

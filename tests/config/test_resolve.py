@@ -11,13 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from latentforge import CallbackSpec, Fraction, Size, hookimpl
+from latentforge import CallbackSpec, Fraction, Size
 from latentforge.config.request import Draft, read_toml, toml_value
 from latentforge.config.resolve import resolve
 from latentforge.config.schema import RunConfig
 from latentforge.errors import ConfigError, PluginError, UsageError
 from latentforge.io.toml import format_toml, format_toml_value
 from latentforge.plugins.loading import load_plugins
+
+from ..plugin import plugin_of
 
 
 @dataclass(frozen=True)
@@ -26,14 +28,11 @@ class Every:
     share: Fraction = 0.5
 
 
-class Callbacks:
-    @hookimpl
-    def latentforge_callbacks(self):
-        for name in ("swap", "note"):
-            yield CallbackSpec(name=name, summary="", build=lambda config: None, config=Every)
-
-
-REGISTRY = load_plugins([Callbacks()])
+CALLBACKS = [
+    CallbackSpec(name=name, summary="", build=lambda config: None, config=Every)
+    for name in ("swap", "note")
+]
+REGISTRY = load_plugins([plugin_of(*CALLBACKS)])
 
 
 def draft(text: str = '[model]\nname = "ae"\n', *assignments: str, folder: Path) -> Draft:

@@ -19,6 +19,8 @@ from latentforge.config.request import read_toml
 from latentforge.conformance import CHECKED, CheckFailed, check_name, checks_in, checks_of
 from latentforge.plugins.requirements import check_requirements
 
+from ..plugin import plugin_of
+
 PAGE = Path(__file__).parents[2] / "docs" / "plugins.md"
 TEXT = PAGE.read_text("utf-8")
 FENCED = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -113,42 +115,25 @@ def test_tests_of_the_package_pass_with_one_skip(wave, work):
 # ---------------------------------------------------------------- posteriors, callbacks, observers
 
 
-class Full:
-    """A plugin with a model that has the posterior of the page."""
+class Full(torch.nn.Module):
+    """A model that has the posterior of the page."""
 
-    def __init__(self, posterior):
-        self.posterior = posterior
+    def __init__(self, data, posterior):
+        super().__init__()
+        self.posterior, self.shape = posterior, data.shape
+        self.latent = LatentSpec((3,), prior="normal")
+        self.mean = torch.nn.Linear(data.size, 3)
+        self.scale = torch.nn.Linear(data.size, 9)
+        self.up = torch.nn.Linear(3, data.size)
 
-    @hookimpl
-    def latentforge_models(self):
-        provides = {"encode", "decode", "kl", "log_prob"}
-        yield ModelSpec(
-            name="full",
-            summary="Full covariance",
-            build=self.build,
-            provides=provides,
-            default_loss="elbo",
-        )
+    def encode(self, x):
+        x = x.flatten(1)
+        factor = self.scale(x).unflatten(1, (3, 3))
+        diagonal = torch.diag_embed(factor.diagonal(dim1=1, dim2=2).exp())
+        return self.posterior(self.mean(x), factor.tril(-1) + diagonal)
 
-    def build(self, config, data):
-        class Model(torch.nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.latent = LatentSpec((3,), prior="normal")
-                self.mean = torch.nn.Linear(data.size, 3)
-                self.scale = torch.nn.Linear(data.size, 9)
-                self.up = torch.nn.Linear(3, data.size)
-
-            def encode(inner, x):
-                x = x.flatten(1)
-                factor = inner.scale(x).unflatten(1, (3, 3))
-                diagonal = torch.diag_embed(factor.diagonal(dim1=1, dim2=2).exp())
-                return self.posterior(inner.mean(x), factor.tril(-1) + diagonal)
-
-            def decode(self, z):
-                return self.up(z).sigmoid().unflatten(1, data.shape)
-
-        return Model()
+    def decode(self, z):
+        return self.up(z).sigmoid().unflatten(1, self.shape)
 
 
 def test_full_gaussian_of_the_page_has_the_kl_of_its_samples():
@@ -161,7 +146,14 @@ def test_full_gaussian_of_the_page_has_the_kl_of_its_samples():
             return 0.5 * super().kl()
 
     for posterior, right in ((space["FullGaussian"], True), (Half, False)):
-        checks = {str(c): c for c in checks_of("models", "full", plugins=[Full(posterior)])}
+        full = ModelSpec(
+            name="full",
+            summary="Full covariance",
+            build=lambda config, data, posterior=posterior: Full(data, posterior),
+            provides={"encode", "decode", "kl", "log_prob"},
+            default_loss="elbo",
+        )
+        checks = {str(c): c for c in checks_of("models", "full", plugins=[plugin_of(full)])}
         check = checks["kl matches the posterior"]
         if right:
             check()
@@ -192,12 +184,8 @@ def test_callback_of_the_page_is_restored_after_attach(work):
             engines.trainer.add_event_handler(Events.STARTED, record)
             self.last = seen
 
-    class Plugin:
-        @hookimpl
-        def latentforge_callbacks(self):
-            yield CallbackSpec(name="means", summary="Keeps means", build=Recording)
-
-    forge = Forge([Plugin()])
+    means = CallbackSpec(name="means", summary="Keeps means", build=Recording)
+    forge = Forge([plugin_of(means)])
     run = forge.train("ae", **SMALL, train=TRAIN, callbacks=["means"], run=work / "run")
     forge.resume(run, data=SMALL["data"], train={"epochs": 3}, quiet=True)
     (_, _, new), _, (kept, step, weight), (restored, restored_step, restored_weight) = seen

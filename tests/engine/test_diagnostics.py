@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from latentforge import Forge
 from latentforge.contracts import DataSpec
 from latentforge.data.images import ImageSplit
 from latentforge.engine.diagnostics import (
@@ -25,11 +24,6 @@ from latentforge.engine.diagnostics import (
 )
 from latentforge.errors import UsageError
 from latentforge.latent import Bernoulli, DiagonalGaussian, Gaussian
-
-
-@pytest.fixture(scope="module")
-def forge():
-    return Forge()
 
 
 def images(x):

@@ -11,11 +11,6 @@ from latentforge.engine import evaluator
 
 
 @pytest.fixture(scope="module")
-def forge():
-    return Forge()
-
-
-@pytest.fixture(scope="module")
 def images(forge):
     return forge.load_data("digits").split("test")
 

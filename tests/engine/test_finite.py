@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from latentforge import Forge, LossSpec, hookimpl
+from latentforge import Forge, LossSpec
 from latentforge.contracts import Batch, Step, Terms
 from latentforge.engine.finite import FiniteGate
 from latentforge.engine.optimizer import FUSED, OPTIMIZERS
@@ -16,6 +16,7 @@ from latentforge.engine.step import Trainee, train_step
 from latentforge.errors import RunFailed
 from latentforge.runs.checkpoint import CheckpointStore
 
+from ..plugin import plugin_of
 from .steps import runner_of
 
 STEP = Step(3, 10, 8, 2)
@@ -102,14 +103,10 @@ class Burst(nn.Module):
 
 
 def train_until_failure(tmp_path, where, **train):
-    class Plugin:
-        @hookimpl
-        def latentforge_losses(self):
-            yield LossSpec(name="burst", summary="Bursts", build=lambda c, d: Burst(where))
-
+    burst = LossSpec(name="burst", summary="Bursts", build=lambda c, d: Burst(where))
     x = torch.rand(40, 12, generator=torch.Generator().manual_seed(0))
     with pytest.raises(RunFailed) as error:
-        Forge([Plugin()]).train(
+        Forge([plugin_of(burst)]).train(
             "ae",
             data={"train": x, "test": x[:5]},
             loss="burst",

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from latentforge import Forge, hookimpl
+from latentforge import Forge
 from latentforge.config.schema import ScheduleConfig, TrainConfig
 from latentforge.contracts import Batch, Step, Terms
 from latentforge.engine.best_checkpoint import BestCheckpoint
@@ -24,12 +24,8 @@ from latentforge.runs.checkpoint import CheckpointStore
 from latentforge.specs import KINDS, CallbackSpec, LossSpec, MeasureSpec
 from latentforge.workflows.session import format_facts
 
+from ..plugin import plugin_of
 from .steps import runner_of
-
-
-@pytest.fixture(scope="module")
-def forge():
-    return Forge()
 
 
 def train(forge, run, *, data=None, model=None, **options):
@@ -98,12 +94,8 @@ def test_the_optimizer_uses_the_scheduled_learning_rate(tmp_path):
                 lambda _: seen.append(engines.optimizer.param_groups[0]["lr"]),
             )
 
-    class Plugin:
-        @hookimpl
-        def latentforge_callbacks(self):
-            yield CallbackSpec(name="watch", summary="", build=lambda config: Watch())
-
-    run = Forge([Plugin()]).train(
+    watch = CallbackSpec(name="watch", summary="", build=lambda config: Watch())
+    run = Forge([plugin_of(watch)]).train(
         "ae",
         data="digits",
         model={"hidden": [4]},
@@ -339,19 +331,8 @@ class Falling:
 @pytest.fixture
 def falling():
     values = iter([1.0, 0.5, 0.6, 0.7, 0.0, 0.0, 0.0])
-
-    class Plugin:
-        @hookimpl
-        def latentforge_measures(self):
-            yield MeasureSpec(
-                name="falling",
-                summary="",
-                build=lambda config, context: Falling(values),
-                protocol="",
-                default=False,
-            )
-
-    return Forge([Plugin()])
+    spec = {"name": "falling", "summary": "", "protocol": "", "default": False}
+    return Forge([plugin_of(MeasureSpec(**spec, build=lambda config, context: Falling(values)))])
 
 
 def test_early_stopping_leaves_a_complete_run(falling, tmp_path):
@@ -441,13 +422,9 @@ def test_facts_are_printed_and_stored_and_vectors_logged_each_epoch(tmp_path, ca
         def facts(self, model, data):
             return {"beta by pixel": 1 / data.size, "codes": model.latent.shape[0]}
 
-    class Plugin:
-        @hookimpl
-        def latentforge_losses(self):
-            yield LossSpec(name="sized", summary="", build=lambda c, d: Loss(), needs={"encode"})
-
+    sized = LossSpec(name="sized", summary="", build=lambda c, d: Loss(), needs={"encode"})
     options = {"epochs": 2, "batch_size": 500}
-    run = Forge([Plugin()]).train(
+    run = Forge([plugin_of(sized)]).train(
         "ae",
         data="digits",
         loss="sized",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +11,7 @@ import pytest
 import torch
 from ignite.engine import Events
 
-from latentforge import Arrays, CallbackSpec, Forge, hookimpl
+from latentforge import Arrays, CallbackSpec, Forge
 from latentforge.config.request import start_draft
 from latentforge.config.resolve import resolve
 from latentforge.errors import RunFailed, Terminated, UsageError
@@ -22,6 +21,8 @@ from latentforge.workflows.resume import resume
 from latentforge.workflows.train import train as train_run
 
 from ..params import slow_except
+from ..plugin import plugin_of
+from .stop import STOP
 
 BYTES = np.random.default_rng(0).integers(0, 256, (150, 9, 7), dtype=np.uint8)
 LABELS = np.arange(150) % 3
@@ -33,23 +34,6 @@ VARIANTS = {
     "dynamic": {"data": {"binarize": "dynamic"}},
     "threshold": {"data": {"binarize": "threshold"}},
 }
-
-
-@dataclass(frozen=True)
-class StopConfig:
-    step: int = 0
-    how: str = "SIGTERM"
-
-
-class Stop:
-    def __init__(self, config: StopConfig) -> None:
-        self.config = config
-
-    def attach(self, engines):
-        @engines.trainer.on(Events.ITERATION_COMPLETED)
-        def after_step(engine):
-            if engine.state.iteration == self.config.step:
-                signal.raise_signal(getattr(signal, self.config.how))
 
 
 class FailingDataset:
@@ -88,14 +72,8 @@ class Cut:
         engines.trainer.add_event_handler(event, lambda: os.truncate(self.file, 3000))
 
 
-class Plugin:
-    @hookimpl
-    def latentforge_callbacks(self):
-        yield CallbackSpec(name="cut", summary="Cuts", build=Cut, config=CutConfig)
-        yield CallbackSpec(name="stop", summary="Stops", build=Stop, config=StopConfig)
-
-
-FORGE = Forge([Plugin()])
+CUT = CallbackSpec(name="cut", summary="Cuts", build=Cut, config=CutConfig)
+FORGE = Forge([plugin_of(STOP, CUT)])
 
 
 def map_images(folder):

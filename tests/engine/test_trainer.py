@@ -6,18 +6,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from latentforge import CallbackSpec, Forge, LossSpec, MeasureSpec, ModelSpec, hookimpl
+from latentforge import CallbackSpec, Forge, LossSpec, MeasureSpec, ModelSpec
 from latentforge.contracts import Terms
 from latentforge.errors import ConfigError, PluginError
 from latentforge.runs.checkpoint import CheckpointStore
 from latentforge.seeding import permutation
 
+from ..plugin import plugin_of
+
 SMALL = {"hidden": [32], "latent_dim": 4}
-
-
-@pytest.fixture(scope="module")
-def forge():
-    return Forge()
 
 
 def weights(run, checkpoint="last"):
@@ -28,9 +25,10 @@ def same(a, b) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
-def train(forge, folder, model="ae", **train):
-    options = {"model": SMALL} if model == "ae" else {}
-    return forge.train(model, train={"epochs": 2, **train}, run=folder, quiet=True, **options)
+def train(forge, folder, model="ae", *, callbacks=(), loss=None, **train):
+    options = {"callbacks": callbacks, "loss": loss, "run": folder, "quiet": True}
+    options["model"] = SMALL if model == "ae" else None
+    return forge.train(model, train={"epochs": 2, **train}, **options)
 
 
 @pytest.mark.parametrize("model", ["ae", "cnn-classifier"])
@@ -128,60 +126,44 @@ def test_optimizer_options_are_applied_and_unknown_ones_named(forge, tmp_path):
     assert "momentun" in caught.value.details[0]
 
 
-class Hooked:
-    """A plugin with callbacks that count or stop."""
+class Watch:
+    """Records each step and the metrics of each evaluation; stops the training at step `stop`."""
 
-    def __init__(self):
-        self.steps = []
-        self.seen = []
+    def __init__(self, stop=0):
+        self.stop, self.steps, self.seen = stop, [], []
 
-    @hookimpl
-    def latentforge_callbacks(self):
-        for name in ("count", "stop"):
-            yield CallbackSpec(name=name, summary="x", build=lambda config, n=name: self._make(n))
+    def attach(self, engines):
+        from ignite.engine import Events
 
-    def _make(self, name):
-        class Made:
-            def attach(made, engines):
-                from ignite.engine import Events
+        @engines.trainer.on(Events.ITERATION_COMPLETED)
+        def handle():
+            step = engines.trainer.state.iteration
+            self.steps.append(step)
+            engines.log("seen", step)
+            if step == self.stop:
+                engines.trainer.terminate()
 
-                @engines.trainer.on(Events.ITERATION_COMPLETED)
-                def handle():
-                    step = engines.trainer.state.iteration
-                    self.steps.append(step)
-                    engines.log("seen", step)
-                    if name == "stop" and step == 30:
-                        engines.trainer.terminate()
-
-                @engines.evaluator.on(Events.COMPLETED)
-                def look():
-                    state = engines.evaluator.state
-                    self.seen.append((state.split, dict(state.metrics)))
-
-        return Made()
+        @engines.evaluator.on(Events.COMPLETED)
+        def look():
+            state = engines.evaluator.state
+            self.seen.append((state.split, dict(state.metrics)))
 
 
-@pytest.fixture
-def hooked():
-    plugin = Hooked()
-    return plugin, Forge([plugin])
+def train_watched(watch, folder, **options):
+    spec = CallbackSpec(name="watch", summary="x", build=lambda config: watch)
+    return train(Forge([plugin_of(spec)]), folder, callbacks=["watch"], **options)
 
 
-def test_a_callback_sees_every_step_and_the_metrics_of_each_evaluation(hooked, tmp_path):
-    plugin, forge = hooked
-    run = forge.train(
-        "ae", model=SMALL, train={"epochs": 2}, callbacks=["count"], run=tmp_path / "a", quiet=True
-    )
-    assert plugin.steps == list(range(1, run.manifest["steps"] + 1))
-    assert [split for split, _ in plugin.seen] == ["validation", "validation", "test"]
-    assert plugin.seen[-1][1] == run.metrics["test"]
+def test_a_callback_sees_every_step_and_the_metrics_of_each_evaluation(tmp_path):
+    watch = Watch()
+    run = train_watched(watch, tmp_path / "a")
+    assert watch.steps == list(range(1, run.manifest["steps"] + 1))
+    assert [split for split, _ in watch.seen] == ["validation", "validation", "test"]
+    assert watch.seen[-1][1] == run.metrics["test"]
 
 
-def test_a_callback_that_stops_the_trainer_leaves_a_complete_run(hooked, tmp_path):
-    _, forge = hooked
-    run = forge.train(
-        "ae", model=SMALL, train={"epochs": 4}, callbacks=["stop"], run=tmp_path / "a", quiet=True
-    )
+def test_a_callback_that_stops_the_trainer_leaves_a_complete_run(tmp_path):
+    run = train_watched(Watch(stop=30), tmp_path / "a", epochs=4)
     assert (run.status, run.manifest["steps"], run.manifest["epochs"]) == ("done", 30, 1)
     assert CheckpointStore(run.path / "checkpoints").load().state["step"] == 30
     assert run.evaluate() == pytest.approx(run.metrics["test"], rel=1e-6)
@@ -226,30 +208,22 @@ class Broken(torch.nn.Module):
     ],
 )
 def test_a_loss_that_breaks_the_contract_is_named(tmp_path, how, message):
-    class Plugin:
-        @hookimpl
-        def latentforge_losses(self):
-            yield LossSpec(name="broken", summary="x", build=lambda config, data: Broken(how))
-
+    broken = LossSpec(name="broken", summary="x", build=lambda config, data: Broken(how))
     with pytest.raises(PluginError, match=message) as caught:
-        Forge([Plugin()]).train("ae", loss="broken", model=SMALL, run=tmp_path / "a", quiet=True)
+        train(Forge([plugin_of(broken)]), tmp_path / "a", loss="broken")
     assert "loss 'broken' of plugin Plugin" in " ".join(caught.value.details)
 
 
 def test_a_model_that_is_not_a_module_is_named(tmp_path):
-    class Plugin:
-        @hookimpl
-        def latentforge_models(self):
-            yield ModelSpec(
-                name="nothing",
-                summary="x",
-                build=lambda config, data: None,
-                provides={"encode", "decode", "decode_logits"},
-                default_loss="reconstruction",
-            )
-
+    nothing = ModelSpec(
+        name="nothing",
+        summary="x",
+        build=lambda config, data: None,
+        provides={"encode", "decode", "decode_logits"},
+        default_loss="reconstruction",
+    )
     with pytest.raises(PluginError, match=r"build returned NoneType, not an nn\.Module"):
-        Forge([Plugin()]).train("nothing", run=tmp_path / "a", quiet=True)
+        train(Forge([plugin_of(nothing)]), tmp_path / "a", "nothing")
     assert not (tmp_path / "a").exists()
 
 
@@ -271,17 +245,9 @@ class Warming(torch.nn.Module):
         )
 
 
-class Warm:
-    @hookimpl
-    def latentforge_losses(self):
-        yield LossSpec(name="warming", summary="x", build=lambda config, data: Warming())
-
-
 def test_a_warm_up_does_not_make_early_weights_the_best(tmp_path):
-    forge = Forge([Warm()])
-    run = forge.train(
-        "ae", loss="warming", model=SMALL, train={"epochs": 4}, run=tmp_path / "a", quiet=True
-    )
+    warming = LossSpec(name="warming", summary="x", build=lambda config, data: Warming())
+    run = train(Forge([plugin_of(warming)]), tmp_path / "a", loss="warming", epochs=4)
     recon = [line["validation"]["mse_per_pixel"] for line in run.history()]
     assert recon[-1] < recon[0]
     assert CheckpointStore(run.path / "checkpoints").load("best").state["epoch"] == 4
@@ -300,17 +266,11 @@ class Drawing:
         return {"built": self.built, "asked": torch.rand(()).item(), "nothing": float("nan")}
 
 
-class Measures:
-    @hookimpl
-    def latentforge_measures(self):
-        yield MeasureSpec(
-            name="drawing", summary="x", protocol="x", build=lambda config, context: Drawing()
-        )
-
-
 def test_a_measure_has_its_own_noise_and_nan_ends_no_run(tmp_path):
-    forge = Forge([Measures()])
-    run = forge.train("ae", model=SMALL, train={"epochs": 1}, run=tmp_path / "a", quiet=True)
+    drawing = MeasureSpec(
+        name="drawing", summary="x", protocol="x", build=lambda config, context: Drawing()
+    )
+    run = train(Forge([plugin_of(drawing)]), tmp_path / "a", epochs=1)
     torch.rand(3)
     alone = run.evaluate(measures=["drawing"])
     all_metrics = run.evaluate()

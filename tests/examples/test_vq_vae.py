@@ -11,8 +11,10 @@ import torch
 from ignite.engine import Events
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from latentforge import CallbackSpec, Forge, LossSpec, MeasureSpec, hookimpl
+from latentforge import CallbackSpec, Forge, LossSpec, MeasureSpec
 from latentforge.errors import ConfigError, PluginError, UsageError
+
+from ..plugin import plugin_of
 
 PACKAGE = Path(__file__).resolve().parents[2] / "examples" / "latentforge-vq"
 SMALL = {"train": {"epochs": 3, "lr": 3e-3, "batch_size": 32, "device": "cpu"}, "quiet": True}
@@ -41,32 +43,19 @@ def build_rate(config, context):
     raise AssertionError("no model here provides kl, so nothing may build this")
 
 
-class Beside:
-    """Components of the tests, in addition to those of the package."""
-
-    @hookimpl
-    def latentforge_callbacks(self):
-        yield CallbackSpec(
-            name="watch-codebook", summary="Entries", build=lambda config: WatchCodebook()
-        )
-
-    @hookimpl
-    def latentforge_losses(self):
-        yield LossSpec(name="rate", summary="KL", build=build_rate, needs={"encode", "kl"})
-
-    @hookimpl
-    def latentforge_measures(self):
-        protocol = "nats per image"
-        yield MeasureSpec(
-            name="rate", summary="KL", build=build_rate, protocol=protocol, needs={"kl"}
-        )
+RATE = {"name": "rate", "summary": "KL", "build": build_rate}
+BESIDE = (  # in addition to the components of the package
+    CallbackSpec(name="watch-codebook", summary="Entries", build=lambda config: WatchCodebook()),
+    LossSpec(**RATE, needs={"encode", "kl"}),
+    MeasureSpec(**RATE, protocol="nats per image", needs={"kl"}),
+)
 
 
 @pytest.fixture(scope="module")
 def forge():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(PACKAGE)
-        yield Forge(plugins=["latentforge_vq", Beside()])
+        yield Forge(plugins=["latentforge_vq", plugin_of(*BESIDE)])
 
 
 @pytest.fixture(scope="module")

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from latentforge_plugins.elbo.total_correlation import aggregate, decomposition
 from torch.distributions import MultivariateNormal, Normal
 
-from latentforge import DataSpec, Forge, ModelSpec, hookimpl
+from latentforge import DataSpec, Forge
 from latentforge.contracts import Batch, Step
 from latentforge.errors import ConfigError
 from latentforge.latent import DiagonalGaussian
+
+from ..plugin import plugin_of
 
 REGISTRY = Forge().registry
 
@@ -125,20 +128,9 @@ def test_the_loss_uses_the_number_of_training_images_of_the_step():
 
 
 def test_only_beta_tc_refuses_posteriors_that_are_not_gaussian(tmp_path):
-    class Plugin:
-        @hookimpl
-        def latentforge_models(self):
-            vae = REGISTRY.get("models", "vae").spec
-            yield ModelSpec(
-                name="other-vae",
-                summary="A VAE that does not provide Gaussian posteriors",
-                build=vae.build,
-                config=vae.config,
-                provides=vae.provides - {"diagonal_gaussian"},
-                default_loss="elbo",
-            )
-
-    forge = Forge(plugins=[Plugin()])
+    vae = REGISTRY.get("models", "vae").spec
+    other = replace(vae, name="other-vae", provides=vae.provides - {"diagonal_gaussian"})
+    forge = Forge([plugin_of(other)])
     with pytest.raises(ConfigError, match="diagonal_gaussian"):
         forge.train("other-vae", loss="beta-tc", data="digits", run=tmp_path / "a", quiet=True)
     elbo = REGISTRY.get("losses", "beta-elbo").spec

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from latentforge import ExplorerSpec, Forge, hookimpl
+from latentforge import ExplorerSpec, Forge
 from latentforge.errors import PluginError
 from latentforge.findings import (
     Bars,
@@ -24,6 +24,8 @@ from latentforge.findings import (
     Table,
     checked,
 )
+
+from ..plugin import plugin_of
 
 POINTS, IMAGES = torch.rand(4, 2), torch.rand(4, 1, 8, 8)
 CURVE = Lines("wrong", "", torch.arange(3.0), {}, "x", "y")
@@ -123,20 +125,15 @@ class Nothing:
     """No options."""
 
 
-class Odd:
-    """A plugin whose second finding cannot be drawn: numpy does not support sparse tensors."""
-
-    @hookimpl
-    def latentforge_explorers(self):
-        def explore(context, options):
-            grid = ImageGrid("fine", "Fine", [IMAGES])
-            return Findings([grid, NamedArrays("wrong", {"x": torch.eye(3).to_sparse()})])
-
-        return [ExplorerSpec(name="odd", config=Nothing, summary="odd", explore=explore)]
+def explore(context, options):
+    """The second finding cannot be drawn: numpy does not support sparse tensors."""
+    grid = ImageGrid("fine", "Fine", [IMAGES])
+    return Findings([grid, NamedArrays("wrong", {"x": torch.eye(3).to_sparse()})])
 
 
 def test_drawing_failure_names_the_plugin_and_leaves_no_partial_folder(runs):
-    run = Forge(plugins=[Odd()]).open_run("runs/ae")
+    odd = ExplorerSpec(name="odd", config=Nothing, summary="odd", explore=explore)
+    run = Forge([plugin_of(odd)]).open_run("runs/ae")
     there = Path("there")
     there.mkdir()
     for out in (None, "fresh", there):
@@ -144,7 +141,7 @@ def test_drawing_failure_names_the_plugin_and_leaves_no_partial_folder(runs):
             PluginError, match="drawing the findings of explorer 'odd' failed"
         ) as caught:
             run.explore("odd", out=out)
-        assert "explorer 'odd' of plugin Odd" in caught.value.details[0]
+        assert "explorer 'odd' of plugin Plugin" in caught.value.details[0]
     assert not Path("runs/ae/explore/odd").exists()
     assert not Path("fresh").exists()
     assert list(there.iterdir()) == []  # it existed before, so it is kept

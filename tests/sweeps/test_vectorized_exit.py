@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from latentforge import Forge, LossSpec, hookimpl
+from latentforge import Forge, LossSpec
 from latentforge.contracts import Terms
+
+from ..plugin import plugin_of
 
 SMALL = {"encoder": [24], "decoder": [24], "latent_dim": 3}
 
@@ -51,20 +53,15 @@ class GrowingConfig:
     gain: float = 1.0
 
 
-class GrowingPlugin:
-    @hookimpl
-    def latentforge_losses(self):
-        yield LossSpec(
-            name="growing",
-            summary="overflows",
-            build=lambda config, data: Growing(config),
-            config=GrowingConfig,
-            needs={"encode"},
-        )
-
-
 def test_infinite_term_of_weight_0_ends_only_its_member(tmp_path):
-    sweep = Forge(plugins=[GrowingPlugin()]).sweep(
+    growing = LossSpec(
+        name="growing",
+        summary="overflows",
+        build=lambda config, data: Growing(config),
+        config=GrowingConfig,
+        needs={"encode"},
+    )
+    sweep = Forge([plugin_of(growing)]).sweep(
         "ae",
         model={"hidden": [4], "latent_dim": 2},
         loss="growing",
