@@ -52,6 +52,17 @@ class Site:
         self.metadata(distribution, f"{plugin or distribution} = {module}", version)
         return module
 
+    def commands(self, distribution: str, points: dict[str, str], version: str = "1.0") -> None:
+        """Install a distribution that offers commands."""
+        info = self.metadata(distribution, "", version)
+        text = "".join(f"{name} = {target}\n" for name, target in points.items())
+        (info / "entry_points.txt").write_text(f"[latentforge.commands]\n{text}")
+
+    def command(self, code: str, version: str = "1.0") -> None:
+        """Install latentforge-aim, whose command `aim` is in the module `aiming`."""
+        self.module("aiming", code)
+        self.commands("latentforge-aim", {"aim": "aiming:aim"}, version)
+
     @staticmethod
     def offering(*names: str) -> str:
         """The code of a hook that offers models of those names."""

@@ -113,7 +113,7 @@ def test_requirements_are_in_pip_format(site, capsys):
     site.add("latentforge-one", site.offering("a"), "one", version="1.5")
     site.add("latentforge-two", site.offering("b"), "two", version="0.2")
     site.add("latentforge-three", "1 / 0", "three", version="0.3")
-    commands(site, "latentforge-aim", {"aim": "aiming:aim", "fire": "aiming:fire"})
+    site.commands("latentforge-aim", {"aim": "aiming:aim", "fire": "aiming:fire"})
     assert run_cli(["-p", "no:two", "plugins", "list", "--requirements"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "latentforge-aim==1.0",
@@ -126,15 +126,8 @@ def test_requirements_are_in_pip_format(site, capsys):
 # ---------------------------------------------------------------- commands
 
 
-def commands(site, distribution, points, version="1.0"):
-    info = site.metadata(distribution, "", version)
-    text = "".join(f"{name} = {target}\n" for name, target in points.items())
-    (info / "entry_points.txt").write_text(f"[latentforge.commands]\n{text}")
-
-
 def test_command_is_listed_without_an_import_and_runs(site, capsys):
-    site.module("aiming", "def aim(place: str, far: int = 3):\n    print('aimed', place, far)\n")
-    commands(site, "latentforge-aim", {"aim": "aiming:aim"})
+    site.command("def aim(place: str, far: int = 3):\n    print('aimed', place, far)\n")
     assert run_cli(["--help"]) == 0
     assert "A command of latentforge-aim 1.0." in capsys.readouterr().out
     assert "aiming" not in sys.modules
@@ -156,7 +149,7 @@ def test_command_is_listed_without_an_import_and_runs(site, capsys):
 )
 def test_a_command_that_cannot_be_loaded_names_its_distribution(site, capsys, code, target, cause):
     site.module("aiming", code)
-    commands(site, "latentforge-aim", {"aim": target}, version="0.4")
+    site.commands("latentforge-aim", {"aim": target}, version="0.4")
     assert run_cli(["--help"]) == 0
     assert run_cli(["aim"]) == 3
     err = capsys.readouterr().err
@@ -166,8 +159,7 @@ def test_a_command_that_cannot_be_loaded_names_its_distribution(site, capsys, co
 
 
 def test_command_that_raises_prints_no_traceback(site, capsys):
-    site.module("aiming", "def aim():\n    1 / 0\n")
-    commands(site, "latentforge-aim", {"aim": "aiming:aim"}, version="0.4")
+    site.command("def aim():\n    1 / 0\n", version="0.4")
     assert run_cli(["aim"]) == 3
     err = capsys.readouterr().err
     assert "command 'aim' of latentforge-aim 0.4 failed: ZeroDivisionError" in err
@@ -184,8 +176,7 @@ def aim(far: Annotated[int, typer.Option(callback=lambda value: 1 // value)] = 0
 
 
 def test_option_callback_that_raises_prints_no_traceback(site, capsys):
-    site.module("aiming", OPTION_RAISES)
-    commands(site, "latentforge-aim", {"aim": "aiming:aim"}, version="0.4")
+    site.command(OPTION_RAISES, version="0.4")
     assert run_cli(["aim", "--far", "1"]) == 0
     assert run_cli(["aim"]) == 3
     err = capsys.readouterr().err
@@ -195,8 +186,7 @@ def test_option_callback_that_raises_prints_no_traceback(site, capsys):
 
 @pytest.mark.parametrize("metadata", [b"", b"\xff\xfe\x00"])
 def test_help_works_with_damaged_metadata(site, capsys, metadata):
-    site.module("aiming", "def aim():\n    print('one')\n")
-    commands(site, "latentforge-aim", {"aim": "aiming:aim"})
+    site.command("def aim():\n    print('one')\n")
     [file] = site.folder.glob("*.dist-info/METADATA")
     file.write_bytes(metadata)
     assert run_cli(["--help"]) == 0
@@ -207,8 +197,8 @@ def test_help_works_with_damaged_metadata(site, capsys, metadata):
 def test_command_offered_by_two_distributions_is_an_error(site, capsys):
     site.module("aiming", "def aim():\n    print('one')\n")
     site.module("other", "def aim():\n    print('other')\n")
-    commands(site, "latentforge-aim", {"aim": "aiming:aim"})
-    commands(site, "latentforge-other", {"aim": "other:aim"}, version="2.0")
+    site.commands("latentforge-aim", {"aim": "aiming:aim"})
+    site.commands("latentforge-other", {"aim": "other:aim"}, version="2.0")
     assert run_cli(["aim"]) == 3
     assert "offered by latentforge-aim 1.0 and latentforge-other 2.0" in capsys.readouterr().err
 
@@ -225,14 +215,14 @@ def test_plugins_show_lists_the_commands_of_a_plugin(site, capsys):
 
 def test_plugin_command_does_not_replace_a_built_in_one(site, capsys):
     site.module("aiming", "def version():\n    print('mine')\n")
-    commands(site, "latentforge-aim", {"runs": "aiming:version"})
+    site.commands("latentforge-aim", {"runs": "aiming:version"})
     assert run_cli(["runs", "--help"]) == 0
     assert "List the runs in a folder" in capsys.readouterr().out
 
 
 def test_distribution_with_only_commands_is_listed_as_a_plugin(site, capsys):
     site.module("aiming", "def aim():\n    print('one')\n")
-    commands(site, "latentforge-aim", {"aim": "aiming:aim", "fire": "aiming:fire"})
+    site.commands("latentforge-aim", {"aim": "aiming:aim", "fire": "aiming:fire"})
     assert run_cli(["plugins", "list"]) == 0
     [line] = capsys.readouterr().out.splitlines()[1:]
     assert line.startswith(

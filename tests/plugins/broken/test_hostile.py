@@ -18,8 +18,6 @@ from latentforge.errors import PluginError
 from latentforge.plugins.attribution import call_component
 from latentforge.plugins.loading import load_plugins
 
-from .test_contained import commands
-
 BAD = "plugin bad (latentforge-bad 0.3)"
 
 
@@ -197,8 +195,7 @@ def test_invalid_roles_are_a_problem_of_the_spec(site, roles):
 
 
 def test_exit_message_of_a_command_is_printed(site, capsys):
-    site.module("aiming", "import sys\ndef aim():\n    sys.exit('no target was given')\n")
-    commands(site, "latentforge-aim", {"aim": "aiming:aim"})
+    site.command("import sys\ndef aim():\n    sys.exit('no target was given')\n")
     assert run_cli(["aim"]) == 1
     assert capsys.readouterr().err == "no target was given\n"
 
@@ -235,8 +232,7 @@ def at(far, place):
 )
 def test_click_group_works_as_a_command(site, capsys, monkeypatch, line, code, out, err):
     monkeypatch.setattr(sys, "path", [*sys.path, str(Path(click.__file__).parents[1])])
-    site.module("aiming", CLICK)
-    commands(site, "latentforge-aim", {"aim": "aiming:aim"})
+    site.command(CLICK)
     assert run_cli(["aim", *line.split()]) == code
     captured = capsys.readouterr()
     assert out in captured.out
@@ -255,23 +251,20 @@ def aim(as_json: Annotated[bool, typer.Option("--json")] = False):
 
 
 def test_json_output_of_a_command_is_unchanged(site, capsys):
-    site.module("aiming", ANSWERS)
-    commands(site, "latentforge-aim", {"aim": "aiming:aim"})
+    site.command(ANSWERS)
     assert run_cli(["aim", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"met": True}
 
 
 def test_help_omits_commands_of_disabled_plugins(site, capsys):
-    site.module("aiming", "def aim(): pass\n")
-    commands(site, "latentforge-aim", {"aim": "aiming:aim"})
+    site.command("def aim(): pass\n")
     assert run_cli(["-p", "no:latentforge-aim", "--help"]) == 0
     assert "latentforge-aim" not in capsys.readouterr().out
 
 
 def test_strict_plugins_applies_to_every_command(site, work, capsys):
     site.add("latentforge-bad", "1 / 0", "bad", version="0.3")
-    site.module("aiming", "def aim(): pass\n")
-    commands(site, "latentforge-aim", {"aim": "aiming:aim"})
+    site.command("def aim(): pass\n")
     (work / "runs").mkdir()
     for line in (["runs"], ["aim"], ["list"]):
         assert run_cli(line) == 0
