@@ -1,8 +1,10 @@
-"""Readers for the stored files of sweeps and searches."""
+"""Readers for the stored files of sweeps and searches, and a wait for them."""
 
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,14 @@ import optuna
 
 def read(path: Path) -> Any:
     return json.loads(path.read_text("utf-8"))
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    """Waits for a minute at most."""
+    end = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def trials_of(url: str, name: str) -> list[optuna.trial.FrozenTrial]:

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,7 @@ from latentforge.sweeps.grid import create_members, member_name, read_grid, reso
 from latentforge.sweeps.job import Job
 from latentforge.sweeps.runner import Sweeper
 
-from .stored import read
+from .stored import read, wait_until
 
 TINY = {"encoder": [16], "decoder": [16], "latent_dim": 2}
 ONCE = {"epochs": 1, "batch_size": 256}
@@ -324,10 +323,7 @@ def test_sweep_ended_by_a_signal_resumes_to_the_same_metrics(start, process, wor
     words = ["sweep", "ae", "--batch-size=32", "--epochs=4", "--grid=model.latent_dim=[2, 3]"]
     started = start(*words, "--out=stopped")
     metrics = work / "stopped/1-latent_dim=2/metrics.jsonl"
-    for _ in range(600):
-        if metrics.exists():
-            break
-        time.sleep(0.05)
+    wait_until(metrics.exists)
     started.send_signal(number)
     _, err = started.communicate(timeout=60)
     assert started.returncode == code, err

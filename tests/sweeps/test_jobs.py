@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -18,19 +17,12 @@ from latentforge import Forge
 from latentforge.errors import UsageError
 from latentforge.sweeps.worker import handle_request
 
-from .stored import read
+from .stored import read, wait_until
 
 TINY = ["ae", "--set=model.hidden=[16]", "--no-together", "--jobs=2"]
 LONG = [*TINY, "--batch-size=16", "--epochs=400", "--grid=model.latent_dim=[2, 3]", "--out=s"]
 FIRST, SECOND = "1-latent_dim=2", "2-latent_dim=3"
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
-
-
-def wait_for(*paths, seconds=60):
-    end = time.monotonic() + seconds
-    while not all(path.exists() for path in paths):
-        assert time.monotonic() < end, paths
-        time.sleep(0.05)
 
 
 def workers_of(parent):
@@ -60,7 +52,8 @@ def running(start, work):
     """A running sweep of two long members, each with one finished epoch."""
     started = start("sweep", *LONG)
     try:
-        wait_for(*(work / "s" / name / "checkpoints/LATEST" for name in (FIRST, SECOND)))
+        for name in (FIRST, SECOND):
+            wait_until((work / "s" / name / "checkpoints/LATEST").exists)
         yield started
     finally:
         started.kill()
@@ -142,11 +135,12 @@ def test_stacked_group_is_one_job_and_other_members_are_single_jobs(tmp_path):
 def test_killed_worker_fails_only_its_member_which_can_be_resumed(running, process, work):
     killed, other = workers_of(running.pid)
     os.kill(killed, signal.SIGKILL)
-    end = time.monotonic() + 60
-    while not any(m["status"] == "killed" for m in read(work / "s/sweep.json")["members"]):
-        assert time.monotonic() < end
-        time.sleep(0.05)
-    statuses = {m["status"]: m for m in read(work / "s/sweep.json")["members"]}
+
+    def statuses_now():
+        return {member["status"]: member for member in read(work / "s/sweep.json")["members"]}
+
+    wait_until(lambda: "killed" in statuses_now())
+    statuses = statuses_now()
     assert set(statuses) == {"killed", "running"}
     assert statuses["killed"]["error"] == "its process was killed by SIGKILL"
     assert is_alive(other)
@@ -195,10 +189,7 @@ def test_workers_exit_when_the_sweep_process_is_killed(running, work):
     pids = workers_of(running.pid)
     running.kill()
     running.wait()
-    end = time.monotonic() + 60
-    while any(map(is_alive, pids)):
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    wait_until(lambda: not any(map(is_alive, pids)))
     runs = [read(work / "s" / name / "run.json") for name in (FIRST, SECOND)]
     assert [run["status"] for run in runs] == ["interrupted", "interrupted"]
 

@@ -6,7 +6,6 @@ import copy
 import itertools
 import os
 import signal
-import time
 
 import pytest
 import torch
@@ -23,7 +22,7 @@ from latentforge.sweeps.grid import create_members, draft_member
 from latentforge.sweeps.grouping import group_members
 
 from ..params import slow_except
-from .stored import read
+from .stored import read, wait_until
 
 CPU = torch.device("cpu")
 SMALL = {"encoder": [24], "decoder": [24], "latent_dim": 3}
@@ -259,10 +258,7 @@ def test_signal_stops_all_members_and_each_resumes_at_its_step(start, process, w
     words = ["sweep", "vae", "--epochs=12", "--batch-size=16", "--grid=train.seed=[0, 1]"]
     started = start(*words, "--out=stopped")
     metrics = work / "stopped/2-seed=1/metrics.jsonl"
-    for _ in range(600):
-        if metrics.exists():
-            break
-        time.sleep(0.05)
+    wait_until(metrics.exists)
     started.send_signal(number)
     _, err = started.communicate(timeout=60)
     assert started.returncode == code, err
