@@ -90,23 +90,6 @@ def test_version_is_the_package_version(cli, process):
 
 
 @pytest.mark.parametrize(
-    ("line", "meant"),
-    [("trian ae", "'train'"), ("plugin list", "'plugins'"), ("plugins lst", "'list'")],
-)
-def test_misspelt_command_suggests_the_likely_one(cli, line, meant):
-    answer = cli(*line.split())
-    assert answer.code == 2
-    assert f"Did you mean {meant}?" in answer.err
-    assert answer.out == ""
-
-
-def test_misspelt_flag_suggests_the_likely_one(cli):
-    answer = cli("train", "ae", "--epoch", 3)
-    assert answer.code == 2
-    assert "--epochs" in answer.err
-
-
-@pytest.mark.parametrize(
     "line", ["train ae --epoch 3", "evaluate", "train ae cnn", "trian", "plugins lst"]
 )
 def test_refused_command_line_prints_json_with_the_json_option(cli, line):
@@ -560,12 +543,6 @@ def test_data_show_prints_the_shape_and_overwrites_no_image(cli):
     assert "1, 16, 16" in answer.out
     assert "data-digits-1.png" in answer.out
     assert is_png("data-digits-1.png")
-
-
-def test_data_fetch_refuses_a_dataset_without_downloads(cli):
-    answer = cli("data", "fetch", "digits")
-    assert answer.code == 2
-    assert "has no files to download" in answer.err
 
 
 # ---------------------------------------------------------------- plugins on the command line

@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -35,63 +36,165 @@ def refused(cli, work):
     return call
 
 
-# ---------------------------------------------------------------- names
+# ---------------------------------------------------------------- requests
+
+MISSPELT = [
+    ("train cnn-clasifier", "cnn-classifier"),
+    ("train --preset vanila-ae", "vanilla-ae"),
+    ("-p no:autoencodr train ae", "autoencoder"),
+    ("plugins show autoencodr", "autoencoder"),
+    ("explore interpolat runs/ae", "interpolate"),
+    ("explore interpolate runs/ae --set step=3", "steps"),
+    ("explore interpolate runs/ae --set path=sperical", "spherical"),
+    ("explore interpolate runs/ae --set split=validatoin", "validation"),
+    ("evaluate runs/ae --measure mse_per_pixl", "mse_per_pixel"),
+    ("evaluate runs/ae --measure fid --with clasifier=runs/cnn", "classifier"),
+    ("evaluate runs/ae --split validatoin", "validation"),
+    ("evaluate runs/ae --set recn.x=1", "recon"),
+    ("show modle ae", "model"),
+    ("show model cnn-clasifier", "cnn-classifier"),
+    ("list modles", "models"),
+    ("data show digit", "digits"),
+    ("data fetch mnits", "mnist"),
+    ("data show digits --set sise=3", "size"),
+    ("data show digits --set validaton=0.5", "validation"),
+    ("encode runs/ae --out c.npz --split tset", "test"),
+    ("encode runs/ae --out c.npz --data digts", "digits"),
+    ("export runs/ae --part encodr", "encoder"),
+    ("export runs/ae --part encoder --format onx", "onnx"),
+]
+INVALID = [
+    # unknown commands and options
+    ("trian ae", "Did you mean 'train'?"),
+    ("plugin list", "Did you mean 'plugins'?"),
+    ("plugins lst", "Did you mean 'list'?"),
+    ("train ae --epoch 3", "--epochs"),
+    # unknown names: where the valid ones are listed
+    ("train zzz", "latentforge list models"),
+    ("train ae --data zzz", "latentforge list datasets"),
+    ("train ae --callback zzz", "latentforge list callbacks"),
+    ("train --preset zzz", "latentforge list presets"),
+    ("explore zzz runs/ae", "latentforge list explorers"),
+    ("evaluate runs/ae --measure zzz", "latentforge list measures"),
+    ("plugins show zzz", "latentforge plugins list"),
+    ("evaluate runs/ae --split zzz", "train, validation, test"),
+    # training
+    ("train --config none.toml", "no config file at none.toml"),
+    ("train vae --data ./pics", "--data folder --set data.root=./pics"),
+    ("train vae --data pics/", "--data folder --set data.root=pics/"),
+    ("train vae --data grey.npz", "--data arrays --set data.path=grey.npz"),
+    ("train ae --set train.schedule=cosine", "must be a table; write train.schedule.name=..."),
+    *(
+        (f"train ae --set train.optimizer_options={{{options}}}", "train.optimizer_options")
+        for options in ("momentm=0.9", "betas=[0.9]", "eps=-1", "betas=[0.9,2.0]")
+    ),
+    ("train vae --set model.encoder=[0]", "model.encoder[0]"),
+    ("train vae --set model.latent_dim=0", "model.latent_dim"),
+    ("train conv-vae --set model.channels=[8]", "model.channels"),
+    ("train mlp-classifier --set model.layers=-1", "model.layers"),
+    ("train ae --set model.latent_activation=sigmoid", "model.latent_activation"),
+    # roles
+    ("explore manifold runs/ae --with classifier=runs/cnn", "role 'classifier'"),
+    ("evaluate runs/ae --with classifier=runs/cnn", "role 'classifier'"),
+    (
+        "evaluate runs/ae --with classifier=runs/cnn --with classifier=runs/ae",
+        "classifier is given twice",
+    ),
+    *(
+        (f"evaluate runs/ae --with {role}", "write ROLE=RUN")
+        for role in ("classifier", "=runs/cnn", "classifier=")
+    ),
+    # options of explorers
+    ("explore corruption runs/ae --set images=[359]", "no image 359: this split has 359"),
+    ("explore corruption runs/ae --set steps=1", "steps: must be greater than or equal to 2"),
+    ("explore corruption runs/ae --set n=0", "n: must be greater than 0"),
+    ("explore reconstruct runs/ae --set n=0", "n: must be greater than or equal to 1"),
+    ("explore activations runs/cnn --set features=0", "features: must be"),
+    *(
+        (f"explore interpolate runs/ae --set {option}", said)
+        for option, said in (
+            ("images=[0,99999]", "no image 99999"),
+            ("classes=[3,11]", "class 11"),
+            ("images=[0]", "interpolate.images"),
+            ("images=[-1,2]", "interpolate.images[0]: must be greater than or equal to 0"),
+            ("steps=1", "interpolate.steps: must be greater than or equal to 2"),
+            ("steps", "write key=VALUE"),
+            ("steps.a=1", "interpolate.steps"),
+        )
+    ),
+    # data, reports and plugins
+    ("data fetch digits", "has no files to download"),
+    ("report runs/ae runs/../runs/ae", "a run is given more than once"),
+    ("plugins new Swirl", "lower-case letters"),
+    ("plugins new ../swirl", "lower-case letters"),
+    ("plugins new none", "the name 'none' is already used in the generated code"),
+    ("plugins new vae", "there is a built-in model 'vae'"),
+    ("plugins new swirl --kind modle", "did you mean 'model'"),
+    # encode, decode and export
+    ("encode runs/cnn --out c.npz", "encoding needs encode; model 'cnn-classifier' provides"),
+    ("encode runs/ae --out c.csv", "c.csv must end in .parquet or .npz"),
+    ("encode runs/ae --out codes.npz", "codes.npz already exists and will not be overwritten"),
+    ("encode runs/ae --out c.npz --set size=8", "--data NAME --set KEY=VALUE"),
+    ("encode runs/ae --out c.npz --data digits --set size", "write key=VALUE"),
+    ("decode runs/cnn codes.npz --out out", "decoding needs decode"),
+    ("decode runs/ae runs --out out", "runs must be an .npz or .parquet file"),
+    ("decode runs/ae codes.npz --out runs", "runs is not empty and will not be overwritten"),
+    ("decode runs/ae codes.npz --out codes.npz", "codes.npz is a file"),
+    (
+        "export runs/cnn --part encoder",
+        "the encoder needs encode; model 'cnn-classifier' provides",
+    ),
+    ("export runs/cnn --part decoder", "the decoder needs decode"),
+    ("export runs/ae --part classifier", "the classifier needs classify; model 'ae' provides"),
+    (
+        "export runs/ae --part encoder --format safetensors",
+        "weights of the whole model\n  try: remove",
+    ),
+    ("export runs/ae --format torchscript", "choose from onnx, safetensors"),
+    ("export runs/ae", "the part of the model is missing"),
+    ("export runs/ae --part encoder --out runs/ae", "runs/ae is not empty"),
+]
 
 
 @pytest.mark.parametrize(
-    ("line", "meant"),
-    [
-        ("train cnn-clasifier", "'cnn-classifier'"),
-        ("train --preset vanila-ae", "'vanilla-ae'"),
-        ("-p no:autoencodr train ae", "'autoencoder'"),
-        ("plugins show autoencodr", "'autoencoder'"),
-        ("explore interpolat runs/ae", "'interpolate'"),
-        ("explore interpolate runs/ae --set step=3", "'steps'"),
-        ("explore interpolate runs/ae --set path=sperical", "'spherical'"),
-        ("explore interpolate runs/ae --set split=validatoin", "'validation'"),
-        ("evaluate runs/ae --measure mse_per_pixl", "'mse_per_pixel'"),
-        ("evaluate runs/ae --split validatoin", "'validation'"),
-        ("evaluate runs/ae --set recn.x=1", "'recon'"),
-        ("show modle ae", "'model'"),
-        ("show model cnn-clasifier", "'cnn-classifier'"),
-        ("list modles", "'models'"),
-        ("data show digit", "'digits'"),
-        ("data fetch mnits", "'mnist'"),
-        ("data show digits --set sise=3", "'size'"),
-        ("data show digits --set validaton=0.5", "'validation'"),
-    ],
+    ("line", "said"), [*((line, f"did you mean {meant!r}?") for line, meant in MISSPELT), *INVALID]
 )
-def test_misspelt_name_suggests_the_likely_one(refused, runs, line, meant):
-    assert f"did you mean {meant}?" in refused(2, *line.split())
+def test_invalid_request_is_refused_with_a_hint(refused, runs, work, line, said):
+    np.savez(work / "codes.npz", z=np.zeros((6, 4), np.float32))
+    assert said in refused(2, *line.split())
 
 
 @pytest.mark.parametrize(
-    ("line", "known"),
+    ("line", "code", "said"),
     [
-        ("train zzz", "latentforge list models"),
-        ("train ae --data zzz", "latentforge list datasets"),
-        ("train ae --callback zzz", "latentforge list callbacks"),
-        ("train --preset zzz", "latentforge list presets"),
-        ("explore zzz runs/ae", "latentforge list explorers"),
-        ("evaluate runs/ae --measure zzz", "latentforge list measures"),
-        ("plugins show zzz", "latentforge plugins list"),
-        ("evaluate runs/ae --split zzz", "train, validation, test"),
+        ("encode runs/ae --out c.npz --checkpoint none", 4, "no checkpoint"),
+        ("encode runs/none --out c.npz", 4, "no run at runs/none"),
+        ("encode runs/ae --out codes.npz/c.npz", 1, "cannot write to codes.npz/c.npz: "),
+        ("decode runs/ae none.npz --out out", 4, "no codes at none.npz"),
+        ("report runs/ae --out runs/ae/run.json/report.html", 1, "error: cannot"),
+        ("explore interpolate runs/ae --out runs/ae/run.json/a", 1, "run.json is a file"),
+        ("explore interpolate runs/ae --out runs/ae/run.json/a/b", 1, "run.json is a file"),
+        *(
+            (f"evaluate {path}", 4, f"no run at {path}")
+            for path in ("nowhere", "nowhere/at/all", "runs", ".", "runs/ae/run.json")
+        ),
     ],
 )
-def test_unknown_name_hints_where_valid_names_are_listed(refused, runs, line, known):
-    assert known in refused(2, *line.split())
+def test_missing_or_unwritable_path_is_named(refused, runs, work, line, code, said):
+    np.savez(work / "codes.npz", z=np.zeros((6, 4), np.float32))
+    assert said in refused(code, *line.split())
 
 
 # ---------------------------------------------------------------- values
 
 
-@pytest.mark.parametrize("options", ["momentm=0.9", "betas=[0.9]", "eps=-1", "betas=[0.9, 2.0]"])
-def test_invalid_optimizer_options_are_refused_before_a_run_is_created(refused, options):
-    text = refused(2, "train", "ae", "--set", f"train.optimizer_options={{{options}}}")
-    assert "train.optimizer_options" in text
+DEVICE_COMMANDS = (
+    *("train ae", "evaluate runs/ae", "explore interpolate runs/ae"),
+    "encode runs/ae --out c.npz",
+)
 
 
-@pytest.mark.parametrize("command", ["train ae", "evaluate runs/ae", "explore interpolate runs/ae"])
+@pytest.mark.parametrize("command", DEVICE_COMMANDS)
 @pytest.mark.parametrize("device", ["gpu", "CPU", "cuda:x", "meta", "cpu:0:0", ""])
 def test_invalid_device_name_is_a_usage_error(refused, runs, command, device):
     text = refused(2, *command.split(), "--device", device)
@@ -99,16 +202,12 @@ def test_invalid_device_name_is_a_usage_error(refused, runs, command, device):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is available")
-@pytest.mark.parametrize("command", ["train ae", "evaluate runs/ae", "explore interpolate runs/ae"])
+@pytest.mark.parametrize("command", DEVICE_COMMANDS)
 @pytest.mark.parametrize("device", ["cuda", "cuda:1", "cuda:999999999999"])
 def test_unavailable_device_is_reported(refused, runs, command, device):
     text = refused(4, *command.split(), "--device", device)
     assert f"device {device} is not available" in text
     assert "try: --device auto" in text
-
-
-def test_a_missing_config_file_is_named(refused):
-    assert "no config file at none.toml" in refused(2, "train", "--config", "none.toml")
 
 
 @pytest.mark.parametrize("text", ["callbacks = 3", "callbacks = [3]", "[callbacks]\nname = 'x'"])
@@ -133,17 +232,12 @@ def test_missing_data_message_names_the_searched_paths_and_the_fix(refused, work
 # ---------------------------------------------------------------- runs
 
 
-@pytest.mark.parametrize("command", ["evaluate", "explore interpolate"])
+@pytest.mark.parametrize("command", ["evaluate", "explore interpolate", "report"])
 def test_unknown_run_suggests_the_likely_one(refused, runs, command):
     text = refused(4, *command.split(), "runs/cnm")
     assert "no run at runs/cnm" in text
     assert "did you mean 'cnn'?" in text
     assert "latentforge runs runs" in text
-
-
-@pytest.mark.parametrize("path", ["nowhere", "nowhere/at/all", "runs", ".", "runs/ae/run.json"])
-def test_path_without_a_run_is_refused(refused, runs, path):
-    assert f"no run at {path}" in refused(4, "evaluate", path)
 
 
 def test_damaged_checkpoint_message_names_the_file(refused, runs):
@@ -214,60 +308,6 @@ def test_explorer_refuses_a_model_without_the_capability(refused, runs):
     assert "model 'cnn-classifier' provides classify, layers" in text
 
 
-@pytest.mark.parametrize("command", ["explore manifold runs/ae", "evaluate runs/ae"])
-def test_unused_role_is_refused(refused, runs, command):
-    text = refused(2, *command.split(), "--with", "classifier=runs/cnn")
-    assert "role 'classifier'" in text
-
-
-@pytest.mark.parametrize(
-    ("name", "said"),
-    [
-        ("./pics", "--data folder --set data.root=./pics"),
-        ("pics/", "--data folder --set data.root=pics/"),
-        ("grey.npz", "--data arrays --set data.path=grey.npz"),
-    ],
-)
-def test_path_given_as_dataset_suggests_the_dataset_that_reads_it(refused, name, said):
-    assert said in refused(2, "train", "vae", "--data", name)
-
-
-def test_value_given_for_a_table_hints_at_the_key(refused):
-    text = refused(2, "train", "ae", "--set", "train.schedule=cosine")
-    assert "must be a table; write train.schedule.name=..." in text
-
-
-def test_misspelt_role_suggests_the_likely_one(refused, runs):
-    with_ = ("--measure", "fid", "--with", "clasifier=runs/cnn")
-    assert "did you mean 'classifier'?" in refused(2, "evaluate", "runs/ae", *with_)
-
-
-def test_a_role_given_twice_is_refused(refused, runs):
-    twice = ("--with", "classifier=runs/cnn", "--with", "classifier=runs/ae")
-    assert "classifier is given twice" in refused(2, "evaluate", "runs/ae", *twice)
-
-
-@pytest.mark.parametrize("role", ["classifier", "=runs/cnn", "classifier="])
-def test_role_without_a_run_hints_at_the_syntax(refused, runs, role):
-    assert "write ROLE=RUN" in refused(2, "evaluate", "runs/ae", "--with", role)
-
-
-@pytest.mark.parametrize(
-    ("option", "said"),
-    [
-        ("images=[0, 99999]", "no image 99999"),
-        ("classes=[3, 11]", "class 11"),
-        ("images=[0]", "interpolate.images"),
-        ("images=[-1, 2]", "interpolate.images[0]: must be greater than or equal to 0"),
-        ("steps=1", "interpolate.steps: must be greater than or equal to 2"),
-        ("steps", "write key=VALUE"),
-        ("steps.a=1", "interpolate.steps"),
-    ],
-)
-def test_explorer_refuses_invalid_options(refused, runs, option, said):
-    assert said in refused(2, "explore", "interpolate", "runs/ae", "--set", option)
-
-
 # ---------------------------------------------------------------- folders
 
 
@@ -292,12 +332,6 @@ def test_existing_run_file_or_folder_is_not_overwritten(refused, runs, work):
 )
 def test_unwritable_path_is_named(refused, runs, command):
     assert "cannot write to /proc/latentforge" in refused(1, *command.split())
-
-
-@pytest.mark.parametrize("inside", ["inside", "deep/inside"])
-def test_output_folder_below_a_file_is_refused_before_any_work(refused, runs, inside):
-    text = refused(1, "explore", "interpolate", "runs/ae", "--out", f"runs/ae/run.json/{inside}")
-    assert "run.json is a file" in text
 
 
 def test_empty_folder_name_means_the_current_folder(refused, runs, work):
@@ -521,18 +555,20 @@ def test_interrupt_before_the_first_checkpoint_mentions_no_checkpoint(cli, trap,
     assert "no checkpoint" in cli("-p", "./trap.py", "evaluate", "r").err
 
 
-@posix
-def test_ctrl_c_while_the_program_is_loading_shows_no_traceback(process):
-    """The signal is received while Typer is imported, before any command starts."""
-    before = """
+SIGNAL_AT_IMPORT = """
 import importlib.abc
 class Interrupt(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        if name == "latentforge.cli.train":
+        if name == {!r}:
             signal.raise_signal(signal.SIGINT)
 sys.meta_path.insert(0, Interrupt())
 """
-    answer = process("list", before=before)
+
+
+@posix
+def test_ctrl_c_while_the_program_is_loading_shows_no_traceback(process):
+    """The signal is received while Typer is imported, before any command starts."""
+    answer = process("list", before=SIGNAL_AT_IMPORT.format("latentforge.cli.train"))
     assert answer.code == 130
     assert "Traceback" not in answer.err
 
@@ -542,14 +578,7 @@ sys.meta_path.insert(0, Interrupt())
 @pytest.mark.parametrize("module", ["numpy.linalg", "torch.autograd", "ignite.engine"])
 def test_ctrl_c_during_a_third_party_import_ends_the_process(process, work, module):
     """An exception there would be swallowed or leave a half-imported package."""
-    before = f"""
-import importlib.abc
-class Interrupt(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path, target=None):
-        if name == {module!r}:
-            signal.raise_signal(signal.SIGINT)
-sys.meta_path.insert(0, Interrupt())
-"""
+    before = SIGNAL_AT_IMPORT.format(module)
     answer = process("train", "ae", "--run", "r", "--epochs", 1, before=before)
     assert answer.code == 130
     assert answer.err == "error: interrupted\n"

@@ -322,19 +322,6 @@ def test_a_split_of_two_images_is_shown_whole_by_default(explore):
         explore("corruption", ScaledImages(), x, provides=AE, images=(0, 2))
 
 
-def test_options_out_of_range_are_refused(cli, runs):
-    def refused(explorer, option, run="runs/ae"):
-        answer = cli("explore", explorer, run, "--set", option)
-        assert answer.code == 2
-        return answer.err
-
-    assert "no image 359: this split has 359" in refused("corruption", "images=[359]")
-    assert "steps: must be greater than or equal to 2" in refused("corruption", "steps=1")
-    assert "n: must be greater than 0" in refused("corruption", "n=0")
-    assert "n: must be greater than or equal to 1" in refused("reconstruct", "n=0")
-    assert "features: must be" in refused("activations", "features=0", "runs/cnn")
-
-
 def test_the_corruption_command_draws_images_but_not_vectors(explore, cli, runs):
     answer = cli("explore", "corruption", "runs/ae", "--set", "steps=4", "--json").json
     names = {Path(file).name for file in answer["files"]}

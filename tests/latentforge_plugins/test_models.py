@@ -326,20 +326,6 @@ def test_latent_activation_bounds_the_mean_but_not_the_variance(name, activation
         torch.testing.assert_close(model.encode(x).log_var, free.log_var)
 
 
-def test_invalid_options_are_refused_with_their_key(cli):
-    invalid = [
-        ("vae", "model.encoder=[0]", "model.encoder[0]"),
-        ("vae", "model.latent_dim=0", "model.latent_dim"),
-        ("conv-vae", "model.channels=[8]", "model.channels"),
-        ("mlp-classifier", "model.layers=-1", "model.layers"),
-        ("ae", "model.latent_activation=sigmoid", "model.latent_activation"),
-    ]
-    for name, text, key in invalid:
-        answer = cli("train", name, "--set", text)
-        assert answer.code == 2
-        assert key in answer.err
-
-
 # ---------------------------------------------------------------- training
 
 

@@ -53,23 +53,6 @@ def test_new_package_passes_its_checks(kind, cli, work):
     assert answer.json["passed"] >= 4
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["Swirl"], "lower-case letters"),
-        (["../swirl"], "lower-case letters"),
-        (["none"], "the name 'none' is already used in the generated code"),
-        (["vae"], "there is a built-in model 'vae'"),
-        (["swirl", "--kind", "modle"], "did you mean 'model'"),
-    ],
-)
-def test_invalid_name_or_kind_is_refused(words, message, cli, work):
-    answer = cli("plugins", "new", *words)
-    assert answer.code == 2
-    assert message in answer.err
-    assert list(work.iterdir()) == []
-
-
 def test_a_folder_whose_plugin_is_an_object_is_checked(cli, work):
     assert cli("plugins", "new", "vortex").code == 0
     file = work / "latentforge-vortex/pyproject.toml"

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -43,26 +42,6 @@ def run_of(forge: Forge, tmp_path_factory: pytest.TempPathFactory) -> Callable[[
         )
 
     return trained
-
-
-@pytest.fixture
-def full_disk() -> Callable[[], AbstractContextManager[None]]:
-    """A context in which no file may grow beyond 3,000 bytes, as on a full disk.
-
-    The limit is per process and affects pytest's own log too: wrap only the tested call.
-    """
-    resource = pytest.importorskip("resource", reason="needs file size limits")
-
-    @contextmanager
-    def limited() -> Iterator[None]:
-        before = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (3000, before[1]))
-        try:
-            yield
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-    return limited
 
 
 @pytest.fixture

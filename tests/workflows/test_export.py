@@ -178,30 +178,6 @@ def test_export_accepts_the_best_checkpoint(cli, runs):
 # ---------------------------------------------------------------- refusals
 
 
-@pytest.mark.parametrize(
-    ("line", "said"),
-    [
-        ("runs/cnn --part encoder", "the encoder needs encode; model 'cnn-classifier' provides"),
-        ("runs/cnn --part decoder", "the decoder needs decode"),
-        ("runs/ae --part classifier", "the classifier needs classify; model 'ae' provides"),
-        (
-            "runs/ae --part encoder --format safetensors",
-            "weights of the whole model\n  try: remove",
-        ),
-        ("runs/ae --part encodr", "did you mean 'encoder'?"),
-        ("runs/ae --part encoder --format onx", "did you mean 'onnx'?"),
-        ("runs/ae --format torchscript", "choose from onnx, safetensors"),
-        ("runs/ae", "the part of the model is missing"),
-        ("runs/ae --part encoder --out runs/ae", "runs/ae is not empty"),
-    ],
-)
-def test_invalid_export_request_is_refused(cli, runs, line, said):
-    answer = cli("export", *line.split())
-    assert (answer.code, answer.out) == (2, "")
-    assert said in answer.err
-    assert not (runs / "ae" / "export").exists()
-
-
 @pytest.mark.parametrize("package", ["onnx", "onnxscript"])
 def test_a_missing_extra_is_named(cli, runs, monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
@@ -229,12 +205,3 @@ def test_graph_that_does_not_match_the_model_is_refused(odd):
     with pytest.raises(Exception, match=r"output 'x' of onnxruntime and torch differs by 0\.\d+"):
         Forge(plugins=[ODD]).export(run, "decoder")
     assert not (run / "export").exists()
-
-
-@pytest.mark.parametrize("options", [("--part", "encoder"), ("--format", "safetensors")])
-def test_full_disk_leaves_no_partial_export(cli, runs, full_disk, options):
-    with full_disk():
-        answer = cli("export", "runs/ae", *options, "--out", "out")
-    assert (answer.code, answer.out) == (1, "")
-    assert "error: cannot write to out: File too large" in answer.err
-    assert not Path("out").exists()

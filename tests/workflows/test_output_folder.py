@@ -1,5 +1,9 @@
-"""The output folder of explore, export and decode after an error."""
+"""The output of explore, encode, export and decode after an error."""
 
+import sys
+from pathlib import Path
+
+import numpy as np
 import pytest
 
 from latentforge.errors import RunFailed
@@ -64,3 +68,33 @@ def test_folder_that_cannot_be_created_is_named_and_nothing_is_removed(tmp_path)
         with pytest.raises(RunFailed, match="cannot write to"), output_folder(wanted, wanted):
             pytest.fail("there is no folder to write to")
     assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "encode runs/ae --out made.npz",
+        "encode runs/ae --out made.parquet",
+        "decode runs/ae codes.npz --out out",
+        "export runs/ae --part encoder --out out",
+        "export runs/ae --format safetensors --out out",
+    ],
+)
+def test_full_disk_leaves_no_partial_output(cli, runs, monkeypatch, line):
+    """As on a full disk, no file may grow beyond 3,000 bytes. The limit is per process and affects
+    pytest's own log too, so it applies to the tested call only. Python would leave partial .pyc
+    files."""
+    resource = pytest.importorskip("resource", reason="needs file size limits")
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    np.savez("codes.npz", z=np.zeros((8, 4), np.float32))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, before[1]))
+    try:
+        answer = cli(*line.split())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (answer.code, answer.out) == (1, "")
+    _, found, cause = answer.err.partition(f"error: cannot write to {line.split()[-1]}: ")
+    assert found
+    assert "File too large" in cause
+    assert {path.name for path in Path().iterdir()} == {"runs", "codes.npz"}

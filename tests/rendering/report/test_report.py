@@ -339,24 +339,6 @@ def test_only_a_report_is_overwritten(runs, cli):
     assert Path("runs/ae/report.html").read_text() == "my notes"
 
 
-def test_a_run_given_twice_is_refused(runs, cli):
-    assert cli("report", "runs/ae", "runs/../runs/ae").code == 2
-
-
-def test_unknown_run_suggests_the_likely_one(runs, cli):
-    refused = cli("report", "runs/a")
-    assert refused.code == 4
-    assert "did you mean 'ae'" in refused.err
-    assert not Path("runs/a").exists()
-
-
-def test_unwritable_path_is_an_error_without_a_traceback(runs, cli):
-    refused = cli("report", "runs/ae", "--out", "runs/ae/run.json/report.html")
-    assert refused.code == 1
-    assert refused.err.startswith("error: cannot")
-    assert json.loads(Path("runs/ae/run.json").read_text())["status"] == "done"
-
-
 # ---------------------------------------------------------------- training curves
 
 
