@@ -12,18 +12,18 @@ print("models:", ", ".join(forge.registry.names("models")))
 
 # two models on the same images
 ae = forge.train(
-    "ae", data="digits", model={"latent_dim": 8}, train={"epochs": 40, "batch_size": 32}
+    "ae", data="digits", model={"latent_dim": 8}, train={"epochs": 12, "batch_size": 32}
 )
-cnn = forge.train(
-    "cnn-classifier", data="digits", train={"epochs": 20, "batch_size": 32, "lr": 3e-3}
+classifier = forge.train(
+    "mlp-classifier", data="digits", train={"epochs": 20, "batch_size": 32, "lr": 3e-3}
 )
 print(ae.path, ae.metrics["test"])
 assert ae.metrics["test"]["recon"] < ae.history()[0]["train"]["recon"]
-assert cnn.metrics["test"]["accuracy"] > 0.9
+assert classifier.metrics["test"]["accuracy"] > 0.9
 
 # the model is a plain module: encode, add noise, decode, classify
 images = forge.load_data("digits").split("test")
-model, judge = ae.load_model(), cnn.load_model()
+model, judge = ae.load_model(), classifier.load_model()
 with torch.no_grad():
     batch = images.batch_at(range(100))
     z = model.encode(batch.x).mode()
