@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 BENCHMARKS := throughput profile_step whole growth together search checkpoints plugins
 MEASURED   ?= runs/bench
 
-.PHONY: demo test slow torture lint bench gpu-test gpu-bench reproduce gallery clean
+.PHONY: demo test slow check torture lint bench gpu-test gpu-bench reproduce gallery clean
 
 demo: $(READY)
 	$(BIN)/latentforge demo
@@ -24,6 +24,10 @@ test: $(READY)
 # tests/conftest.py puts tests/slow first; the last option keeps this order.
 slow: $(READY)
 	$(TESTS) -m slow -n auto --dist loadfile --no-loadscope-reorder
+
+# Both in one call, which is faster than one after the other.
+check: $(READY)
+	$(TESTS) -n auto --dist loadfile --no-loadscope-reorder
 
 torture: $(READY)
 	$(BIN)/python tests/torture.py

@@ -17,7 +17,8 @@ ROOT = Path(__file__).parents[2]
 
 def build_wheel(source: Path, out: Path) -> Path:
     before = set(out.glob("*.whl"))
-    command = [sys.executable, "-m", "build", "--wheel", "--outdir", str(out), str(source)]
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out)]
+    command.append(str(source))
     done = subprocess.run(command, capture_output=True, text=True, cwd=out)
     assert done.returncode == 0, done.stdout + done.stderr
     [wheel] = set(out.glob("*.whl")) - before
@@ -38,6 +39,7 @@ class Venv:
         environment = {**os.environ, "PATH": os.pathsep.join([programs, os.environ["PATH"]])}
         for name in ("PYTHONPATH", "LATENTFORGE_PLUGINS"):
             environment.pop(name, None)
+        environment["PIP_NO_BUILD_ISOLATION"] = "false"  # means: hatchling is already installed
         done = subprocess.run(
             [*map(str, command)],
             cwd=self.work,
@@ -55,10 +57,10 @@ def latentforge_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_wheel(ROOT, tmp_path_factory.mktemp("dist"))
 
 
-@pytest.fixture
-def venv(tmp_path: Path, latentforge_wheel: Path) -> Venv:
-    made = Venv(tmp_path / "venv", tmp_path / "work")
-    made.work.mkdir()
+@pytest.fixture(scope="session")
+def venv_folder(tmp_path_factory: pytest.TempPathFactory, latentforge_wheel: Path) -> Path:
+    folder = tmp_path_factory.mktemp("environment")
+    made = Venv(folder / "venv", folder)
     subprocess.run([sys.executable, "-m", "venv", made.folder], check=True)
     [site] = made.folder.glob("lib/python*/site-packages")
     # .pth files of that folder, such as the editable install of LatentForge, are not read
@@ -66,7 +68,16 @@ def venv(tmp_path: Path, latentforge_wheel: Path) -> Venv:
     made.run("pip", "install", "--quiet", "--no-deps", "--force-reinstall", latentforge_wheel)
     # puts its script into bin/, as `pip install -e '.[test]'` would
     made.run("pip", "install", "--quiet", "--no-deps", "--ignore-installed", "pytest")
-    return made
+    return made.folder
+
+
+@pytest.fixture
+def venv(tmp_path: Path, venv_folder: Path) -> Venv:
+    """One environment for all tests, each of which uninstalls what it has installed; the working
+    folder is new."""
+    work = tmp_path / "work"
+    work.mkdir()
+    return Venv(venv_folder, work)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from latentforge.plugins.scaffold import IMPLEMENTED
+from latentforge.plugins.scaffold import IMPLEMENTED, new_plugin
 
 pytestmark = pytest.mark.slow
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -57,15 +57,25 @@ def test_physics_package_adds_the_aim_command(venv, wheel_of):
 
 
 def test_scaffolded_package_of_each_kind_passes_its_own_tests(venv):
+    names = {kind: f"swirl-{kind}" for kind in IMPLEMENTED}
+    folders = [new_plugin(name, kind, venv.work)[0] for kind, name in names.items()]
+    editable = [word for folder in folders for word in ("-e", folder)]
+    venv.run("pip", "install", "--quiet", "--no-deps", *editable)
     failed = {}
-    for kind in IMPLEMENTED:
-        venv.run("latentforge", "plugins", "new", "swirl", "--kind", kind)
-        folder = venv.work / "latentforge-swirl"
-        venv.run("pip", "install", "--quiet", "--no-deps", "-e", folder)
+    for folder in folders:
         tested = venv.run("python", "-m", "pytest", "-q", folder, code=None)
-        checked = venv.run("latentforge", "plugins", "check", "swirl", "--deep", code=None)
-        if " passed" not in tested or "failed" in tested or "0 failed" not in checked:
-            failed[kind] = tested + checked
-        venv.run("pip", "uninstall", "--quiet", "--yes", "latentforge-swirl")
-        shutil.rmtree(folder)
+        if " passed" not in tested or "failed" in tested:
+            failed[folder.name] = tested
     assert failed == {}
+    checked = venv.run("python", "-c", CHECK, *names.values())
+    assert checked.count(" 0 failed") == len(names)
+    venv.run("pip", "uninstall", "--quiet", "--yes", *(folder.name for folder in folders))
+
+
+CHECK = """
+import sys
+from latentforge.cli.app import run
+
+for name in sys.argv[1:]:
+    assert run(["plugins", "check", name, "--deep"]) == 0
+"""

@@ -20,8 +20,7 @@ def test_the_autoencoder_reaches_a_bce_per_pixel_of_0_099(latentforge, tmp_path)
     assert set(result["metrics"]) == {"train", "test"}
 
 
-@pytest.mark.parametrize(
-    "preset", ["grad-vae-beta1", "grad-vae-beta4", "grad-vae-z10-beta1", "grad-vae-z10-beta4"]
-)
+# Both betas and both numbers of dimensions; `make reproduce` trains all presets.
+@pytest.mark.parametrize("preset", ["grad-vae-beta4", "grad-vae-z10-beta1"])
 def test_a_preset_reaches_its_metrics(reproduce, tmp_path, preset):
     reproduce(tmp_path, preset)

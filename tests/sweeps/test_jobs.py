@@ -61,7 +61,7 @@ def running(start, work):
 
 
 @pytest.mark.slow
-def test_worker_processes_give_the_metrics_of_a_single_process(process, work):
+def test_worker_processes_give_the_metrics_of_a_single_process(process, cli, work):
     words = ["sweep", *TINY, "--epochs=2", "--batch-size=256", "--set=train.optimizer=sgd"]
     grid = "--grid=train.lr=[1e30, 1e-3, 1e-2]"
     answer = process(*words, grid, "--out=several", "--json")
@@ -70,7 +70,7 @@ def test_worker_processes_give_the_metrics_of_a_single_process(process, work):
     assert "became nan" in answer.json["members"][0]["error"]
     ends = [line for line in answer.err.splitlines() if ": done; " in line]
     assert len(ends) == 2
-    assert process(*words, grid, "--jobs=1", "--out=one", "--quiet").code == 1
+    assert cli(*words, grid, "--jobs=1", "--out=one", "--quiet").code == 1
     for name in ("2-lr=0.001", "3-lr=0.01"):
         one, other = (read(work / folder / name / "run.json") for folder in ("one", "several"))
         assert one["environment"]["threads"] == other["environment"]["threads"] == 1
@@ -87,11 +87,11 @@ def test_progress_of_members_in_other_processes_is_printed(tmp_path, capsys, mon
     assert f"{FIRST}: epoch 0 of 2; {SECOND}: epoch 0 of 2" in said
 
 
-@pytest.mark.slow  # three processes and their imports
-def test_warning_of_a_worker_is_printed_once_with_the_member_name(process, work):
+@pytest.mark.slow  # two processes and their imports
+def test_warning_of_a_worker_is_printed_once_with_the_member_name(cli, work):
     np.save("x.npy", np.random.default_rng(0).random((60, 6, 6), np.float32) / 10)
     words = ["sweep", *TINY, "--data=arrays", "--set=data.path=x.npy", "--epochs=1", "--quiet"]
-    answer = process(*words, "--grid=train.seed=[0, 1]", "--out=s")
+    answer = cli(*words, "--grid=train.seed=[0, 1]", "--out=s")
     assert answer.code == 0, answer.err
     for name in ("1-seed=0", "2-seed=1"):
         [line] = [line for line in answer.err.splitlines() if name in line]
@@ -132,7 +132,7 @@ def test_stacked_group_is_one_job_and_other_members_are_single_jobs(tmp_path):
 
 
 @pytest.mark.slow  # three processes and their imports, twice
-def test_killed_worker_fails_only_its_member_which_can_be_resumed(running, process, work):
+def test_killed_worker_fails_only_its_member_which_can_be_resumed(running, cli, work):
     killed, other = workers_of(running.pid)
     os.kill(killed, signal.SIGKILL)
 
@@ -151,23 +151,18 @@ def test_killed_worker_fails_only_its_member_which_can_be_resumed(running, proce
     name = statuses["killed"]["name"]
     assert f"{name} failed: its process was killed by SIGKILL" in err
     shorten(work / "s")
-    answer = process("sweep", "--resume", "s", "--quiet")  # uses the stored number of jobs
+    answer = cli("sweep", "--resume", "s", "--quiet")  # uses the stored number of jobs
     assert answer.code == 0, answer.err
     assert read(work / "s" / name / "run.json")["resumed"][0]["step"] > 0
 
 
 @pytest.mark.slow  # four processes and their imports
-@pytest.mark.parametrize(
-    ("number", "code"),
-    [(signal.SIGINT, 130), (signal.SIGTERM, 143)],
-)
-def test_signal_stops_all_workers_at_a_checkpoint_and_resume_works(
-    running, process, work, number, code
-):
+def test_interrupt_stops_all_workers_at_a_checkpoint_and_resume_works(running, cli, work):
+    """The test of a killed worker sends SIGTERM."""
     pids = workers_of(running.pid)
-    running.send_signal(number)
+    running.send_signal(signal.SIGINT)
     _, err = running.communicate(timeout=60)
-    assert running.returncode == code, err
+    assert running.returncode == 130, err
     assert "latentforge sweep --resume s" in err
     assert "Traceback" not in err
     assert len(pids) == 2
@@ -175,7 +170,7 @@ def test_signal_stops_all_workers_at_a_checkpoint_and_resume_works(
     runs = [read(work / "s" / name / "run.json") for name in (FIRST, SECOND)]
     assert [run["status"] for run in runs] == ["interrupted", "interrupted"]
     shorten(work / "s")
-    answer = process("sweep", "--resume", "s", "--jobs=2", "--quiet")
+    answer = cli("sweep", "--resume", "s", "--jobs=2", "--quiet")
     assert answer.code == 0, answer.err
     for name, was in zip((FIRST, SECOND), runs, strict=True):
         now = read(work / "s" / name / "run.json")

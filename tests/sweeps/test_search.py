@@ -147,8 +147,8 @@ def test_search_works_on_in_memory_data(tmp_path):
 
 
 @pytest.mark.slow  # two processes and their imports
-def test_results_of_worker_processes_are_reported_to_optuna(process, work):
-    answer = process(*WORDS, "--search=3", "--jobs=2", "--out=s", "--json")
+def test_results_of_worker_processes_are_reported_to_optuna(cli, work):
+    answer = cli(*WORDS, "--search=3", "--jobs=2", "--out=s", "--json")
     assert answer.code == 0, answer.err
     assert [member["status"] for member in answer.json["members"]] == ["done"] * 3
     values = {trial.number: trial.value for trial in own_trials(work / "s")}
