@@ -129,7 +129,9 @@ def test_plugins_are_installed_and_removed_again(run_benchmark):
 
 @pytest.mark.slow
 def test_throughput(run_benchmark):
-    report = run_benchmark("throughput", "--case", "ae", "--side", "write-up", "--side", "by-hand")
+    few = ("--images", 4000, "--few", 1280)
+    sides = ("--side", "write-up", "--side", "by-hand")
+    report = run_benchmark("throughput", "--case", "ae", *few, *sides)
     case = report["cases"]["ae"]
     assert set(case["images_per_second"]) == {"write-up", "by-hand", "latentforge"}
     assert set(case["ratios"]) == {"write-up", "by-hand"}

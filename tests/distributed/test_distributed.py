@@ -246,7 +246,7 @@ def test_only_the_first_process_writes_and_prints(tmp_path):
 
 
 def test_an_invalid_request_is_reported_once(tmp_path):
-    started = launch(3, "-m", "--", "latentforge", *AE, "--epochs", "none", cwd=tmp_path)
+    started = launch(2, "-m", "--", "latentforge", *AE, "--epochs", "none", cwd=tmp_path)
     code, out, err = wait_for(started)
     assert code
     assert out == ""

@@ -16,7 +16,7 @@ name = "ae"
 hidden = [128]
 
 [train]
-epochs = 8
+epochs = 3
 """
 PLUGIN = """
 from latentforge import PresetSpec, hookimpl
@@ -29,6 +29,7 @@ def latentforge_presets():
 """
 
 
+@pytest.mark.slow  # 10 s
 def test_command_line_walkthrough(cli, work):
     def run(line):
         answer = cli(*shlex.split(line))
@@ -40,7 +41,7 @@ def test_command_line_walkthrough(cli, work):
     Path("first.toml").write_text(CONFIG, "utf-8")
     run("config check first.toml")
     run("train --config first.toml --set model.latent_dim=8 --run runs/first")
-    run("train mlp-classifier --epochs 20 --batch-size 32 --lr 3e-3 --quiet")
+    run("train mlp-classifier --epochs 8 --batch-size 32 --lr 3e-3 --quiet")
     assert "mlp-classifier-digits-1" in run("runs").out
     run("evaluate runs/first --split validation --checkpoint best")
     measured = run("evaluate runs/mlp-classifier-digits-1 --measure accuracy --json").json

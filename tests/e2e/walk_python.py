@@ -12,10 +12,10 @@ print("models:", ", ".join(forge.registry.names("models")))
 
 # two models on the same images
 ae = forge.train(
-    "ae", data="digits", model={"latent_dim": 8}, train={"epochs": 12, "batch_size": 32}
+    "ae", data="digits", model={"latent_dim": 8}, train={"epochs": 8, "batch_size": 32}
 )
 classifier = forge.train(
-    "mlp-classifier", data="digits", train={"epochs": 20, "batch_size": 32, "lr": 3e-3}
+    "mlp-classifier", data="digits", train={"epochs": 8, "batch_size": 32, "lr": 3e-3}
 )
 print(ae.path, ae.metrics["test"])
 assert ae.metrics["test"]["recon"] < ae.history()[0]["train"]["recon"]
@@ -43,7 +43,7 @@ y, x = torch.meshgrid(torch.linspace(-1, 1, 20), torch.linspace(-1, 1, 20), inde
 radius = torch.linspace(0.3, 0.9, 200)
 circles = ((x**2 + y**2).sqrt() < radius[:, None, None]).float()  # (200, 20, 20)
 own = forge.train(
-    "ae", data=(circles, (radius > 0.6).long()), model={"latent_dim": 2}, train={"epochs": 30}
+    "ae", data=(circles, (radius > 0.6).long()), model={"latent_dim": 2}, train={"epochs": 20}
 )
 assert own.metrics["test"]["mse_per_pixel"] < 0.05
 

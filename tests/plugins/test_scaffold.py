@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from typer.main import get_command
@@ -12,6 +13,14 @@ from typer.main import get_command
 from latentforge.cli.app import app
 from latentforge.plugins.scaffold import IMPLEMENTED, new_plugin, render_files
 
+ROOT = Path(__file__).parents[2]
+NOT_STRICT = """
+[[tool.mypy.overrides]]
+disallow_untyped_calls = false
+disallow_untyped_defs = false
+disallow_incomplete_defs = false
+warn_return_any = false
+"""
 BROKEN = """
 from dataclasses import dataclass
 
@@ -65,13 +74,17 @@ def test_a_folder_whose_plugin_is_an_object_is_checked(cli, work):
     assert seen["the hook module imports nothing heavy"] == "passed"
 
 
-@pytest.mark.slow  # half a minute: mypy checks torch without a cache
+@pytest.mark.slow  # half a minute if mypy has no cache of torch
 def test_new_packages_pass_a_type_checker(work):
+    """Not in strict mode. The options for torch are those of `make lint`, which has cached it."""
     for kind in IMPLEMENTED:
         new_plugin(f"swirl-{kind}", kind, work)
     packages = sorted(file.parent for file in work.glob("*/*/__init__.py"))
     assert len(packages) == len(IMPLEMENTED)
-    command = [sys.executable, "-m", "mypy", "--cache-dir", work / "cache", *packages]
+    config = (ROOT / "pyproject.toml").read_text("utf-8")
+    modules = [f"{package.name}.*" for package in packages]
+    Path("pyproject.toml").write_text(f"{config}{NOT_STRICT}module = {modules}\n", "utf-8")
+    command = [sys.executable, "-m", "mypy", "--cache-dir", ROOT / ".mypy_cache", *packages]
     done = subprocess.run(command, capture_output=True, text=True, cwd=work)
     assert done.returncode == 0, done.stdout + done.stderr
 
