@@ -199,3 +199,14 @@ def test_load_model_refuses_an_unknown_device(forge, tmp_path):
     run = forge.train("ae", model=TINY, train=ONCE, run=tmp_path / "a", quiet=True)
     with pytest.raises(UsageError, match="device must be auto, cpu"):
         run.load_model(device="gpu")
+
+
+def test_keywords_that_contradict_are_refused(forge, runs):
+    with pytest.raises(UsageError, match="give a name or a mapping with a name, not 3"):
+        forge.train("ae", callbacks=[3])
+    with pytest.raises(UsageError, match="give the model's name only once"):
+        forge.train("ae", model={"name": "vae"})
+    with pytest.raises(UsageError, match=r"options for 'recno'.*did you mean 'recon'"):
+        forge.evaluate("runs/ae", measures=["recon"], options={"recno": {}})
+    twice = forge.evaluate("runs/ae", measures=["recon", "latentforge/recon"])
+    assert list(twice["metrics"]) == ["recon"]

@@ -180,8 +180,6 @@ def _fault_messages(errors: Sequence[Any], value: Any) -> list[tuple[str, str, A
             choices = [part.strip("'") for part in expected]
             hint = did_you_mean(str(error["input"]), choices)
             message = f"must be one of {', '.join(choices)}" + (f" ({hint})" if hint else "")
-        elif error["type"] == "none_required":
-            continue  # `int | None`: the user meant the other branch
         messages, _ = merged.setdefault(location, ([], error["input"]))
         messages.append(message)
     return [

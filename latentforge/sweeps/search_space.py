@@ -110,21 +110,13 @@ def read_space(given: Mapping[str, Any]) -> dict[str, Range | Choice]:
                 faults.append(f"{key}={value.strip()}: {parsed}")
             else:
                 space[key] = parsed
-        elif key_errors := find_value_faults(key, value) or find_json_faults(key, value):
+        elif key_errors := find_value_faults(key, value):
             faults += key_errors
         else:
             space[key] = Choice(tuple(value))
     if faults:
         raise ConfigError("the space cannot be used", details=faults)
     return space
-
-
-def find_json_faults(key: str, values: Sequence[Any]) -> list[str]:
-    try:
-        json.dumps(list(values))
-    except (TypeError, ValueError) as error:
-        return [f"{key}: values must be numbers, strings, booleans or lists of them; {error}"]
-    return []
 
 
 def read_range(text: str) -> Range | str:

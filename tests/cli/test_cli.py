@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import sys
 import tomllib
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from latentforge.cli.app import run
 from latentforge.engine.progress import Progress
 from latentforge.specs import KINDS
 
@@ -226,7 +228,8 @@ def latentforge_presets():
 """
 
 
-def test_explorer_preset_checks_its_required_plugins(cli, runs):
+def test_explorer_preset_checks_its_required_plugins(cli, runs, monkeypatch):
+    monkeypatch.syspath_prepend(Path.cwd())
     Path("mine.py").write_text(EXPLORE_PRESET)
     wanted = 'requires_plugins = ["latentforge-swirl>=0.2"]\n'
     Path("draw.toml").write_text(wanted + '[explore]\nname = "sample"\nn = 3\n')
@@ -234,7 +237,12 @@ def test_explorer_preset_checks_its_required_plugins(cli, runs):
     refused = cli(*words)
     assert refused.code == 3
     assert "latentforge-swirl>=0.2: not installed" in refused.err
-    Path("draw.toml").write_text('requires_plugins = ["latentforge"]\n[explore]\nname = "sample"\n')
+    Path("odd-1.dist-info").mkdir()
+    Path("odd-1.dist-info/METADATA").write_bytes(b"\xff")
+    Path("draw.toml").write_text('requires_plugins = ["odd"]\n[explore]\nname = "sample"\n')
+    assert "odd: its version cannot be read" in cli(*words).err
+    wanted = """requires_plugins = ["latentforge", "none; python_version < '3'"]\n"""
+    Path("draw.toml").write_text(wanted + '[explore]\nname = "sample"\n')
     assert cli(*words).code == 0
 
 
@@ -631,3 +639,35 @@ def test_train_reports_if_the_last_epoch_is_not_the_best(cli, work):
     assert (
         f"these metrics are from the last epoch; --checkpoint best uses epoch {best}" in answer.out
     )
+
+
+# ---------------------------------------------------------------- how a command ends
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX pipes")
+def test_reader_that_closes_the_pipe_ends_the_command_quietly(cli, work, monkeypatch, capsys):
+    """As in `latentforge list models | head -0`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as closed:
+        monkeypatch.setattr(sys, "stdout", closed)
+        assert run(["list", "models"]) == 1
+    assert capsys.readouterr().err == ""
+
+
+def test_ctrl_c_in_a_command_is_reported_with_exit_code_130(cli, work):
+    (work / "slow.py").write_text("import signal\nsignal.raise_signal(signal.SIGINT)\n")
+    answer = cli("-p", "./slow.py", "list", "models", "--json")
+    assert (answer.code, answer.err) == (130, "error: interrupted\n")
+    assert answer.json["exit_code"] == 130
+
+
+def test_unexpected_error_is_reported_as_an_error_in_latentforge(cli, runs, monkeypatch):
+    def fail(path, pattern):
+        raise ZeroDivisionError("a fault")
+
+    monkeypatch.setattr(Path, "glob", fail)
+    answer = cli("runs", "runs", "--json")
+    assert answer.code == answer.json["exit_code"] == 1
+    assert "an error in LatentForge itself: ZeroDivisionError: a fault" in answer.err
+    assert "try: LATENTFORGE_DEBUG=1 shows the traceback; please report it" in answer.err

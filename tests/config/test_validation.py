@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, make_dataclass
 from typing import Annotated, Literal
 
 import numpy as np
@@ -14,7 +14,15 @@ from annotated_types import Ge, Lt
 
 from latentforge import Count, Fraction, NonNegative, Positive, Seed, Size
 from latentforge.config.request import toml_value
-from latentforge.config.validation import Faults, Option, check, describe, plain
+from latentforge.config.validation import (
+    Faults,
+    Option,
+    check,
+    describe,
+    find_default_faults,
+    plain,
+)
+from latentforge.errors import PluginError
 
 
 @dataclass(frozen=True)
@@ -123,6 +131,11 @@ def test_list_error_has_an_example_that_works(given, example):
     assert "must be a list, such as [" in of_file.lines[0]
 
 
+def test_list_error_without_a_valid_example_has_none():
+    pair = make_dataclass("Pair", [("pair", tuple[int, int] | None, None)])
+    assert faults_of(pair, pair="x") == ['model.pair: must be a list, got "x"']
+
+
 def test_empty_list_becomes_an_empty_tuple():
     assert checked(hidden=[]).hidden == ()
 
@@ -168,6 +181,7 @@ def test_numpy_numbers_are_accepted():
         ({"hidden": [math.nan]}, "model.hidden[0]: must be a valid integer, got NaN"),
         ({"inner": {"width": 0}}, "model.inner.width: must be greater than 0, got 0"),
         ({"inner": {"names": [3]}}, "model.inner.names[0]: must be a valid string, got 3"),
+        ({"options": {(1, 2): 0.5}}, "bool or None, not tuple"),
     ],
 )
 def test_invalid_value_is_reported_with_its_key_path(given, fault):
@@ -234,6 +248,18 @@ def test_missing_required_field_is_reported():
 
 def test_post_init_error_is_reported_for_the_section():
     assert faults_of(Required, "range", name="x", low=3) == ["range: low 3 must be below high 1"]
+
+
+def test_config_class_that_raises_is_blamed_on_its_author():
+    by_default = make_dataclass("Odd", [("size", int, field(default_factory=lambda: 1 / 0))])
+    by_check = make_dataclass("Odd", [], namespace={"__post_init__": lambda self: 1 / 0})
+    for cls in (by_default, by_check):
+        assert find_default_faults(cls) == ["Odd(): ZeroDivisionError: division by zero"]
+    with pytest.raises(PluginError, match="the default of 'size' raises: ZeroDivisionError: div"):
+        describe(by_default)
+    with pytest.raises(PluginError, match="config Odd cannot be created: ZeroDiv") as caught:
+        check(by_check, {}, "model", Faults())
+    assert "raise ValueError in __post_init__" in caught.value.hint
 
 
 def test_error_names_the_origin_of_the_value():

@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
+from ignite.engine import Events
 
 from latentforge import Forge
 from latentforge.conformance import CHECKED, CheckFailed, CheckSkipped, checks_of
 from latentforge.conformance.common import the_hook_module_imports_nothing_heavy
+from latentforge.errors import UsageError
+from latentforge.specs import KINDS
 
 from . import twins
 
@@ -115,3 +119,60 @@ def test_other_checks_are_skipped_after_the_first_fails():
     assert list(failed) == ["it implements what it provides"]
     [saw] = failed.values()
     assert "but the tuple that `encode` returns has no mode" in saw
+
+
+def refuse(*arguments):
+    raise UsageError("not like this")
+
+
+class NoisyDecoder(twins.models.Good):
+    def decode(self, z):
+        return super().decode(z) + torch.rand(())
+
+
+class Branches(twins.models.Good):
+    def encode(self, x):
+        return super().encode(-x if x.sum() > 0 else x)
+
+
+class Codes(twins.objectives.Bright):
+    def score(self, x, request):
+        return (x @ torch.ones(2)) - request
+
+
+class Stops(twins.callbacks.Watch):
+    def attach(self, engines):
+        engines.trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: engine.terminate())
+
+
+FAR_SHAPE = "none of the test shapes, such as (3, 64, 64): not like this; pass a supported one as"
+ROWS = "one score and one flag per row"
+DIFFERENT = [  # the component, the check, what it says
+    (twins.model(refuse), "it implements what it provides", FAR_SHAPE),
+    (twins.model(provides={"layers"}), "inference is deterministic", "none of encode, decode and"),
+    (twins.model(NoisyDecoder, {"decode"}), "inference is deterministic", "the decoded image"),
+    (twins.model(Branches), "it works on another device", "it reads values, and tensors on"),
+    (twins.loss(needs={"fly"}), "terms are finite scalars", "no installed model provides fly"),
+    (twins.dataset(refuse), "it loads as images or vectors", "it needs options: not like this"),
+    (twins.objective(Codes), ROWS, "pass example=, a function that returns inputs"),
+    (twins.callback(Stops), "a resumed run ends with the same weights", "before a second epoch"),
+    (twins.callback(refuse), "it attaches and trains", "it rejects the test run: not like this"),
+]
+
+
+@pytest.mark.parametrize(("spec", "name", "said"), DIFFERENT)
+def test_check_of_an_unusual_component_says_why_it_fails_or_is_skipped(spec, name, said):
+    [kind] = [kind.plural for kind in KINDS.values() if isinstance(spec, kind.spec)]
+    with pytest.raises((CheckFailed, CheckSkipped)) as caught:
+        checks(kind, spec)[name]()
+    assert said in str(caught.value)
+    assert caught.type is (CheckFailed if said == "the decoded image" else CheckSkipped)
+
+
+def test_wrong_example_and_kind_without_checks_are_refused():
+    forge = Forge([twins.plugin("objectives", twins.objective(Codes))])
+    found = checks_of("objectives", "twin/good", forge=forge, example=lambda: torch.rand(3, 2))
+    with pytest.raises(CheckFailed, match="the example has 3 rows"):
+        {check.name: check for check in found}[ROWS]()
+    with pytest.raises(UsageError, match="there are no checks for measures"):
+        checks_of("measures", "loss")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -148,3 +149,28 @@ def test_host_memory_respects_the_limit_of_the_process():
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (limit, limit)),
     )
     assert 0 < int(done.stdout) < limit < host_memory()
+
+
+def test_streamed_images_are_only_equal_to_themselves():
+    one, other = splits("always").split("train"), splits("never").split("train")
+    assert repr(one) == "StreamedImages(d, split train, 72 images)"
+    assert [one.same_as(one), one.same_as(other), other.same_as(one)] == [True, False, False]
+
+
+def test_batches_of_dynamically_binarized_training_images_are_the_same_each_time():
+    train = splits("always", binarize="dynamic").split("train")
+    first, second = (torch.cat([batch.x for batch in train.batches(20)]) for _ in range(2))
+    assert torch.equal(first, second)
+    assert set(first.unique().tolist()) == {0.0, 1.0}
+
+
+def test_streamed_and_vector_data_can_be_shown(cli, work):
+    np.savez(work / "maps.npz", x=X)
+    line = "data show arrays --set data.path=maps.npz --set data.stream=always --json"
+    shown = cli(*line.split()).json
+    assert (shown["range"], shown["classes"]) == ([0.0, 255.0], [])
+    assert Path("data-arrays-1.png").exists()  # one row: there are no classes
+    np.save(work / "vectors.npy", np.ones((50, 3), np.float32))
+    shown = cli("data", "show", "arrays", "--set", "data.path=vectors.npy", "--json").json
+    assert shown["shape"] == [3]
+    assert not Path("data-arrays-2.png").exists()

@@ -124,11 +124,14 @@ INVALID = [
     ),
     # data, reports and plugins
     ("data fetch digits", "has no files to download"),
+    ("data show digits --out digits.jpg", "only PNG is supported\n  try: --out digits.png"),
     ("report runs/ae runs/../runs/ae", "a run is given more than once"),
     ("plugins new Swirl", "lower-case letters"),
     ("plugins new ../swirl", "lower-case letters"),
     ("plugins new none", "the name 'none' is already used in the generated code"),
     ("plugins new vae", "there is a built-in model 'vae'"),
+    ("plugins check", "only built-in plugins are installed\n  try: latentforge plugins check"),
+    ("sweep ae --grid train.seed=[1] --retry", "--retry requires --resume"),
     ("plugins new swirl --kind modle", "did you mean 'model'"),
     # encode, decode and export
     ("encode runs/cnn --out c.npz", "encoding needs encode; model 'cnn-classifier' provides"),

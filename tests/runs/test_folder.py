@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,7 @@ import pytest
 from latentforge import Forge, Run, open_run
 from latentforge.errors import MissingError, RunFailed, UsageError
 from latentforge.io.paths import append_json_line, create_numbered_folder, write_json
-from latentforge.runs.folder import create_run_folder, find_run_folders, read_manifest
+from latentforge.runs.folder import LOCK, create_run_folder, find_run_folders, read_manifest
 
 # ---------------------------------------------------------------- a new folder
 
@@ -256,3 +259,43 @@ def test_a_run_without_a_metrics_file_has_no_history(runs):
     run = Forge().open_run(runs / "ae")
     (runs / "ae" / "metrics.jsonl").unlink()
     assert run.history() == []
+
+
+def test_damaged_history_is_named(runs):
+    (runs / "ae" / "metrics.jsonl").write_text('{"epoch": 1\n')
+    with pytest.raises(RunFailed, match=r"ae/metrics\.jsonl is damaged: "):
+        open_run(runs / "ae").history()
+
+
+def test_full_disk_at_the_start_leaves_no_folder(work, monkeypatch):
+    def fail(*paths):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", fail)
+    for start in (Forge().train, partial(Forge().sweep, grid={"train.seed": [0]})):
+        with pytest.raises(RunFailed, match=r"cannot write to .*\.json: No space left on device"):
+            start("ae", quiet=True)
+    assert list(Path("runs").iterdir()) == []
+
+
+def test_lock_that_cannot_be_created_is_an_error(runs):
+    (runs / "ae" / LOCK).unlink(missing_ok=True)
+    (runs / "ae" / LOCK).mkdir()
+    with pytest.raises(RunFailed, match="cannot write to runs/ae: "):
+        Forge().resume("runs/ae", quiet=True)
+
+
+def test_temporary_files_of_a_killed_run_are_removed_when_training_starts(work):
+    Path("r").mkdir()
+    Path("r/.run.json.123").write_text("{")
+    train = {"epochs": 1, "batch_size": 512}
+    Forge().train("ae", model={"hidden": [4]}, train=train, run="r", quiet=True)
+    assert not Path("r/.run.json.123").exists()
+
+
+def test_doctor_explains_how_to_resume_a_killed_run(runs, cli):
+    manifest = json.loads((runs / "ae" / "run.json").read_text())
+    (runs / "ae" / "run.json").write_text(json.dumps({**manifest, "status": "running"}))
+    (runs / "ae" / LOCK).unlink(missing_ok=True)
+    assert open_run(runs / "ae").status == "killed"
+    assert "latentforge train --resume runs/ae" in cli("doctor", "runs/ae").out

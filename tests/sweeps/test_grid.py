@@ -16,7 +16,7 @@ from latentforge import Forge
 from latentforge.errors import ConfigError, MissingError, UsageError
 from latentforge.sweeps.comparison import find_best_member
 from latentforge.sweeps.folder import Sweep
-from latentforge.sweeps.grid import create_members, member_name, read_grid, resolve_all
+from latentforge.sweeps.grid import MAX_MEMBERS, create_members, member_name, read_grid, resolve_all
 from latentforge.sweeps.job import Job
 from latentforge.sweeps.runner import Sweeper
 
@@ -66,6 +66,9 @@ def test_member_name_is_a_safe_folder_name():
         ("loss.beta=[1, 2, 1]", "contains a value twice"),
         ("loss.beta=[1, -2]", "loss.beta (from the grid)"),
         ("loss.bta=[1]", "did you mean 'beta'"),
+        ("loss=[1]", "loss: write section.key, as in loss.beta"),
+        ("model.encoder.width=[1]", "model.encoder.width: model.encoder is not a table"),
+        (f"train.seed={[*range(MAX_MEMBERS + 1)]}", f"has more than {MAX_MEMBERS} members"),
         ("model.name=['vae', 'veu']", "did you mean 'vae'"),
     ],
 )
@@ -348,6 +351,32 @@ def test_folder_without_a_sweep_or_with_unsafe_member_names_is_refused(swept, tm
         (tmp_path / "sweep.json").write_text(json.dumps(record), "utf-8")
         with pytest.raises(MissingError, match="not a valid sweep record"):
             Forge().resume_sweep(tmp_path)
+    for text, said in (('{"format": 1}', "not a valid sweep record"), ("{", "cannot be read as a")):
+        (tmp_path / "sweep.json").write_text(text)
+        with pytest.raises(MissingError, match=said):
+            Forge().resume_sweep(tmp_path)
+
+
+def test_folder_of_another_sweep_and_a_storage_for_a_grid_are_refused(cli, swept):
+    answer = cli("sweep", *TINY_VAE, "--grid=train.seed=[0]", "--out", swept.path)
+    assert answer.code == 2
+    assert "already contains a sweep" in answer.err
+    assert f"try: latentforge sweep --resume {swept.path}, or choose another --out" in answer.err
+    answer = cli("sweep", "--resume", swept.path, "--storage=sqlite:///x.db")
+    assert answer.code == 2
+    assert "is a sweep over a grid; --storage requires a search" in answer.err
+    assert repr(swept) == f"Sweep({str(swept.path)!r}, 4 members, done)"
+
+
+def test_report_that_cannot_be_written_is_only_a_warning(cli, swept, tmp_path):
+    path = shutil.copytree(swept.path, tmp_path / "copy")
+    (path / "report.html").unlink()
+    (path / "report.html").mkdir()
+    (path / ".sweep.json.123").write_text("{")  # of a killed process
+    answer = cli("sweep", "--resume", path, "--quiet")
+    assert answer.code == 0
+    assert "warning: the report of the sweep was not written" in answer.err
+    assert not (path / ".sweep.json.123").exists()
 
 
 @pytest.mark.parametrize(

@@ -259,6 +259,14 @@ def test_missing_database_and_unneeded_storage_option_are_refused(searched, tmp_
         Forge().resume_sweep(tmp_path)
     with pytest.raises(UsageError, match="--storage is not allowed"):
         Forge().resume_sweep(searched.path, storage="sqlite:///x.db")
+    (tmp_path / "search.db").touch()
+    with pytest.raises(MissingError, match="contains no search") as caught:
+        Forge().resume_sweep(tmp_path)
+    assert caught.value.hint == "pass its current location as --storage URL"
+    with closing(Study(searched.search, tmp_path, None, new=True)) as study:
+        assert study.best() == {}
+    with pytest.raises(RunFailed, match="has no trial 0"):
+        Forge().resume_sweep(tmp_path, quiet=True)
 
 
 def test_storage_failure_error_names_the_resume_command(searched, tmp_path):

@@ -66,6 +66,7 @@ def test_two_sweeps_share_one_search_and_store_no_password(start, cli, work):
         ("postgresql://bob:hunter2@localhost:port/x", 2),
         ("postgresql+nothing://bob:hun@ter2@localhost/x", 2),
         ("sqlite:////nowhere/at/all.db?password=hunter2", 4),
+        ("oracle://bob:hunter2@localhost/x", 4),  # its driver is not installed
     ],
 )
 def test_unusable_storage_error_does_not_show_the_password(cli, work, url, code):

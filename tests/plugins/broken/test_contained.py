@@ -5,15 +5,18 @@ from __future__ import annotations
 
 import logging
 import sys
+from dataclasses import dataclass
 
 import packaging.requirements  # noqa: F401  imported before site-packages is hidden
 import pydantic  # noqa: F401
 import pytest
 
-from latentforge import Forge, hookimpl
+from latentforge import Forge, MeasureSpec, Size, hookimpl
 from latentforge.cli.app import run as run_cli
 from latentforge.errors import PluginError
 from latentforge.plugins.loading import load_plugins
+
+from ...plugin import plugin_of
 
 ALWAYS = (["--help"], ["--version"], ["plugins", "list"], ["plugins", "show", "bad"])
 FAULTS = {
@@ -91,6 +94,28 @@ def test_bad_default_of_one_model_is_a_plugin_error(site):
     assert "size: must be greater than 0, got 0" in error.value.details[0]
     assert error.value.hint == "latentforge plugins check bad"
     assert forge.registry.plugin("bad").status == "ok"
+
+
+def test_check_of_all_plugins_reports_one_that_does_not_load(site, capsys):
+    site.add("latentforge-bad", "1 / 0", "bad", version="0.3")
+    assert run_cli(["plugins", "check"]) == 3
+    out, err = capsys.readouterr()
+    assert "failed  plugin bad: it loads: import: ZeroDivisionError: division by zero" in out
+    assert "pip install --upgrade latentforge-bad, or disable it" in err
+
+
+@dataclass(frozen=True)
+class Wrong:
+    target: Size = 0
+
+
+def test_measure_with_a_bad_default_is_skipped_unless_it_is_requested(runs, caplog):
+    bad = MeasureSpec(name="bad", summary="s", build=print, protocol="p", config=Wrong)
+    run = Forge([plugin_of(bad)]).open_run("runs/ae")
+    assert "bad" not in run.evaluate()
+    assert "'bad' of plugin Plugin has wrong defaults; the measure is skipped" in caplog.text
+    with pytest.raises(PluginError, match="'bad' of plugin Plugin has wrong defaults"):
+        run.evaluate(measures=["bad"])
 
 
 # ---------------------------------------------------------------- conflicts

@@ -149,6 +149,12 @@ def latentforge_datasets():
 def latentforge_losses():
     return [LossSpec(name="free", summary="", build=build, needs=lambda config: {"encode"}),
             LossSpec(name="list", summary="", build=build, needs=["encode"])]
+@hookimpl
+def latentforge_explorers():
+    return [ExplorerSpec(name="s", summary="", explore=build, searches=3)]
+@hookimpl
+def latentforge_measures():
+    return [MeasureSpec(name="up", summary="", build=build, protocol="", better="up")]
 """
     registry, plugin = broken_beside_healthy(site, code)
     assert registry.names("presets") == ("here",)
@@ -160,6 +166,8 @@ def latentforge_losses():
         "dataset 'd': load must be a function, not None",
         "dataset 'e': splits must be a tuple of names, not 'train'",
         "dataset 'f': fetch must be a function, not 'https://example.org'",
+        "explorer 's': searches must be the name of an objective, not 3",
+        "measure 'up': better must be 'lower' or 'higher', not 'up'",
         "preset 'none': path '/nowhere.toml' is not a file",
         "preset 'odd': path '7' is not a file",
     ]

@@ -198,7 +198,8 @@ def test_report_of_runs_without_a_common_folder_is_in_the_working_folder(runs, m
         assert report([one, other], one.registry)["report"] == "report-ae-cnn-2.html"
     shutil.copytree("runs/cnn", "others/cnn")
     third = Forge().open_run("others/cnn")
-    assert report([one, third], one.registry)["report"] == "report-ae-cnn-3.html"
+    Path("report-ae-cnn-3.html").mkdir()
+    assert report([one, third], one.registry)["report"] == "report-ae-cnn-4.html"
     assert Path("report-ae-cnn.html").read_text() == "mine"
 
 
@@ -317,6 +318,17 @@ def test_failed_run_without_metrics_can_be_reported(runs, cli):
     page = Path("runs/ae/report.html").read_text("utf-8")
     assert "Training failed: the loss is NaN &lt;b&gt;" in page
     assert "No epoch has ended yet." in page
+
+
+def test_odd_dates_and_evaluations_are_shown_or_skipped(runs, cli):
+    manifest = json.loads(Path("runs/ae/run.json").read_text())
+    Path("runs/ae/run.json").write_text(json.dumps({**manifest, "created": "long ago"}))
+    Path("runs/ae/evaluations.jsonl").write_text('{"split": "test", "metrics": 3}\n')
+    answer = cli("-p", "no:autoencoder", "report", "runs/ae")
+    assert (answer.code, answer.err) == (0, "")
+    page = read("runs/ae/report.html")
+    assert "long ago" in page.text
+    assert "latentforge list explorers" in page.commands  # it is unknown which explorers fit
 
 
 def test_run_with_a_missing_plugin_can_be_reported(explored, cli):
