@@ -76,7 +76,7 @@ class Study:
             self.close()
             raise MissingError(
                 f"the storage {mask_passwords(self.url)} contains no search {name}",
-                hint="pass its current location as --storage URL",
+                hint="" if self.own else "pass its current location as --storage URL",
             )
         self.study = optuna.create_study(
             storage=self.storage,

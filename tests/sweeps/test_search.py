@@ -262,7 +262,7 @@ def test_missing_database_and_unneeded_storage_option_are_refused(searched, tmp_
     (tmp_path / "search.db").touch()
     with pytest.raises(MissingError, match="contains no search") as caught:
         Forge().resume_sweep(tmp_path)
-    assert caught.value.hint == "pass its current location as --storage URL"
+    assert caught.value.hint == ""  # --storage is refused for a database of its own
     with closing(Study(searched.search, tmp_path, None, new=True)) as study:
         assert study.best() == {}
     with pytest.raises(RunFailed, match="has no trial 0"):
