@@ -133,7 +133,8 @@ def commands(scratch: Path) -> dict[str, Callable[[], turns.ProcessResult]]:
 def measure_start_up(scratch: Path, repeats: int) -> dict[str, Any]:
     """Seconds and peak memory of each command, and its additional seconds over the imports."""
     sides = commands(scratch)
-    turns.take_turns(sides, 1)  # fills the caches of bytecode and of the disk
+    if repeats > 1:
+        turns.take_turns(sides, 1)  # fills the caches of bytecode and of the disk
     measured = turns.take_turns(sides, repeats)
     imports = [process.seconds for process in measured[IMPORTS]]
     return {
