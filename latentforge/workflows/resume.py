@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from latentforge._version import __version__
-from latentforge.config.changes import check_changes
+from latentforge.config.changes import check_changes, check_unedited
 from latentforge.config.schema import RunConfig
 from latentforge.data.loading import load_splits
 from latentforge.data.splits import DataSplits
@@ -59,6 +59,7 @@ def resume(
                 check_state(saved)
                 check_unfinished(run, config, saved)
                 check_size(run.manifest, saved, config, splits.spec)
+                check_unedited(config, saved.state.get("config"), run.path, saved.name)
             trainee = build_trainee(config, splits).to(device)
             message = "%s: the result is not bit-identical to that of an uninterrupted run"
             for difference in differences(saved, config, device, trainee) if saved else ():

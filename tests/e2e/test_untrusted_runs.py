@@ -168,3 +168,39 @@ def test_report_escapes_html_in_class_names(cli, runs):
     assert cli("report", "runs/cnn").code == 0
     page = (runs / "cnn" / "report.html").read_text()
     assert "<script>alert(1)" not in page
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "shown"),
+    [
+        ("model", "activation", "tanh", '"tanh" in run.json, "relu" in training'),
+        ("loss", "likelihood", "gaussian", '"gaussian" in run.json'),
+        ("train", "seed", 7, "train.seed: 7 in run.json, 0 in training"),
+        ("train", "lr", 0.5, "train.lr: 0.5 in run.json"),
+        ("data", "split_seed", 3, "data.split_seed: 3 in run.json"),
+    ],
+)
+def test_edited_settings_are_reported_by_evaluate_and_refused_by_resume(
+    cli, runs, section, key, value, shown
+):
+    path = Path("runs/ae/run.json")
+    manifest = json.loads(path.read_text())
+    assert manifest["config"][section][key] != value
+    manifest["config"][section][key] = value
+    path.write_text(json.dumps(manifest))
+    evaluated = cli("evaluate", "runs/ae")
+    assert "run.json was edited after checkpoint" in evaluated.err
+    assert shown in evaluated.err
+    before = path.read_bytes()
+    refused = cli("train", "--resume", "runs/ae", "--epochs", 5)
+    assert refused.code == 1
+    assert "run.json was edited after checkpoint" in refused.err
+    assert shown in refused.err
+    assert path.read_bytes() == before
+
+
+def test_settings_that_a_resume_changed_are_no_edits(cli, runs):
+    line = ("train", "--resume", "runs/ae", "--epochs", 5, "--set", "train.log_every=7", "--quiet")
+    assert cli(*line).code == 0
+    assert cli("train", "--resume", "runs/ae", "--epochs", 6, "--quiet").code == 0
+    assert cli("evaluate", "runs/ae").err == ""
