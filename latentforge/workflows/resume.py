@@ -27,7 +27,7 @@ from latentforge.runs.checkpoint import CheckpointStore
 from latentforge.runs.checkpoint_reader import Checkpoint
 from latentforge.runs.folder import METRICS, lock_run, read_manifest, remove_temporary_files
 from latentforge.runs.manifest import now
-from latentforge.runs.rewind import select_checkpoint, truncate_logs
+from latentforge.runs.rewind import check_no_link, select_checkpoint, truncate_logs
 from latentforge.runtime import torchrun
 from latentforge.runtime.device import select_training_device
 from latentforge.runtime.threads import use_threads
@@ -49,6 +49,7 @@ def resume(
     run.writes = not torchrun.rank()
     with lock_run(run.path) if run.writes else nullcontext():
         run.manifest = read_manifest(run.path)  # as the last process left it
+        check_no_link(run)
         check_changes(run.config, config)
         device = select_training_device(config.train.device)
         splits = load_same_data(run, config, data)
