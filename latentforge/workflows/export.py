@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from latentforge._version import __version__
 from latentforge.config.schema import Component, RunConfig, describe_weights
+from latentforge.errors import RunFailed
 from latentforge.io.atomic import is_outside
 from latentforge.io.paths import create_numbered_folder, write_error, write_json
 from latentforge.runs.checkpoint import to_safetensors
