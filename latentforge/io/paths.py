@@ -73,6 +73,19 @@ def as_text(path: str | os.PathLike[str]) -> str:
         return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
+def as_cell(value: object) -> object:
+    """Return a value of a CSV or TSV table. A string that a spreadsheet would take as a formula
+    gets an apostrophe in front."""
+    if not isinstance(value, str):
+        return value
+    text = as_text(value)
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}" if text.lstrip()[:1] in tuple("=+-@") else text
+    return text
+
+
 def write_text(path: Path, text: str) -> None:
     """Replace a text file atomically: a reader sees the complete old or the complete new file.
     Raises RunFailed if the disk fails."""

@@ -28,7 +28,7 @@ from latentforge.findings import (
     Table,
 )
 from latentforge.io.npz import write_whole
-from latentforge.io.paths import as_text
+from latentforge.io.paths import as_cell, as_text
 from latentforge.rendering.animation import draw_frames, gif
 from latentforge.rendering.charts import draw_bars, draw_histogram, draw_lines
 from latentforge.rendering.filmstrip import create_sheet, create_strip
@@ -101,7 +101,8 @@ def encode_files(item: Finding, note: str) -> Iterator[tuple[str, bytes]]:
             yield item.suffix, item.content
         case Table():
             text = io.StringIO(newline="")
-            csv.writer(text).writerows([item.columns, *item.rows])
+            rows = [[as_cell(cell) for cell in row] for row in (item.columns, *item.rows)]
+            csv.writer(text).writerows(rows)
             yield ".csv", text.getvalue().encode()
         case Film():
             frames = draw_frames(item, note)
