@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from contextlib import suppress
 from functools import cache
+from traceback import walk_tb
 from typing import Annotated, Any
 
 import typer
@@ -29,10 +31,23 @@ from latentforge.cli import (
 )
 from latentforge.cli import list as list_command
 from latentforge.cli.output import Globals, print_json
-from latentforge.errors import Interrupted, LatentForgeError, LostProcess, UsageError, one_line
+from latentforge.errors import (
+    Interrupted,
+    LatentForgeError,
+    LostProcess,
+    RunFailed,
+    UsageError,
+    one_line,
+)
 from latentforge.plugins import commands
 from latentforge.runtime import torchrun
-from latentforge.runtime.stdout import reserve_stdout
+from latentforge.runtime.stdout import (
+    discard_stdout,
+    escape_controls,
+    flush_stdout,
+    reserve_stdout,
+    stdout_error,
+)
 
 
 class Root(TyperGroup):
@@ -140,7 +155,7 @@ def run(arguments: list[str]) -> int:
             with reserve_stdout(arguments):
                 root_command()(arguments, prog_name="latentforge")
         finally:
-            sys.stdout.flush()  # now, because at exit a closed pipe would not be handled
+            flush_stdout()  # now, because at exit a closed pipe would not be handled
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
         if isinstance(stop.code, str):  # a plugin's command called sys.exit(text)
@@ -149,13 +164,15 @@ def run(arguments: list[str]) -> int:
             _print_failure(UsageError("the command line is invalid; see stderr"))
         return code
     except BrokenPipeError:  # `latentforge list | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_stdout()
         return 1
     except LatentForgeError as error:
         return _report(error, arguments)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
+        if isinstance(error, OSError) and module_that_raised(error).startswith("typer."):
+            return _report(stdout_error(error), arguments)  # Typer writes the help
         wrapped = LatentForgeError(
             f"an error in LatentForge itself: {one_line(error)}",
             hint="LATENTFORGE_DEBUG=1 shows the traceback; please report it",
@@ -165,6 +182,12 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
+def module_that_raised(error: BaseException) -> str:
+    """The name of the module of the innermost frame in the traceback."""
+    names = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)]
+    return str(names[-1])
+
+
 def _report(error: LatentForgeError, arguments: list[str]) -> int:
     if torchrun.is_distributed() and not isinstance(error, LostProcess):
         if isinstance(error, Interrupted) and torchrun.rank():
@@ -172,7 +195,7 @@ def _report(error: LatentForgeError, arguments: list[str]) -> int:
         torchrun.defer_to_first_process()
     if os.environ.get("LATENTFORGE_DEBUG"):
         traceback.print_exception(error)
-    print(f"error: {error}", file=sys.stderr)
+    print(f"error: {escape_controls(str(error))}", file=sys.stderr)
     if "--json" in arguments:
         _print_failure(error)
     return error.exit_code
@@ -181,4 +204,5 @@ def _report(error: LatentForgeError, arguments: list[str]) -> int:
 def _print_failure(error: LatentForgeError) -> None:
     details = {"error": error.message, "details": list(error.details), "remedy": error.hint}
     result = {"status": "failed", "id": error.id, **details}
-    print_json({**result, **error.result, "exit_code": error.exit_code})
+    with suppress(RunFailed):  # if stdout itself fails, the exit code and stderr say so
+        print_json({**result, **error.result, "exit_code": error.exit_code})

@@ -13,7 +13,7 @@ import typer
 
 from latentforge.errors import PluginError, UsageError
 from latentforge.runtime import torchrun
-from latentforge.runtime.stdout import STDOUT
+from latentforge.runtime.stdout import escape_controls, write_stdout
 
 if TYPE_CHECKING:
     from latentforge.forge import Forge
@@ -30,6 +30,13 @@ Weights = Annotated[
     str, typer.Option(metavar="last|best", help="The checkpoint; best needs a validation split.")
 ]
 Device = Annotated[str, typer.Option(metavar="D", help="auto, cpu, cuda, cuda:N, mps.")]
+
+
+class WarningFormatter(logging.Formatter):
+    """Formats a log record as text that is harmless for a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return escape_controls(super().format(record))
 
 
 @dataclass
@@ -54,7 +61,7 @@ class Globals:
         from latentforge.forge import Forge
 
         warnings = logging.StreamHandler()  # to stderr, like progress
-        warnings.setFormatter(logging.Formatter("warning: %(message)s"))
+        warnings.setFormatter(WarningFormatter("warning: %(message)s"))
         warnings.addFilter(lambda _: not torchrun.rank())  # only the first process prints
         logging.getLogger("latentforge").handlers = [warnings]
         forge = self.loaded = self.loaded or Forge(self.plugins, off=self.off)
@@ -69,7 +76,7 @@ class Globals:
         lines = [f"warning: {problem}" for problem in registry.problems]
         lines += [f"note: {notice}" for notice in registry.notices]
         for line in lines if warn and not self.warned and not torchrun.rank() else ():
-            print(line, file=sys.stderr)
+            print(escape_controls(line), file=sys.stderr)
         self.warned |= warn
         return forge
 
@@ -84,7 +91,7 @@ def print_result(result: Mapping[str, Any], as_json: bool, text: Iterable[str]) 
     if as_json:
         print_json(result)
     elif not torchrun.rank():
-        print("\n".join(text))
+        write_stdout(escape_controls("\n".join(text)))
 
 
 def print_json(result: Mapping[str, Any]) -> None:
@@ -92,13 +99,14 @@ def print_json(result: Mapping[str, Any]) -> None:
 
     if torchrun.rank():
         return
-    print(json.dumps(replace_nonfinite(result), default=str), file=STDOUT[-1] if STDOUT else None)
+    write_stdout(json.dumps(replace_nonfinite(result), default=str))
 
 
 def table(rows: Sequence[Sequence[str]], indent: str = "") -> list[str]:
     """Format rows as left-aligned columns; the last column is not padded."""
     if not rows:
         return []
+    rows = [[escape_controls(cell, keep="") for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return [
         indent + "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()

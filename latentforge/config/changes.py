@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from latentforge.config.schema import RunConfig
-from latentforge.errors import ConfigError
+from latentforge.errors import ConfigError, RunFailed
+from latentforge.io.paths import replace_nonfinite
 
 CHANGEABLE = {
     *("train.threads", "train.log_every", "train.checkpoint_every", "train.checkpoint_seconds"),
@@ -29,16 +30,14 @@ def check_changes(
     """
     before, after = flatten(stored), flatten(config.as_dict())
     epochs = stored["train"].get("epochs", config.train.epochs)
-    dataset = config.dataset.options if config.dataset else None
     refused = []
     for key in sorted({*before, *after}):
         old, new = before.get(key), after.get(key)
-        section, _, name = key.partition(".")
+        name = key.partition(".")[2]
         requested = any(key == prefix or key.startswith(f"{prefix}.") for prefix in requested_keys)
         named = name == "name" or key == "callbacks"  # a name may be qualified or not
-        moved = section == "data" and isinstance(getattr(dataset, name, None), Path)
         not_requested_now = not requested and (named or key not in before)
-        if old == new or key in CHANGEABLE or moved or not_requested_now:
+        if old == new or key in CHANGEABLE or is_path(config, key) or not_requested_now:
             continue
         if key != "train.epochs":
             refused.append(f"{key}: {json.dumps(old)} in the run, not {json.dumps(new)}")
@@ -50,6 +49,40 @@ def check_changes(
             details=refused,
             hint="start a new run for other settings; docs/reliability.md lists what a resume "
             "may change",
+        )
+
+
+def is_path(config: RunConfig, key: str) -> bool:
+    """Whether a key of the configuration is an option of the dataset that contains a path."""
+    section, _, name = key.partition(".")
+    dataset = config.dataset.options if config.dataset else None
+    return section == "data" and isinstance(getattr(dataset, name, None), Path)
+
+
+def find_edits(config: RunConfig, saved: Any) -> list[str]:
+    """Describe each setting of `config`, from run.json, that differs from the one in `saved`, the
+    configuration in a checkpoint (None in an older one). Settings that a resume may change are not
+    compared."""
+    before = flatten(saved) if isinstance(saved, Mapping) else {}
+    now = flatten(replace_nonfinite(config.as_dict()))
+    ignored = {"train.epochs", "callbacks", *CHANGEABLE}
+    edits = []
+    for key in sorted(before.keys() & now.keys() - ignored):
+        old, new = before[key], now[key]
+        if key.endswith(".name"):  # a name may be qualified or not
+            old, new = (str(name).rpartition("/")[2] for name in (old, new))
+        if old != new and not is_path(config, key):
+            edits.append(f"{key}: {json.dumps(new)} in run.json, {json.dumps(old)} in training")
+    return edits
+
+
+def check_unedited(config: RunConfig, saved: Any, run: Path, checkpoint: str) -> None:
+    """Raise RunFailed if run.json has other settings than the training before `checkpoint`."""
+    if edits := find_edits(config, saved):
+        raise RunFailed(
+            f"{run}/run.json was edited after checkpoint {checkpoint} was written",
+            details=edits,
+            hint="restore these values in run.json, or start a new run for other settings",
         )
 
 

@@ -13,6 +13,7 @@ from typing import Any, TextIO
 from ignite.engine import Engine, Events
 
 from latentforge.runs.tensorboard import Board
+from latentforge.runtime.stdout import escape_controls
 
 BAR_INTERVAL = 0.2  # seconds; a redraw costs more than a small training step
 LINE_INTERVAL = 5.0
@@ -32,6 +33,7 @@ class Display:
 
     def show(self, text: str, done: int, total: int) -> None:
         """Redraw the bar, or write a line."""
+        text = escape_controls(text)
         self.last_shown = time.monotonic()
         if not self.draws_bar:
             self.note(text)
@@ -48,6 +50,7 @@ class Display:
 
     def note(self, text: str) -> None:
         """Write a separate line."""
+        text = escape_controls(text)
         if self.bar is not None:
             self.bar.write(text, file=self.stream)
         elif self.stream is not None:

@@ -31,6 +31,7 @@ from latentforge.engine.progress import Progress
 from latentforge.engine.step import StepRunner, Trainee
 from latentforge.engine.training_state import TrainingResult, TrainingState
 from latentforge.errors import RunFailed
+from latentforge.io.paths import replace_nonfinite
 from latentforge.plugins.attribution import call_component
 from latentforge.runs.checkpoint import CheckpointStore
 from latentforge.runs.tensorboard import Board, flatten_metrics, flatten_per_dim, tile_pairs
@@ -356,6 +357,7 @@ class Trainer:
                 "torch": torch.__version__,
                 "ways": self.steps.describe(),
                 "plugins": plugin_versions(self.config),
+                "config": replace_nonfinite(self.config.as_dict()),
                 "events": self.board.file_sizes(),
             }
             self.store.save(f"step-{step:08d}", *capture(self.state, environment), best=best)

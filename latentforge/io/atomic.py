@@ -52,10 +52,12 @@ def sha256(path: Path) -> str:
 
 
 def read_bytes(path: Path, limit: int = LARGEST) -> bytes:
-    """Read a regular file. Raises OSError, and ValueError if the file is too large or not a regular
-    file: reading a pipe would block."""
+    """Read a regular file. Raises OSError, and ValueError if the file is too large, if it is not a
+    regular file (reading a pipe would block), or if it is a link to a place outside its folder."""
     if path.exists() and not path.is_file():
         raise ValueError("it is not a regular file")
+    if is_outside(path, path.parent):
+        raise ValueError("it is a link to a place outside its folder")
     with path.open("rb") as file:
         if os.fstat(file.fileno()).st_size > limit:
             raise ValueError(f"it is larger than {limit} bytes")

@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -59,12 +60,38 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(replace_nonfinite(value), indent=2) + "\n")
 
 
+def as_text(path: str | os.PathLike[str]) -> str:
+    """Return a path, or text that contains one, as text that UTF-8 can encode. Bytes that are not
+    UTF-8 become backslash escapes. Python stores such bytes of a path as surrogates, which files,
+    figures and pages cannot contain."""
+    text = os.fspath(path)
+    try:
+        text.encode()
+        return text
+    except UnicodeEncodeError:
+        text = re.sub("[\ud800-\udc7f\udd00-\udfff]", lambda c: f"\\u{ord(c[0]):04x}", text)
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def as_cell(value: object) -> object:
+    """Return a value of a CSV or TSV table. A string that a spreadsheet would take as a formula
+    gets an apostrophe in front."""
+    if not isinstance(value, str):
+        return value
+    text = as_text(value)
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}" if text.lstrip()[:1] in tuple("=+-@") else text
+    return text
+
+
 def write_text(path: Path, text: str) -> None:
     """Replace a text file atomically: a reader sees the complete old or the complete new file.
     Raises RunFailed if the disk fails."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        replace_synced(path, text.encode(), temporary)
+        replace_synced(path, as_text(text).encode(), temporary)
     except OSError as error:
         with suppress(OSError):  # report the first error
             temporary.unlink(missing_ok=True)

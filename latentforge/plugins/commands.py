@@ -23,7 +23,7 @@ from latentforge.plugins.discovery import (
     origin_of,
     points_of,
 )
-from latentforge.runtime.stdout import STDOUT
+from latentforge.runtime.stdout import STDOUT, escape_controls
 
 # Exceptions that are messages for the user, or exits. Typer does not export ClickException.
 NO_FAULTS: tuple[type[BaseException], ...] = (
@@ -38,7 +38,7 @@ class PluginCommand(TyperCommand):
 
     def __init__(self, point: EntryPoint, others: list[EntryPoint]) -> None:
         self.distribution, version = origin_of(point.dist)
-        self.origin = f"{self.distribution} {version}".strip()
+        self.origin = escape_controls(f"{self.distribution} {version}".strip(), keep="")
         super().__init__(point.name, callback=None, short_help=f"A command of {self.origin}.")
         self.point, self.others = point, others
 

@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from latentforge.findings import Finding, Findings, Scatter
+from latentforge.io.paths import as_cell
 from latentforge.rendering.images import tile, to_cells, to_numpy
 
 SIDE = 8192  # pixels
@@ -70,7 +71,8 @@ def _write_embedding(item: Scatter, folder: Path) -> str:
         # a name must fit on one line
         class_names = {i: " ".join(name.split()) for i, name in enumerate(item.classes)}
         names = [class_names.get(int(i), str(int(i))) for i in item.labels.cpu()[selected]]
-        (item_folder / "metadata.tsv").write_text("".join(f"{name}\n" for name in names), "utf-8")
+        rows = "".join(f"{as_cell(' '.join(name.split()))}\n" for name in names)
+        (item_folder / "metadata.tsv").write_text(rows, "utf-8")
         lines.append(("metadata_path", f"{relative_path}/metadata.tsv"))
     text = "".join(f"  {key}: {json.dumps(value)}\n" for key, value in lines)
     if item.images is not None:

@@ -28,6 +28,7 @@ from latentforge.findings import (
     Table,
 )
 from latentforge.io.npz import write_whole
+from latentforge.io.paths import as_cell, as_text
 from latentforge.rendering.animation import draw_frames, gif
 from latentforge.rendering.charts import draw_bars, draw_histogram, draw_lines
 from latentforge.rendering.filmstrip import create_sheet, create_strip
@@ -59,9 +60,10 @@ def describe_source(about: dict[str, Any], role: str = "") -> str:
     """The run and the checkpoint that a finding is from. With `role`, the run in this role and its
     checkpoint."""
     if role not in about.get("roles", {}):
-        return f"{about['run']}, {about['checkpoint']}"
+        return as_text(f"{about['run']}, {about['checkpoint']}")
     checkpoint = about.get("role_checkpoints", {}).get(role)
-    return f"{about['roles'][role]}, {checkpoint}" if checkpoint else str(about["roles"][role])
+    run = str(about["roles"][role])
+    return as_text(f"{run}, {checkpoint}" if checkpoint else run)
 
 
 def add_notes(findings: Findings) -> Findings:
@@ -99,7 +101,8 @@ def encode_files(item: Finding, note: str) -> Iterator[tuple[str, bytes]]:
             yield item.suffix, item.content
         case Table():
             text = io.StringIO(newline="")
-            csv.writer(text).writerows([item.columns, *item.rows])
+            rows = [[as_cell(cell) for cell in row] for row in (item.columns, *item.rows)]
+            csv.writer(text).writerows(rows)
             yield ".csv", text.getvalue().encode()
         case Film():
             frames = draw_frames(item, note)

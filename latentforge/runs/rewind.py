@@ -43,6 +43,16 @@ def select_checkpoint(store: CheckpointStore, saved: Checkpoint) -> None:
         store.publish("best", None)
 
 
+def check_no_link(run: RunFolder) -> None:
+    """Raise RunFailed if metrics.jsonl is a link to a place outside the run, which a resume would
+    read and replace."""
+    if is_outside(path := run.path / METRICS, run.path):
+        raise RunFailed(
+            f"{path} is a link to a place outside its folder",
+            hint="replace the link by the file itself",
+        )
+
+
 def truncate_logs(run: RunFolder, state: Mapping[str, Any]) -> None:
     """Truncate metrics.jsonl and the TensorBoard files to their state at the checkpoint, because
     training writes the rest again. An incomplete last line is removed too."""

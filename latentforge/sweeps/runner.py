@@ -17,6 +17,7 @@ from latentforge.errors import Interrupted, LatentForgeError, RunFailed
 from latentforge.io.atomic import read_lines
 from latentforge.runs.folder import MANIFEST, METRICS, open_folder
 from latentforge.runs.manifest import now
+from latentforge.runtime.stdout import escape_controls
 from latentforge.sweeps.comparison import write_sweep_report
 from latentforge.sweeps.folder import Sweep
 from latentforge.sweeps.grid import Member
@@ -179,5 +180,5 @@ class Sweeper:
     def print_line(self, text: str) -> None:
         self.last_output = time.monotonic()
         if not self.quiet:
-            sys.stderr.write(f"{text}\n")
+            sys.stderr.write(f"{escape_controls(text)}\n")
             sys.stderr.flush()

@@ -23,6 +23,8 @@ from torch import Tensor, nn
 
 from latentforge._version import __version__
 from latentforge.config.schema import Component, RunConfig, describe_weights
+from latentforge.errors import RunFailed
+from latentforge.io.atomic import is_outside
 from latentforge.io.paths import create_numbered_folder, write_error, write_json
 from latentforge.runs.checkpoint import to_safetensors
 from latentforge.runs.folder import RunFolder
@@ -273,7 +275,9 @@ def create_output_folder(requested: Path | None, default: Path) -> tuple[Path, s
     A clean-up after an error keeps these paths, because the user may have added files after the
     folder was checked to be empty.
     """
-    folder = requested or default
+    folder, root = requested or default, default.parent
+    if requested is None and is_outside(root, root.parent):
+        raise RunFailed(f"{root} is a link to a place outside the run", hint="--out DIR")
     try:
         folder.mkdir(parents=True)
     except FileExistsError:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from latentforge.config.changes import find_edits
 from latentforge.config.schema import IN_MEMORY, RunConfig
 from latentforge.contracts import DataSpec, Step
 from latentforge.data.loading import as_splits, load_splits
@@ -21,7 +22,7 @@ from latentforge.engine.checkpoint_state import HEADER, check_size, mismatch_err
 from latentforge.engine.memory_format import set_memory_format
 from latentforge.errors import UsageError
 from latentforge.runs.checkpoint import CheckpointStore
-from latentforge.runs.folder import RunFolder
+from latentforge.runs.folder import MANIFEST, RunFolder
 from latentforge.runtime.device import resolve_device
 from latentforge.seeding import callers_state_kept
 
@@ -51,6 +52,9 @@ def load(run: RunFolder, config: RunConfig, checkpoint: str, device: torch.devic
     store = CheckpointStore(run.path / "checkpoints")
     saved = store.load_newest() if checkpoint == "last" else store.load(checkpoint)
     check_size(run.manifest, saved, config, spec)
+    if edits := find_edits(config, saved.state.get("config")):
+        message = "%s was edited after checkpoint %s was written; the results may be wrong: %s"
+        log.warning(message, run.path / MANIFEST, saved.name, "; ".join(edits))
     with callers_state_kept(torch.device("cpu")):  # building a model samples initial weights
         model, loss = build_modules(config, spec)
     prefix = "ema-" if config.train.ema else ""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from latentforge._version import __version__
-from latentforge.config.changes import check_changes
+from latentforge.config.changes import check_changes, check_unedited
 from latentforge.config.schema import RunConfig
 from latentforge.data.loading import load_splits
 from latentforge.data.splits import DataSplits
@@ -27,7 +27,7 @@ from latentforge.runs.checkpoint import CheckpointStore
 from latentforge.runs.checkpoint_reader import Checkpoint
 from latentforge.runs.folder import METRICS, lock_run, read_manifest, remove_temporary_files
 from latentforge.runs.manifest import now
-from latentforge.runs.rewind import select_checkpoint, truncate_logs
+from latentforge.runs.rewind import check_no_link, select_checkpoint, truncate_logs
 from latentforge.runtime import torchrun
 from latentforge.runtime.device import select_training_device
 from latentforge.runtime.threads import use_threads
@@ -49,6 +49,7 @@ def resume(
     run.writes = not torchrun.rank()
     with lock_run(run.path) if run.writes else nullcontext():
         run.manifest = read_manifest(run.path)  # as the last process left it
+        check_no_link(run)
         check_changes(run.config, config)
         device = select_training_device(config.train.device)
         splits = load_same_data(run, config, data)
@@ -59,6 +60,7 @@ def resume(
                 check_state(saved)
                 check_unfinished(run, config, saved)
                 check_size(run.manifest, saved, config, splits.spec)
+                check_unedited(config, saved.state.get("config"), run.path, saved.name)
             trainee = build_trainee(config, splits).to(device)
             message = "%s: the result is not bit-identical to that of an uninterrupted run"
             for difference in differences(saved, config, device, trainee) if saved else ():

@@ -105,13 +105,14 @@ def test_resume_truncates_event_files_of_the_run_folder_only(cli, runs, work):
         ("metrics.jsonl", "train --resume runs/ae --epochs 9 --quiet"),
         ("evaluations.jsonl", "evaluate runs/ae"),
         ("explore", "explore interpolate runs/ae --quiet"),
+        ("export", "export runs/ae --part decoder --format onnx"),
     ],
 )
 def test_nothing_is_written_or_removed_through_a_link(cli, runs, work, link, line):
     path, outside = runs / "ae" / link, work / "outside"
     if path.exists():
         path.rename(outside)
-    elif link == "explore":
+    elif link in ("explore", "export"):
         outside.mkdir()
     else:
         outside.write_text(SECRET)
@@ -122,8 +123,7 @@ def test_nothing_is_written_or_removed_through_a_link(cli, runs, work, link, lin
     answer = cli(*line.split())
     assert "Traceback" not in answer.err
     assert contents_of(outside) == before
-    # metrics.jsonl is replaced as a file, so the link is replaced too
-    assert ("is a link to a place outside" in answer.err) == (link != "metrics.jsonl")
+    assert "is a link to a place outside" in answer.err
 
 
 def contents_of(path: Path) -> dict[str, bytes]:
@@ -168,3 +168,57 @@ def test_report_escapes_html_in_class_names(cli, runs):
     assert cli("report", "runs/cnn").code == 0
     page = (runs / "cnn" / "report.html").read_text()
     assert "<script>alert(1)" not in page
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "shown"),
+    [
+        ("model", "activation", "tanh", '"tanh" in run.json, "relu" in training'),
+        ("loss", "likelihood", "gaussian", '"gaussian" in run.json'),
+        ("train", "seed", 7, "train.seed: 7 in run.json, 0 in training"),
+        ("train", "lr", 0.5, "train.lr: 0.5 in run.json"),
+        ("data", "split_seed", 3, "data.split_seed: 3 in run.json"),
+    ],
+)
+def test_edited_settings_are_reported_by_evaluate_and_refused_by_resume(
+    cli, runs, section, key, value, shown
+):
+    path = Path("runs/ae/run.json")
+    manifest = json.loads(path.read_text())
+    assert manifest["config"][section][key] != value
+    manifest["config"][section][key] = value
+    path.write_text(json.dumps(manifest))
+    evaluated = cli("evaluate", "runs/ae")
+    assert "run.json was edited after checkpoint" in evaluated.err
+    assert shown in evaluated.err
+    before = path.read_bytes()
+    refused = cli("train", "--resume", "runs/ae", "--epochs", 5)
+    assert refused.code == 1
+    assert "run.json was edited after checkpoint" in refused.err
+    assert shown in refused.err
+    assert path.read_bytes() == before
+
+
+def test_settings_that_a_resume_changed_are_no_edits(cli, runs):
+    line = ("train", "--resume", "runs/ae", "--epochs", 5, "--set", "train.log_every=7", "--quiet")
+    assert cli(*line).code == 0
+    assert cli("train", "--resume", "runs/ae", "--epochs", 6, "--quiet").code == 0
+    assert cli("evaluate", "runs/ae").err == ""
+
+
+@pytest.mark.parametrize("file", ["run.json", "metrics.jsonl", "evaluations.jsonl"])
+def test_files_that_are_links_out_of_the_run_are_not_read(cli, runs, work, file):
+    path, outside = runs / "ae" / file, work / file
+    outside.write_text(path.read_text() if path.exists() else f"{SECRET}\n")
+    path.unlink(missing_ok=True)
+    path.symlink_to(outside)
+    answer = cli("report", "runs/ae")
+    assert "is a link to a place outside its folder" in answer.err
+    assert answer.code == (4 if file == "run.json" else 0)
+    page = runs / "ae" / "report.html"
+    assert not page.exists() or SECRET not in page.read_text()
+
+
+def test_a_link_to_a_run_folder_can_be_used(cli, runs):
+    (runs / "link").symlink_to("ae")
+    assert cli("evaluate", "runs/link").code == 0
