@@ -61,13 +61,17 @@ def at_once(spec: DataSpec, most: int) -> int:
 class Arrays:
     """One complete split of a dataset.
 
-    `x`: (N, H, W), (N, C, H, W) or (N, D); uint8, or float in [0, 1]. (N, H, W, C) is recognised
-    if C is 1, 3 or 4 and the second dimension is none of these. `y`: (N,) integers that index
-    `classes`, or None. numpy arrays and tensors are both accepted."""
+    `x`: (N, H, W), (N, C, H, W) or (N, D); uint8, or float in [0, 1]. Channels-last, (N, H, W, C),
+    is recognised where the shape has no other reading; data.layout decides. data.black and
+    data.white give the range of other values. `y`: (N,) integers that index `classes`, names of
+    classes, or None. numpy arrays and tensors are both accepted. `files`: the file of each example.
+    `where` names the data in errors, by default the dataset and the split."""
 
     x: np.ndarray[Any, Any] | Tensor
     y: np.ndarray[Any, Any] | Tensor | None = None
     classes: Sequence[str] = ()
+    files: Sequence[str] | None = None
+    where: str = ""
 
 
 @dataclass(slots=True)  # not frozen: one is created per step, and freezing costs 1 µs

@@ -242,8 +242,9 @@ class Forge:
         """Evaluate a run on a split. The result contains `metrics` and the `protocol` of each.
 
         Without `measures`, every default measure that the model supports is computed.
-        `options` are `measure.key=value`. `data` replaces the run's own data: the data that the run
-        was trained on is split in the same way; any other data is evaluated as a whole.
+        `options` are `measure.key=value` and `data.key=value`. `data` replaces the run's own data:
+        the name of a dataset, or data itself. The data that the run was trained on is split in the
+        same way; any other data is evaluated as a whole, or by its official splits.
         """
         return evaluate(
             self.registry,

@@ -39,6 +39,25 @@ def callers_state_kept(device: torch.device) -> AbstractContextManager[None]:
     return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
 
+@contextmanager
+def seeded_draws(seed: int) -> Iterator[None]:
+    """Seed the generators of Python, numpy and torch's CPU, and restore their states at exit."""
+    import random
+
+    import numpy as np
+
+    states = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            random.seed(seed)
+            np.random.seed(seed & 0xFFFFFFFF)
+            torch.manual_seed(seed)
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+
+
 class Noise:
     """Reseeds the default generators before each step. Dropout and a plugin's `randn_like` use
     these generators, so their noise depends only on (purpose, seed, step).

@@ -76,12 +76,13 @@ class LossSpec(Spec):
 class DatasetSpec(Spec):
     """A dataset. `load(config, split)` returns `Arrays` or a map-style dataset of `(x, y)`.
 
-    `splits` are the official splits; if there is no "test", the core splits it off from "train".
+    `splits` are the official splits, or a function of the options that returns them; if there is no
+    "test", the core splits it off from "train".
     `fetch(config)` downloads the files and returns their folder.
     """
 
     load: Callable[[Any, str], Arrays | Dataset[Any]]
-    splits: tuple[str, ...] = ("train", "test")
+    splits: tuple[str, ...] | Callable[[Any], tuple[str, ...]] = ("train", "test")
     fetch: Callable[[Any], Path] | None = None
 
 

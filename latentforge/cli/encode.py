@@ -25,7 +25,8 @@ def encode(
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Write the codes of images, with labels, KL and thumbnails. --set sets options of --data.
+    """Write the codes of images, with labels, KL and thumbnails. --set sets options of the data, as
+    in --set data.root=FOLDER.
 
     Example: latentforge encode runs/ae-mnist-1 --split all --out codes.parquet
 

@@ -14,6 +14,9 @@ from latentforge.cli.output import Device, Json, Others, Weights
 def evaluate(
     ctx: typer.Context,
     run: Annotated[Path, typer.Argument(help="A run folder.")],
+    data: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Another dataset.  [default: the run's]")
+    ] = None,
     split: Annotated[str, typer.Option(metavar="NAME", help="train, validation or test.")] = "test",
     checkpoint: Weights = "last",
     measure: Annotated[
@@ -25,7 +28,11 @@ def evaluate(
     with_: Others = None,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="MEASURE.KEY=VALUE", help="A measure's option; repeatable."),
+        typer.Option(
+            "--set",
+            metavar="MEASURE.KEY=VALUE",
+            help="An option of a measure, or of the data (data.KEY=VALUE); repeatable.",
+        ),
     ] = None,
     device: Device = "auto",
     json: Json = False,
@@ -42,6 +49,7 @@ def evaluate(
         roles=output.parse_roles(with_),
         options=set_ or (),
         device=device,
+        data=data,
     )
     by_protocol: dict[str, list[str]] = {}  # protocol -> its metrics
     for name, text in result["protocol"].items():

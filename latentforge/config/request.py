@@ -119,10 +119,11 @@ class Draft:
         del self.values["data"]["name"]
         if not isinstance(data, Mapping):
             return data
-        # numbers are split fractions, other values are splits
-        fractions = {k: v for k, v in data.items() if isinstance(v, int | float)}
-        self.update("data", fractions, "data=")
-        return {k: v for k, v in data.items() if k not in fractions}
+        # numbers are split fractions; values of other names than those of splits are options
+        names = {f.name for f in fields(DataConfig)} - {"validation", "test"}
+        options = {k: v for k, v in data.items() if k in names or isinstance(v, int | float)}
+        self.update("data", options, "data=")
+        return {k: v for k, v in data.items() if k not in options}
 
     def enable_callbacks(self, callbacks: Sequence[str | Mapping[str, Any]]) -> None:
         """Enable callbacks, each given as a name or as a mapping of its name and options."""

@@ -10,8 +10,8 @@ from dataclasses import fields, replace
 from typing import Any
 
 from latentforge.config.request import SECTIONS, Draft, set_nested, toml_value
-from latentforge.config.schema import Component, DataConfig, RunConfig, TrainConfig
-from latentforge.config.validation import Faults, check, find_default_faults
+from latentforge.config.schema import Component, DataConfig, OtherData, RunConfig, TrainConfig
+from latentforge.config.validation import Faults, check, find_default_faults, plain
 from latentforge.errors import ConfigError, PluginError, UsageError
 from latentforge.plugins.registry import Entry, Registry
 from latentforge.specs import LossSpec, ModelSpec
@@ -89,6 +89,40 @@ def resolve_dataset(
     raise_faults(faults)
     assert dataset is not None
     return dataset, config
+
+
+def resolve_other_data(
+    registry: Registry,
+    config: RunConfig,
+    data: Any,
+    options: Sequence[str] | Mapping[str, Any],
+) -> Any:
+    """Return the data that replaces the own data of a run: OtherData for the name of a dataset with
+    its options, or for changed options of the run's own dataset. Data itself is returned unchanged,
+    and None without a request. The scale of values and the binarization are those of the run.
+
+    Raises UsageError for options without a dataset, and ConfigError with every fault.
+    """
+    if not isinstance(data, str | None) or not (data or options):
+        if options:
+            raise UsageError("options of a dataset need its name; data was passed in Python")
+        return data
+    if not isinstance(options, Mapping):
+        options = [text.removeprefix("data.") for text in options]
+    values = read_assignments(options, faults := Faults())
+    raise_faults(faults)
+    own = plain(config.data)
+    stored: dict[str, Any] = {key: own[key] for key in ("binarize", "black", "white")}
+    if data is None:
+        if config.dataset is None:
+            raise UsageError(
+                "the run was trained on data passed in Python, which has no options",
+                hint="--data NAME --set data.KEY=VALUE",
+            )
+        data = config.dataset.entry.reference
+        stored = {**own, **config.dataset.as_dict()}
+        del stored["name"]
+    return OtherData(*resolve_dataset(registry, data, {**stored, **values}))
 
 
 def _component(
@@ -193,6 +227,8 @@ def read_assignments(
         path = key.strip().split(".")
         if not equals or not all(path) or not set_nested(values, path, toml_value(value)):
             faults.lines.append(f"--set {text}: write key=VALUE")
+        else:
+            faults.texts[key.strip()] = value.strip()
     return values
 
 

@@ -27,6 +27,24 @@ def describe_weights(train: TrainConfig) -> str:
     return f"exponential moving average, decay {train.ema:g}" if train.ema else AS_TRAINED
 
 
+class LayoutName:
+    """Validates a layout, so that a wrong one is reported with the other faults."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        from pydantic_core import PydanticCustomError
+        from pydantic_core.core_schema import no_info_after_validator_function
+
+        def validate(name: str) -> str:
+            letters = set(name)
+            complete = {*"NHW"} <= letters <= {*"NCDHW"} and not {*"CD"} <= letters
+            if name != "auto" and not (complete and len(letters) == len(name)):
+                text = "must be auto, or name each axis once, as in NHWC: N, H, W and C or D"
+                raise PydanticCustomError("layout", text)
+            return name
+
+        return no_info_after_validator_function(validate, handler(source))
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """The options of [data] for every dataset. `validation` is the fraction of the training images
@@ -35,6 +53,10 @@ class DataConfig:
     0.2 by default. `split_seed` seeds the splits and `binarize`. `binarize` is threshold (at 0.5),
     fixed (each pixel is sampled once, with the grey value as probability) or dynamic (training
     images are sampled again each time they are used).
+
+    `layout` names the axes of the images, as in NHWC: N images, C channels, D slices, H height, W
+    width; auto recognises it where the shape has one reading. `black` and `white` are the stored
+    values that become 0 and 1: by default 0 and 255 for uint8, 65535 for uint16, 1 for floats.
 
     `stream` reads images on demand: auto if they take more than half of the free memory. `workers`
     is the number of processes that prefetch such images. 0 reads them in the training process,
@@ -46,6 +68,9 @@ class DataConfig:
     test: Fraction | None = None
     split_seed: Seed = 0
     binarize: Literal["none", "threshold", "fixed", "dynamic"] = "none"
+    layout: Annotated[str, LayoutName()] = "auto"
+    black: float | None = None
+    white: float | None = None
     stream: Literal["auto", "always", "never"] = "auto"
     workers: Annotated[int, Ge(0), Le(256)] = 0
 
@@ -160,6 +185,14 @@ class Component:
     def call(self, doing: str, function: Callable[..., T], *args: Any, **options: Any) -> T:
         """Call one of its functions. An error becomes a PluginError that names the component."""
         return call_component(doing, [self.entry], function, *args, **options)
+
+
+@dataclass(frozen=True)
+class OtherData:
+    """A dataset that replaces the own data of a run."""
+
+    dataset: Component
+    config: DataConfig
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +26,14 @@ class Faults:
 
     origins: Mapping[str, str] = field(default_factory=dict)
     lines: list[str] = field(default_factory=list)
+    texts: dict[str, str] = field(default_factory=dict)  # of --set KEY=TEXT, by key
+
+    def text_of(self, path: str) -> str | None:
+        """The text of a value that was given as --set KEY=TEXT, before it was parsed."""
+        origin = self.origins.get(path, "")
+        if origin.startswith("--set "):
+            return origin.partition("=")[2].strip()
+        return self.texts.get(path.partition(".")[2])
 
     def add(self, path: str, message: str) -> None:
         key = path
@@ -114,6 +123,12 @@ def _check_value(
         # absolute, so that a run finds the file from another folder
         return validated.expanduser().absolute() if isinstance(validated, Path) else validated
     except ValidationError as error:
+        given = faults.text_of(path)
+        if given is not None and not isinstance(value, str):  # a folder may be called 2024
+            with suppress(ValidationError):
+                validated = adapter.validate_json(json.dumps(given))
+                is_path = isinstance(validated, Path)
+                return validated.expanduser().absolute() if is_path else validated
         for location, message, input_value in _fault_messages(error.errors(), json.loads(text)):
             if message == "must be a list" and not location:
                 message += _example(adapter, value, _default(spec), path, faults.origins.get(path))

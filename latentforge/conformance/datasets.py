@@ -44,7 +44,8 @@ def _load(subject: Subject) -> Any:
     registry, spec = subject.forge.registry, subject.entry.spec
     dataset, data_config = resolve_dataset(registry, subject.entry.reference, subject.options)
     try:
-        spec.load(dataset.options, spec.splits[0])
+        splits = spec.splits(dataset.options) if callable(spec.splits) else spec.splits
+        spec.load(dataset.options, splits[0])
     except MissingError as error:
         raise CheckSkipped(f"its files are missing: {error.message}") from None
     except UsageError as error:

@@ -27,13 +27,17 @@ class ImageSplit:
 
     `x`: (N, *spec.shape), uint8 or float32 in [0, 1]. `y`: int64 (N,), indices of `spec.classes`,
     or None. `dynamic`: `batch` samples each value as 0 or 1, with its grey value as the
-    probability, from the default generator, which is seeded for each step.
+    probability, from the default generator, which is seeded for each step. `origin`: int64 (N,) on
+    the CPU, the position of each image in the official split that contains it, None for 0 to N - 1.
+    `files`: the names of the files of that official split, if the images come from files.
     """
 
     x: Tensor
     y: Tensor | None
     spec: DataSpec
     dynamic: bool = False
+    origin: Tensor | None = None
+    files: Sequence[str] | None = None
     _white: Tensor = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -62,7 +66,16 @@ class ImageSplit:
     def select(self, indices: Tensor) -> ImageSplit:
         """Return a new split with the images at `indices`, int64 (n,)."""
         y = None if self.y is None else self.y.index_select(0, indices)
-        return ImageSplit(self.x.index_select(0, indices), y, self.spec, self.dynamic)
+        origin = self.origins().index_select(0, indices.cpu())
+        return replace(self, x=self.x.index_select(0, indices), y=y, origin=origin)
+
+    def origins(self) -> Tensor:
+        """The position of each image in the official split that contains it, int64 (N,)."""
+        return torch.arange(len(self)) if self.origin is None else self.origin
+
+    def relabelled(self, y: Tensor, spec: DataSpec) -> ImageSplit:
+        """Return the images with other labels, which index the classes of `spec`."""
+        return replace(self, y=y, spec=spec)
 
     def same_as(self, other: ImageSplit) -> bool:
         """Whether two splits contain the same images."""
@@ -136,4 +149,4 @@ class ImageSplit:
     def to(self, device: torch.device | str) -> ImageSplit:
         """Copy the images to another device."""
         y = None if self.y is None else self.y.to(device)
-        return ImageSplit(self.x.to(device), y, self.spec, self.dynamic)
+        return replace(self, x=self.x.to(device), y=y)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
-import torch
-
 from latentforge.config.resolve import resolve_dataset
-from latentforge.config.schema import IN_MEMORY, Component, DataConfig
-from latentforge.contracts import Arrays
-from latentforge.data.preparation import SPLITS, prepare
+from latentforge.config.schema import IN_MEMORY, Component, DataConfig, OtherData
+from latentforge.data.preparation import SPLITS, prepare, prepare_whole
+from latentforge.data.python_objects import as_source
 from latentforge.data.splits import DataSplits
 from latentforge.errors import MissingError, UsageError
 from latentforge.plugins.registry import Registry
@@ -21,20 +18,41 @@ from latentforge.plugins.registry import Registry
 def load_splits(dataset: Component | None, config: DataConfig, data: Any = None) -> DataSplits:
     """Load the images of every split on the CPU. `data` replaces `dataset`. Raises MissingError
     if both are None."""
-    load: Callable[[str], Any]
     if data is not None:
         splits = as_splits(data)
-        load, official, name = splits.__getitem__, tuple(splits), IN_MEMORY
-    elif dataset is not None:
-        spec, name = dataset.entry.spec, dataset.name
-        load = partial(dataset.call, f"loading dataset {name!r}", spec.load, dataset.options)
-        official = spec.splits
-    else:
+        return prepare(splits.__getitem__, tuple(splits), IN_MEMORY, config)
+    if dataset is None:
         raise MissingError(
             "this run was trained on data passed in Python, which is not stored in the run",
             hint="pass it again: run.evaluate(data=...)",
         )
-    return prepare(load, official, name, config)
+    return prepare(partial(load_split, dataset), list_splits(dataset), dataset.name, config)
+
+
+def load_split(dataset: Component, split: str) -> Any:
+    """Return what the dataset returns for one of its official splits."""
+    about = f"loading dataset {dataset.name!r}"
+    return dataset.call(about, dataset.entry.spec.load, dataset.options, split)
+
+
+def list_splits(dataset: Component) -> tuple[str, ...]:
+    """Return the names of the official splits of a dataset."""
+    splits = dataset.entry.spec.splits
+    if not callable(splits):
+        return tuple(splits)
+    about = f"listing the splits of dataset {dataset.name!r}"
+    return tuple(dataset.call(about, splits, dataset.options))
+
+
+def load_whole(data: Any, config: DataConfig) -> tuple[DataSplits, bool]:
+    """Load data that replaces a run's own data, without splitting anything off. Also returns
+    whether it has other splits than "train"."""
+    if isinstance(data, OtherData):
+        names, name = list_splits(data.dataset), data.dataset.name
+        loaded = {split: load_split(data.dataset, split) for split in names}
+    else:
+        loaded, name = as_splits(data), IN_MEMORY
+    return prepare_whole(loaded, name, config), list(loaded) != ["train"]
 
 
 def load_dataset(
@@ -52,17 +70,4 @@ def as_splits(data: Any) -> dict[str, Any]:
         raise UsageError(
             f"data: no such split {unknown[0]!r}; give 'train' and, if any, 'validation' and 'test'"
         )
-    return {split: _as_source(value) for split, value in splits.items()}
-
-
-def _as_source(value: Any) -> Any:
-    if isinstance(value, (torch.Tensor, np.ndarray)):
-        return Arrays(value)
-    if isinstance(value, tuple) and len(value) == 2:
-        return Arrays(value[0], value[1])
-    if isinstance(value, Arrays) or (hasattr(value, "__getitem__") and hasattr(value, "__len__")):
-        return value
-    raise UsageError(
-        f"data: cannot train on a {type(value).__name__}",
-        hint="a dataset's name, an array or tensor, a pair (x, y), or a map-style dataset",
-    )
+    return {split: as_source(value) for split, value in splits.items()}

@@ -1,4 +1,4 @@
-"""Prepares what a dataset returns: axis order, checks, splits, fingerprint.
+"""Prepares what a dataset returns: layout, levels, labels, splits, fingerprint.
 
 Contains no dataset, and must not import Ignite.
 """
@@ -6,6 +6,7 @@ Contains no dataset, and must not import Ignite.
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,8 +20,11 @@ from torch.utils.data import Dataset
 from latentforge.config.schema import DataConfig
 from latentforge.contracts import Arrays, DataSpec
 from latentforge.data import readers
-from latentforge.data.arrays import as_tensor, check_pixels, dtype_name, to_channels_first
+from latentforge.data.arrays import as_tensor, dtype_name
 from latentforge.data.images import ImageSplit
+from latentforge.data.labels import Labels, read_labels, unite
+from latentforge.data.layout import find_layout, to_standard
+from latentforge.data.levels import Levels, find_levels
 from latentforge.data.memory import streaming_reason
 from latentforge.data.splits import DataSplits
 from latentforge.data.streamed import StreamedImages
@@ -31,10 +35,17 @@ from latentforge.seeding import generator
 SPLITS = ("train", "validation", "test")
 TEST = 0.2  # fraction of all images, if there is no official test split
 VALIDATION = 0.1  # fraction of the remaining images, if there is no official test split
-MAX_CLASSES = 65_536  # for labels without names
 SAMPLE = 256  # images of each split that the fingerprint of streamed data includes
 SAMPLE_BATCH = 16  # images of the sample that are in memory at the same time
 DEFAULT = DataConfig()
+
+RANDOM = (
+    "%s: items of this dataset are random; they are read again in each epoch, and evaluation "
+    "always uses the same draw (data.stream=never reads each item once and keeps it)"
+)
+FROZEN = "%s: items of this dataset are random; each was read once, and this draw is used always"
+
+log = logging.getLogger("latentforge")
 
 
 @dataclass(frozen=True)
@@ -42,9 +53,12 @@ class _Source:
     """One official split after its checks. `where` names it in errors."""
 
     x: Tensor | readers.Source  # (N, C, H, W) or (N, D), uint8 or float32
-    y: Tensor | None  # int64 (N,)
-    classes: tuple[str, ...]
+    labels: Labels | None
+    layout: str  # of the stored array
+    levels: Levels
+    files: Sequence[str] | None  # the file of each example
     where: str
+    y: Tensor | None = None  # int64 (N,), indices of the classes of all splits
 
 
 def prepare(
@@ -84,32 +98,61 @@ def _load_sources(
     loaded: dict[str, Any], name: str, config: DataConfig
 ) -> tuple[dict[str, _Source], dict[str, ImageSplit]]:
     """Check the given splits and return them, either all streamed or all in memory."""
-    labels = {split: f"{name}, split {split}" for split in loaded}
+    places = {split: f"{name}, split {split}" for split in loaded}
     streams = {}
     if config.stream != "never":
-        streams = {key: readers.open_source(data, labels[key]) for key, data in loaded.items()}
+        streams = {
+            key: readers.open_source(data, places[key], config) for key, data in loaded.items()
+        }
     size = sum(math.prod(s.shape) * s.dtype.itemsize for s in streams.values() if s)
     reason = streaming_reason(config, size, host_memory(), "memory")
+    if random := [places[key] for key, s in streams.items() if getattr(s, "random", False)]:
+        log.warning(RANDOM, " and ".join(random))
+        reason = reason or "its items are random"
     sources = {}
-    for split, where in labels.items():
+    for split, where in places.items():
         data = loaded.pop(split)  # frees the original after its conversion
-        sources[split] = _stream(data, streams[split], where) if reason else _load_all(data, where)
-    spec = _build_spec(list(sources.values()))
+        load = _stream if reason else _load_all
+        sources[split] = load(data, streams.get(split), where, config)
+    sources, classes = _unite_labels(sources)
+    spec = _build_spec(list(sources.values()), classes)
     splits = {
-        split: ImageSplit(source.x, source.y, spec)
-        if isinstance(source.x, Tensor)
-        else StreamedImages(source.x, source.y, spec, workers=config.workers, reason=reason)
-        for split, source in sources.items()
+        split: _build_split(source, spec, config, reason) for split, source in sources.items()
     }
     return sources, splits
+
+
+def _build_split(source: _Source, spec: DataSpec, config: DataConfig, reason: str) -> ImageSplit:
+    if isinstance(source.x, Tensor):
+        return ImageSplit(source.x, source.y, spec, files=source.files)
+    options: dict[str, Any] = {"files": source.files, "workers": config.workers, "reason": reason}
+    return StreamedImages(source.x, source.y, spec, **options)
+
+
+def _unite_labels(sources: dict[str, _Source]) -> tuple[dict[str, _Source], tuple[str, ...]]:
+    """Give all splits the same classes. Returns the splits with their labels, and the names of the
+    classes. Conversions are announced."""
+    labels = {split: source.labels for split, source in sources.items() if source.labels}
+    if not labels:
+        return sources, ()
+    first = next(iter(sources.values()))
+    for other in sources.values():
+        if (other.labels is None) != (first.labels is None):
+            here, there = ("missing" if s.labels is None else "present" for s in (other, first))
+            raise UsageError(f"{other.where}: labels {here}, but {first.where}: labels {there}")
+    indices, classes, message = unite(labels)
+    if message:
+        log.warning("%s: %s", first.where.partition(", split")[0], message)
+    return {split: replace(source, y=indices[split]) for split, source in sources.items()}, classes
 
 
 def _build_splits(
     sources: Mapping[str, _Source], splits: Mapping[str, ImageSplit], config: DataConfig
 ) -> DataSplits:
     spec = next(iter(splits.values())).spec
-    first = next(iter(sources.values())).x  # all have the same dtype, and all or none are streamed
+    source = next(iter(sources.values()))  # all have the same dtype, and all or none are streamed
     sample = _sample_fingerprint(sources, spec.classes)
+    whole = isinstance(source.x, Tensor)
     return DataSplits(
         spec=spec,
         splits={
@@ -117,12 +160,15 @@ def _build_splits(
             for split in SPLITS
             if split in splits
         },
-        fingerprint=_fingerprint(sources, spec.classes) if isinstance(first, Tensor) else sample,
+        fingerprint=_fingerprint(sources, spec.classes) if whole else sample,
         preprocessing={
             "shape": list(spec.shape),
             "kind": spec.kind,
-            "stored": dtype_name(first),
-            "divide_by": 255 if first.dtype == torch.uint8 else 1,
+            "layout": source.layout,
+            "stored": source.levels.dtype,
+            "black": source.levels.black,
+            "white": source.levels.white,
+            "divide_by": 255 if source.x.dtype == torch.uint8 else 1,
             "range": list(spec.range),
             "binarize": config.binarize,
         },
@@ -145,87 +191,73 @@ def _check_splits(official: Sequence[str], config: DataConfig, name: str) -> Non
             )
 
 
-def _load_all(data: Any, where: str) -> _Source:
+def _load_all(data: Any, source: readers.Source | None, where: str, config: DataConfig) -> _Source:
     """Load all images into memory."""
-    arrays = data if isinstance(data, Arrays) else _gather(data, where)
-    x = check_pixels(to_channels_first(as_tensor(arrays.x, where), where), where)
-    return _make_source(x, arrays.y, arrays.classes, where)
+    arrays = data if isinstance(data, Arrays) else _gather(data, source, where, config)
+    where = arrays.where or where
+    levels = find_levels(dtype_name(arrays.x), config, where)
+    x = as_tensor(arrays.x, where)
+    layout = find_layout(x.shape, config.layout, where)
+    if not x.numel():
+        raise UsageError(f"{where}: there are no examples, x has shape {tuple(x.shape)}")
+    x = levels.scale(to_standard(x, layout), where)
+    levels.warn_if_dark(x, where)
+    return _make_source(x, arrays, data, layout, levels, where)
 
 
-def _stream(data: Any, source: readers.Source | None, where: str) -> _Source:
+def _stream(data: Any, source: readers.Source | None, where: str, config: DataConfig) -> _Source:
     """Load the labels into memory, but leave the images where they are stored."""
     if source is None:
-        stored = _load_all(data, where)
+        stored = _load_all(data, None, where, config)
         assert isinstance(stored.x, Tensor)
         return replace(stored, x=readers.InMemory(stored.x, where))
+    arrays = data
     if isinstance(source, readers.DatasetSource):
-        return _make_source(source, source.labels(), readers.class_names(data), where)
-    return _make_source(source, data.y, data.classes, where)
+        arrays = Arrays(source.first, source.labels(), readers.class_names(data))
+    source.levels.warn_if_dark(source.read(range(min(len(source), SAMPLE_BATCH))), source.where)
+    return _make_source(source, arrays, data, source.layout, source.levels, source.where)
 
 
-def _make_source(x: Tensor | readers.Source, y: Any, classes: Sequence[str], where: str) -> _Source:
-    names = tuple(_escape_unprintable(str(name)) for name in classes)
-    labels = None if y is None else _check_labels(as_tensor(y, where), len(x), names, where)
-    return _Source(x, labels, names, where)
+def _make_source(
+    x: Tensor | readers.Source, arrays: Arrays, data: Any, layout: str, levels: Levels, where: str
+) -> _Source:
+    """`data` are the arrays or the dataset that they come from, which may name its files."""
+    labels = None
+    if arrays.y is not None:
+        labels = read_labels(arrays.y, len(x), arrays.classes, where)
+    files = getattr(data, "files", None)
+    return _Source(x, labels, layout, levels, [*map(str, files)] if files else None, where)
 
 
-def _gather(dataset: Any, where: str) -> Arrays:
+def _gather(dataset: Any, source: readers.Source | None, where: str, config: DataConfig) -> Arrays:
     """Read a map-style dataset completely, with its method `whole()` if it has one."""
     readers.check_dataset(dataset, where)
     if callable(read_all := getattr(dataset, "whole", None)):
         arrays: Arrays = read_all()
         return arrays
-    examples = readers.DatasetSource(dataset, where)
-    x = np.empty((len(dataset), *examples.first.shape), examples.first.dtype)
-    y = None if examples.label is None else np.empty(len(dataset), np.int64)
+    examples = source or readers.DatasetSource(dataset, where, config)
+    assert isinstance(examples, readers.DatasetSource)
+    if examples.random:
+        log.warning(FROZEN, where)
+    x, labels = np.empty((len(dataset), *examples.first.shape), examples.first.dtype), []
     for i in range(len(dataset)):
         x[i], label = examples.read_example(i)
-        if y is not None and label is not None:
-            y[i] = label
+        labels.append(label)
+    y = None if examples.label is None else readers.as_labels(labels)
     return Arrays(x, y, readers.class_names(dataset))
 
 
-def _escape_unprintable(name: str) -> str:
-    """Escape characters that are not printable. File names may contain bytes that are not text,
-    which a figure cannot show, and control codes for a terminal. Escaped names remain distinct."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
-
-
-def _check_labels(y: Tensor, count: int, classes: Sequence[str], where: str) -> Tensor:
-    if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
-        raise UsageError(f"{where}: y is {dtype_name(y)}, but labels must be integers")
-    if y.shape != (count,):
-        raise UsageError(f"{where}: y has shape {tuple(y.shape)}, but x has {count} examples")
-    y = y.to(torch.int64).contiguous()
-    low, high = (int(value) for value in y.aminmax())
-    if low < 0 or (classes and high >= len(classes)):
-        limit = f"to {len(classes) - 1} for the {len(classes)} classes" if classes else "upwards"
-        raise UsageError(f"{where}: labels go from {low} to {high}; they must go from 0 {limit}")
-    if not classes and high >= MAX_CLASSES:  # each number up to the highest gets a name
-        raise UsageError(
-            f"{where}: labels go up to {high}, but at most {MAX_CLASSES} classes are supported",
-            hint="number the classes from 0: torch.unique(y, return_inverse=True)[1]",
-        )
-    return y
-
-
-def _build_spec(sources: Sequence[_Source]) -> DataSpec:
+def _build_spec(sources: Sequence[_Source], classes: tuple[str, ...]) -> DataSpec:
     """Return the DataSpec of all splits. Raises UsageError if their properties differ."""
     first = sources[0]
     for other in sources[1:]:
         properties = (
             ("shape", tuple(first.x.shape[1:]), tuple(other.x.shape[1:])),
-            ("type", dtype_name(first.x), dtype_name(other.x)),
-            ("labels", *("missing" if s.y is None else "present" for s in (first, other))),
-            ("classes", first.classes, other.classes),
+            ("type", first.levels.dtype, other.levels.dtype),
         )
         for name, there, here in properties:
             if here != there:
                 raise UsageError(f"{other.where}: {name} {here}, but {first.where}: {name} {there}")
-    classes: tuple[str, ...] = ()
-    labels = [source.y for source in sources if source.y is not None]
-    if labels:
-        classes = first.classes or tuple(map(str, range(1 + max(int(y.max()) for y in labels))))
     kind: Literal["image", "vector"] = "image" if len(first.x.shape) == 4 else "vector"
     return DataSpec(shape=tuple(first.x.shape[1:]), kind=kind, classes=classes)
 

@@ -6,9 +6,9 @@ split or a device.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import mmap
-import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +18,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from latentforge.config.schema import DataConfig
 from latentforge.contracts import Arrays
-from latentforge.data.arrays import as_tensor, check_pixels, to_channels_first
+from latentforge.data.arrays import as_tensor
+from latentforge.data.layout import find_layout, to_standard
+from latentforge.data.levels import find_levels
+from latentforge.data.pictures import is_picture, to_pixels
 from latentforge.errors import LatentForgeError, RunFailed, UsageError, one_line
+from latentforge.seeding import mix, seeded_draws
 
 Array = np.ndarray[Any, Any]
 
 HINT = "fix or replace it; train --resume continues a run from its last checkpoint"
+TRIED = 16  # items of a dataset that are read twice, to find out whether they are random
 
 
 class Source:
@@ -35,10 +41,23 @@ class Source:
     shape: tuple[int, ...]
     dtype: torch.dtype
 
-    def __init__(self, where: str, count: int) -> None:
+    def __init__(self, where: str, count: int, config: DataConfig) -> None:
         self.where = where
-        first = to_channels_first(as_tensor(self.rows([0]), where), where)
+        stored = self.rows([0])
+        self.layout = find_layout((count, *stored.shape[1:]), config.layout, where)
+        if not self.layout.startswith("N"):
+            raise UsageError(
+                f"{where}: data.layout={self.layout}, but streamed images must be the first axis",
+                hint="data.stream=never",
+            )
+        self.levels = find_levels(stored.dtype.name, config, where)
+        first = self.convert(stored)
         self.shape, self.dtype = (count, *first.shape[1:]), first.dtype
+
+    def convert(self, rows: Array) -> Tensor:
+        """Convert stored examples to images, (B, *shape[1:])."""
+        x = to_standard(as_tensor(rows, self.where), self.layout)
+        return self.levels.scale(x, self.where)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -54,12 +73,13 @@ class Source:
         """
         if not len(indices):  # the shard of a small batch may be empty
             return torch.empty(0, *self.shape[1:], dtype=self.dtype)
-        x = to_channels_first(as_tensor(self.rows(indices), self.where), self.where)
+        rows = self.rows(indices)
         try:
-            return check_pixels(x, self.where)
+            return self.convert(rows)
         except UsageError:
+            x = to_standard(as_tensor(rows, self.where), self.layout)
             for index, image in zip(indices, x, strict=True):
-                check_pixels(image, f"{self.where}, example {index}")
+                self.levels.scale(image, f"{self.where}, example {index}")
             raise
 
 
@@ -77,9 +97,9 @@ class InMemory(Source):
 class StridedArray(Source):
     """A memory-mapped array with any strides, read by numpy."""
 
-    def __init__(self, x: Array, where: str) -> None:
+    def __init__(self, x: Array, where: str, config: DataConfig) -> None:
         self.x = x
-        super().__init__(where, len(x))
+        super().__init__(where, len(x), config)
 
     def rows(self, indices: Sequence[int]) -> Array:
         return np.asarray(self.x[list(indices)])
@@ -93,12 +113,12 @@ class MappedFile(Source):
     do not count as memory of this process.
     """
 
-    def __init__(self, x: np.memmap[Any, Any], start: int, where: str) -> None:
+    def __init__(self, x: np.memmap[Any, Any], start: int, where: str, config: DataConfig) -> None:
         assert x.filename is not None
         self.path, self.start, self.step = Path(x.filename), start, x.strides[0]
         self.row_shape, self.row_strides, self.row_dtype = x.shape[1:], x.strides[1:], x.dtype
         self.row_bytes = math.prod(x.shape[1:]) * x.dtype.itemsize
-        super().__init__(where, len(x))
+        super().__init__(where, len(x), config)
 
     def rows(self, indices: Sequence[int]) -> Array:
         buffer = np.empty((len(indices), self.row_bytes), np.uint8)
@@ -121,21 +141,32 @@ class MappedFile(Source):
 
 
 class DatasetSource(Source):
-    """A map-style dataset of x or (x, y), where x is a tensor, an array or a PIL image."""
+    """A map-style dataset of x or (x, y), where x is a tensor, an array or a PIL image.
 
-    def __init__(self, dataset: Any, where: str) -> None:
+    `random` is whether an item that is read twice differs. The random numbers of such a dataset
+    are then a function of the batch in which the item is read: they differ between epochs, whose
+    order differs, and are the same after a resume and in every evaluation.
+    """
+
+    def __init__(self, dataset: Any, where: str, config: DataConfig) -> None:
         check_dataset(dataset, where)
-        self.dataset, self.where = dataset, where
+        self.dataset, self.where, self.random = dataset, where, False
         self.first, self.label = read_item(dataset, 0, where)
-        super().__init__(where, len(dataset))
+        self.random = not callable(getattr(dataset, "whole", None)) and self._is_random()
+        super().__init__(where, len(dataset), config)
 
     def rows(self, indices: Sequence[int]) -> Array:
         x = np.empty((len(indices), *self.first.shape), self.first.dtype)
+        batch = hashlib.blake2b(repr([*indices]).encode(), digest_size=7).digest()
         for row, index in enumerate(indices):
-            x[row], _ = self.read_example(index)
+            if not self.random:
+                x[row], _ = self.read_example(index)
+                continue
+            with seeded_draws(mix("random item", int.from_bytes(batch), index)):
+                x[row], _ = self.read_example(index)
         return x
 
-    def read_example(self, index: int) -> tuple[Array, int | None]:
+    def read_example(self, index: int) -> tuple[Array, Any]:
         """Read an unmodified example. Raises UsageError if it is unlike the first one."""
         x, y = read_item(self.dataset, index, self.where)
         signature = (x.shape, x.dtype, y is None)
@@ -147,21 +178,30 @@ class DatasetSource(Source):
             )
         return x, y
 
-    def labels(self) -> Array | None:
+    def labels(self) -> Any:
         """The labels of all examples. A dataset without `targets` is read once from end to end."""
         if self.label is None:
             return None
         targets = getattr(self.dataset, "targets", None)  # torchvision's convention
         if targets is not None and len(targets) == len(self):
-            return np.asarray(targets)
-        return np.array([self.read_example(index)[1] for index in range(len(self))], np.int64)
+            return targets
+        return as_labels([self.read_example(index)[1] for index in range(len(self))])
+
+    def _is_random(self) -> bool:
+        """Read some items twice and compare them."""
+        count = len(self.dataset)
+        for index in sorted({number * count // TRIED for number in range(TRIED)}):
+            (one, _), (other, _) = (self.read_example(index) for _ in range(2))
+            if not np.array_equal(one, other, equal_nan=one.dtype.kind == "f"):
+                return True
+        return False
 
 
-def open_source(data: Any, where: str) -> Source | None:
+def open_source(data: Any, where: str, config: DataConfig) -> Source | None:
     """Return a source that reads `data` on demand, or None if it is already in memory."""
     if not isinstance(data, Arrays):
-        return DatasetSource(data, where)
-    x = data.x
+        return DatasetSource(data, where, config)
+    x, where = data.x, data.where or where
     if not isinstance(x, np.memmap) or not len(x):
         return None
     root: Any = x
@@ -173,8 +213,8 @@ def open_source(data: Any, where: str) -> Source | None:
     span = x.dtype.itemsize + sum((n - 1) * stride for n, stride in spans)
     contiguous = span == math.prod(x.shape[1:]) * x.dtype.itemsize and min(x.strides) > 0
     if not contiguous or x.dtype.hasobject:
-        return StridedArray(x, where)
-    return MappedFile(x, root.offset + x.ctypes.data - root.ctypes.data, where)
+        return StridedArray(x, where, config)
+    return MappedFile(x, root.offset + x.ctypes.data - root.ctypes.data, where, config)
 
 
 def check_dataset(dataset: Any, where: str) -> None:
@@ -195,14 +235,22 @@ def class_names(dataset: Any) -> Sequence[str]:
     return classes if isinstance(classes, (list, tuple)) else ()
 
 
-def read_item(dataset: Any, index: int, where: str) -> tuple[Array, int | None]:
-    """Read an example of a map-style dataset and its label. Raises a UsageError that names it."""
+def read_item(dataset: Any, index: int, where: str) -> tuple[Array, Any]:
+    """Read an example of a map-style dataset and its label, which is None if there is none. Raises
+    a UsageError that names it."""
     try:
         example = dataset[index]
     except (LatentForgeError, MemoryError):
         raise
     except Exception as error:
         raise UsageError(f"{where}: example {index} cannot be read: {one_line(error)}") from error
+    if isinstance(example, Mapping):
+        keys = ", ".join(map(repr, example))
+        raise UsageError(
+            f"{where}: example {index} is a dict with the keys {keys}; it must be x or (x, y)",
+            hint="give a dataset whose items are tuples, as in "
+            "[(item['image'], item['label']) for item in dataset]",
+        )
     x, *labels = example if isinstance(example, (tuple, list)) else (example,)
     if len(labels) > 1:
         raise UsageError(
@@ -210,15 +258,26 @@ def read_item(dataset: Any, index: int, where: str) -> tuple[Array, int | None]:
         )
     if isinstance(x, Tensor):
         x = x.detach().cpu().numpy()
-    try:
-        return np.asarray(x), operator.index(labels[0]) if labels else None
-    except TypeError:  # from operator.index; int() would truncate 0.5 to 0
-        raise UsageError(
-            f"{where}: the label of example {index} is {labels[0]!r}, not an integer"
-        ) from None
+    elif is_picture(x):
+        x = to_pixels(x, "auto")
+    label = labels[0] if labels else None
+    if isinstance(label, Tensor):
+        label = label.detach().cpu().numpy()
+    return np.asarray(x), label
 
 
-def describe_example(x: Array, y: int | None) -> str:
+def as_labels(labels: list[Any]) -> Any:
+    """Convert labels of single examples to an array; labels.py checks them."""
+    if any(isinstance(label, np.ndarray) and label.ndim for label in labels):
+        return np.stack([np.asarray(label) for label in labels])
+    values = np.empty(len(labels), object)
+    values[:] = [
+        label.item() if isinstance(label, np.ndarray | np.generic) else label for label in labels
+    ]
+    return values
+
+
+def describe_example(x: Array, y: Any) -> str:
     return f"{x.dtype} {x.shape} {'without a label' if y is None else 'with a label'}"
 
 

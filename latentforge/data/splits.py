@@ -11,6 +11,7 @@ import torch
 from latentforge.config.schema import DataConfig
 from latentforge.contracts import DataSpec
 from latentforge.data.images import ImageSplit
+from latentforge.data.labels import match_names
 from latentforge.data.memory import streaming_reason
 from latentforge.errors import UsageError, did_you_mean
 from latentforge.runtime.memory import device_memory
@@ -40,6 +41,22 @@ class DataSplits:
             hint = did_you_mean(name, names) or f"choose from {', '.join(names)}"
             raise UsageError(f"no split {name!r}: there are {', '.join(names)}", hint=hint)
         return self.splits[name]
+
+    def with_classes(self, classes: tuple[str, ...], owner: str) -> DataSplits:
+        """Return the splits with labels that index `classes`, the classes of `owner`, by name.
+        Raises UsageError for examples of other classes. Data without labels is unchanged, as is
+        data of an owner without classes."""
+        if not classes or not self.spec.classes or classes == self.spec.classes:
+            return self
+        spec = replace(self.spec, classes=classes)
+        changed: dict[int, ImageSplit] = {}
+        for name, images in self.splits.items():
+            if images.y is not None and id(images) not in changed:
+                where = f"the {name} split"
+                y = match_names(images.y, self.spec.classes, classes, where, owner)
+                changed[id(images)] = images.relabelled(y, spec)
+        splits = {name: changed.get(id(images), images) for name, images in self.splits.items()}
+        return replace(self, spec=spec, splits=splits)
 
     def matches(self, description: Mapping[str, Any]) -> bool:
         """Whether this is the data that a run.json describes under `data`. Compares the hashes of

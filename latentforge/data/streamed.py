@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import dropwhile
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ class StreamedImages(ImageSplit):
     `indices`: int64 (N,), the indices of these images in the source, in order. `reason` states why
     they are streamed. `workers` processes prefetch; if it is 0, this process reads. `binarize` is
     applied to each batch. For "fixed", (`draw`, index) is the seed of each image, so the result is
-    always the same.
+    always the same. `origin` and `files` are those of the source, as in ImageSplit.
     """
 
     def __init__(
@@ -37,6 +37,8 @@ class StreamedImages(ImageSplit):
         spec: DataSpec,
         *,
         indices: Tensor | None = None,
+        origin: Tensor | None = None,
+        files: Sequence[str] | None = None,
         binarize: Binarize = "none",
         draw: tuple[str, int] = ("", 0),
         device: torch.device | str = "cpu",
@@ -46,6 +48,8 @@ class StreamedImages(ImageSplit):
         vars(self).update(  # a frozen class, like ImageSplit
             source=source,
             indices=torch.arange(len(source)) if indices is None else indices,
+            origin=origin,
+            files=files,
             y=y,
             spec=spec,
             dynamic=binarize == "dynamic",
@@ -134,6 +138,9 @@ class StreamedImages(ImageSplit):
         finally:
             prefetcher.close()
 
+    def origins(self) -> Tensor:
+        return self.indices if self.origin is None else self.origin[self.indices]
+
     def select(self, indices: Tensor) -> StreamedImages:
         y = None if self.y is None else self.y.index_select(0, indices.to(self.device))
         return self._replace(y=y, indices=self.indices.index_select(0, indices))
@@ -154,15 +161,19 @@ class StreamedImages(ImageSplit):
         y = None if self.y is None else self.y.to(device)
         return self._replace(y=y, device=torch.device(device))
 
+    def relabelled(self, y: Tensor, spec: DataSpec) -> StreamedImages:
+        return self._replace(y=y, spec=spec)
+
     def same_as(self, other: ImageSplit) -> bool:
         if not isinstance(other, StreamedImages):
             return False
         return self.source is other.source and torch.equal(self.indices, other.indices)
 
     def _replace(self, **changes: object) -> StreamedImages:
-        names = ("indices", "binarize", "draw", "device", "workers", "reason")
-        options = {"y": self.y, **{name: getattr(self, name) for name in names}, **changes}
-        return StreamedImages(self.source, spec=self.spec, **options)
+        names = ("indices", "origin", "files", "binarize", "draw", "device", "workers", "reason")
+        options: dict[str, Any] = {"y": self.y, "spec": self.spec}
+        options |= {name: getattr(self, name) for name in names} | changes
+        return StreamedImages(self.source, **options)
 
     def _prefetch(self, parts: Sequence[Tensor]) -> Prefetcher:
         indices = [self.indices[part].tolist() for part in parts]
@@ -211,5 +222,10 @@ def stream_from_memory(images: ImageSplit, workers: int, reason: str) -> Streame
     mode: Binarize = "dynamic" if images.dynamic else "none"
     source = InMemory(images.x, "the images in memory")
     return StreamedImages(
-        source, images.y, images.spec, binarize=mode, workers=workers, reason=reason
+        *(source, images.y, images.spec),
+        origin=images.origin,
+        files=images.files,
+        binarize=mode,
+        workers=workers,
+        reason=reason,
     )

@@ -340,8 +340,10 @@ def _capability_faults(spec: Spec) -> Iterator[str]:
         yield f"searches must be the name of an objective, not {searches!r}"
     if (better := getattr(spec, "better", "lower")) not in ("lower", "higher"):
         yield f"better must be 'lower' or 'higher', not {better!r}"
-    if isinstance(spec, DatasetSpec) and not (_is_names(spec.splits, tuple) and spec.splits):
-        yield f"splits must be a tuple of names, not {spec.splits!r}"
+    splits = getattr(spec, "splits", None)
+    is_valid = callable(splits) or (_is_names(splits, tuple) and splits)
+    if isinstance(spec, DatasetSpec) and not is_valid:
+        yield f"splits must be a tuple of names or a function, not {splits!r}"
 
 
 def _config_faults(spec: Spec) -> Iterator[str]:

@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from latentforge.config.schema import RunConfig
+from latentforge.data.layout import VECTORS, to_stored
 from latentforge.errors import UsageError
 from latentforge.findings import ImageGrid
 from latentforge.io.npz import Array, list_keys, open_archive, read_member, write_array
@@ -52,8 +53,11 @@ def decode(
         parts = decode_batches(loaded, config, z, torch_device)
         if loaded.data.drawable:
             parts = write_images(parts, folder, sheet)
+        layout = stored_layout(run)
+        stored = (to_stored(x, layout).numpy() for x in parts)
+        shape = to_stored(torch.empty(1, *loaded.data.shape), layout).shape[1:]
         with zipfile.ZipFile(folder / "decoded.npz", "w") as archive:
-            write_array(archive, "x", (len(z), *loaded.data.shape), (x.numpy() for x in parts))
+            write_array(archive, "x", (len(z), *shape), stored)
         files = ["decoded.npz"]
         if sheet:
             files += [contact_sheet(torch.cat(sheet), len(z), folder, loaded), "images"]
@@ -70,6 +74,14 @@ def decode(
         **about,
         "files": files,
     }
+
+
+def stored_layout(run: RunFolder) -> str:
+    """The layout of decoded images: that of the run's data, with the images as the first axis."""
+    about = run.manifest["data"]
+    usual = "NCHW" if about["kind"] == "image" else VECTORS
+    layout: str = about.get("preprocessing", {}).get("layout", usual)
+    return "N" + layout.replace("N", "")
 
 
 def decode_batches(

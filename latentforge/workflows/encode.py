@@ -19,7 +19,6 @@ from torch import Tensor
 
 from latentforge.config.schema import RunConfig
 from latentforge.data.images import ImageSplit
-from latentforge.data.splits import DataSplits
 from latentforge.io.npz import Array, write_array, write_whole
 from latentforge.io.paths import replace_nonfinite
 from latentforge.rendering.images import to_uint8
@@ -27,7 +26,7 @@ from latentforge.runs.folder import RunFolder
 from latentforge.runtime.device import resolve_device
 from latentforge.seeding import callers_state_kept, mix
 from latentforge.workflows.export import describe_origin, output_file
-from latentforge.workflows.load import LoadedModel, check_fits, load, load_data
+from latentforge.workflows.load import LoadedModel, load, load_data
 
 BATCH = 1000  # images in memory at once, and rows in a row group
 THUMBNAIL = 128  # maximum length of the longer side, pixels; larger images are scaled down
@@ -36,10 +35,14 @@ METADATA = "latentforge"  # both formats store a JSON text under this key
 
 @dataclass(frozen=True)
 class Rows:
-    """An encoded batch. `z` (B, D) is the posterior's mode; `kl` (B,) is in nats per image."""
+    """An encoded batch. `z` (B, D) is the posterior's mode; `kl` (B,) is in nats per image.
+    `source` (B,) is the position in the dataset before any split was made, and `file` the name of
+    each image's file."""
 
     split: str
     index: Array
+    source: Array
+    file: list[str] | None
     z: Array
     y: Array | None
     kl: Array | None
@@ -59,8 +62,7 @@ def encode(
 ) -> dict[str, Any]:
     """Encode `split` of the run's data, or of other `data` named `name`, into the file `out`."""
     torch_device = resolve_device(device)
-    splits = data if isinstance(data, DataSplits) else load_data(run, config, data)
-    check_fits(run, splits)
+    splits = load_data(run, config, data)
     selected = {split: splits.split(split)} if split != "all" else _find_distinct(splits.splits)
     loaded = load(run, config, checkpoint, torch_device)
     about = {
@@ -106,9 +108,12 @@ def encode_batches(
         for batch in images.batches(BATCH):
             doing = f"encoding with model {config.model.name!r}"
             z, kl = config.model.call(doing, encode_batch, model, batch.x.to(device), has_kl)
+            source = images.origins()[batch.index.cpu()].numpy()
             yield Rows(
                 split=split,
                 index=batch.index.numpy(),
+                source=source,
+                file=None if images.files is None else [images.files[i] for i in source],
                 z=z.flatten(1).float().cpu().numpy(),
                 y=None if batch.y is None else batch.y.numpy(),
                 kl=None if kl is None else kl.float().cpu().numpy(),
@@ -135,17 +140,19 @@ def pil_pixels(x: Tensor) -> Array:
 
 
 def write_npz(rows: Iterator[Rows], path: Path, about: Mapping[str, Any]) -> list[str]:
-    """Write z (N, D), index, split, the JSON text about their origin and, if present, y and kl.
-    Only z is streamed: the other arrays have one value per image."""
-    columns: dict[str, list[Array]] = {"index": [], "split": [], "y": [], "kl": []}
+    """Write z (N, D), index, split, source, the JSON text about their origin and, if present, file,
+    y and kl. Only z is streamed: the other arrays have one value per image."""
+    names = ("index", "split", "source", "file", "y", "kl")
+    columns: dict[str, list[Array]] = {name: [] for name in names}
 
     def codes() -> Iterator[Array]:
         for row in rows:
             columns["index"].append(row.index)
             columns["split"].append(np.full(len(row.z), row.split))
-            for name, values in (("y", row.y), ("kl", row.kl)):
+            columns["source"].append(row.source)
+            for name, values in (("file", row.file), ("y", row.y), ("kl", row.kl)):
                 if values is not None:
-                    columns[name].append(values)
+                    columns[name].append(np.asarray(values))
             yield row.z
 
     shape = (sum(about["encoded"]["images"].values()), math.prod(about["latent"]["shape"]))
@@ -178,6 +185,9 @@ def to_record_batch(row: Rows, classes: Sequence[str]) -> Any:
     import pyarrow as pa
 
     columns = {"index": pa.array(row.index), "split": pa.array([row.split] * len(row.index))}
+    columns["source"] = pa.array(row.source)
+    if row.file is not None:
+        columns["file"] = pa.array(row.file)
     if row.y is not None:
         columns["label"] = pa.array([classes[y] for y in row.y])
         columns["label_id"] = pa.array(row.y)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from latentforge.config.resolve import resolve_other_data
 from latentforge.config.schema import Component, check_device, describe_weights
 from latentforge.config.selection import select_measures
 from latentforge.errors import RunFailed, UsageError
@@ -37,12 +38,24 @@ def evaluate(
     """Compute the metrics of a run on a split; see `Forge.evaluate`."""
     check_device(device)
     config = resolve_stored_config(registry, run)
+    data_options, options = separate_data_options(options)
+    data = resolve_other_data(registry, config, data, data_options)
     selected = select_measures(registry, config, run.manifest["data"]["classes"], measures, options)
     others = open_roles(registry, roles, [measure.entry for measure in selected])
     from latentforge.workflows.load import load_run
 
     loaded = load_run(run, config, checkpoint=checkpoint, roles=others, device=device, data=data)
     return record_metrics(loaded, split, selected)
+
+
+def separate_data_options(
+    options: Sequence[str] | Mapping[str, Any],
+) -> tuple[Sequence[str] | Mapping[str, Any], Sequence[str] | Mapping[str, Any]]:
+    """Return the options of data, `data.KEY=VALUE`, and those of measures."""
+    if isinstance(options, Mapping):
+        return options.get("data", {}), {k: v for k, v in options.items() if k != "data"}
+    of_data = [text for text in options if text.startswith("data.")]
+    return of_data, [text for text in options if text not in of_data]
 
 
 def record_metrics(

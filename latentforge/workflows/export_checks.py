@@ -10,10 +10,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from latentforge.config.resolve import raise_faults, read_assignments
-from latentforge.config.schema import IN_MEMORY, check_device
+from latentforge.config.resolve import resolve_other_data
+from latentforge.config.schema import IN_MEMORY, OtherData, check_device
 from latentforge.config.selection import check_capabilities
-from latentforge.config.validation import Faults
 from latentforge.errors import MissingError, UsageError, did_you_mean
 from latentforge.io.paths import check_free
 from latentforge.plugins.registry import Registry
@@ -73,23 +72,15 @@ def encode(
         raise UsageError(
             f"{out} already exists and will not be overwritten", hint="choose another --out"
         )
-    if options and not isinstance(data, str):
-        raise UsageError(
-            "--set requires --data: it sets options of another dataset",
-            hint="--data NAME --set KEY=VALUE",
-        )
-    values = read_assignments(options, faults := Faults())
-    raise_faults(faults)
     config = resolve_stored_config(registry, run)
+    data = resolve_other_data(registry, config, data, options)
     check_capabilities("encoding", ["encode"], config.model.entry)
     if out.suffix == ".parquet":
         _check_packages("embed", "Parquet", "pyarrow")
-    name = config.data_name if data is None else data if isinstance(data, str) else IN_MEMORY
-    if isinstance(data, str):  # other images, binarized as the run's images were
-        from latentforge.data.loading import load_dataset
-
-        data = load_dataset(registry, data, {"binarize": config.data.binarize, **values})
     from latentforge.workflows.encode import encode
+
+    other = data.dataset.name if isinstance(data, OtherData) else IN_MEMORY
+    name = config.data_name if data is None else other
 
     return encode(
         run, config, out, data=data, name=name, split=split, checkpoint=checkpoint, device=device

@@ -12,10 +12,9 @@ import torch
 from torch import nn
 
 from latentforge.config.changes import find_edits
-from latentforge.config.schema import IN_MEMORY, RunConfig
+from latentforge.config.schema import OtherData, RunConfig
 from latentforge.contracts import DataSpec, Step
-from latentforge.data.loading import as_splits, load_splits
-from latentforge.data.preparation import prepare_whole
+from latentforge.data.loading import load_splits, load_whole
 from latentforge.data.splits import DataSplits
 from latentforge.engine.build import build_modules, move_to_device
 from latentforge.engine.checkpoint_state import HEADER, check_size, mismatch_error, module_bytes
@@ -78,10 +77,12 @@ def load(run: RunFolder, config: RunConfig, checkpoint: str, device: torch.devic
 
 
 def load_data(run: RunFolder, config: RunConfig, data: Any) -> DataSplits:
-    """Load the run's images: its dataset, its training data given in Python, or `data`.
+    """Load the run's images: its dataset, its training data given in Python, or `data`, which is
+    given in Python or a dataset (OtherData).
 
     If the run was trained on `data`, the data is split as in training. Other data is not split: if
-    it has no splits, all of it is used as each of the run's splits.
+    it has no splits, all of it is used as each of the run's splits. Labels are matched to the run's
+    classes by name.
     """
     if data is None and run.in_memory is not None:
         splits: DataSplits = run.in_memory
@@ -90,32 +91,30 @@ def load_data(run: RunFolder, config: RunConfig, data: Any) -> DataSplits:
     if data is None:
         splits = load_splits(config.dataset, config.data)
     else:
-        splits_by_name = as_splits(data)
-        splits = prepare_whole(splits_by_name, IN_MEMORY, config.data)
+        other = data.config if isinstance(data, OtherData) else config.data
+        splits, has_splits = load_whole(data, other)
         if splits.matches(about):
-            splits = load_splits(None, config.data, data)
-        elif list(splits_by_name) == ["train"]:
+            named = data.dataset if isinstance(data, OtherData) else None
+            splits = load_splits(named, config.data, None if named else data)
+        elif not has_splits:
             splits = replace(splits, splits=dict.fromkeys(about["images"], splits.split("train")))
-    check_fits(run, splits)
+    splits = match_run(run, splits)
     if data is None and not splits.matches(about):
         message = "the dataset %s has changed since %s was trained: metrics are not comparable"
         log.warning(message, config.data_name, run.path)
     return splits
 
 
-def check_fits(run: RunFolder, splits: DataSplits) -> None:
-    """Raise UsageError if the data has a different shape or more classes than the training data."""
+def match_run(run: RunFolder, splits: DataSplits) -> DataSplits:
+    """Return the splits with the labels as indices of the run's classes, matched by name. Raises
+    UsageError if the data has another shape or examples of a class that the run does not have."""
     about = run.manifest["data"]
     if list(splits.spec.shape) != about["shape"]:
         raise UsageError(
             f"{run.path} was trained on images of shape {tuple(about['shape'])}, "
             f"this data has shape {splits.spec.shape}"
         )
-    if len(splits.spec.classes) > len(about["classes"]) > 0:
-        raise UsageError(
-            f"{run.path} was trained on {len(about['classes'])} classes, "
-            f"this data has {len(splits.spec.classes)}"
-        )
+    return splits.with_classes(tuple(about["classes"]), str(run.path))
 
 
 @dataclass(frozen=True)

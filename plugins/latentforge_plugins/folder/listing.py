@@ -1,28 +1,106 @@
-"""Lists the image files of a folder, with its sub-folders as classes."""
+"""Lists the image files of a folder, its splits and classes, and the files that are not read."""
 
 from __future__ import annotations
 
-import re
+import logging
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from latentforge.data.preparation import SPLITS
 from latentforge.errors import MissingError, UsageError
+from latentforge.io.text import natural_key
 
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+from .labels import read_label_file
+
+if TYPE_CHECKING:
+    from . import FolderConfig
+
+log = logging.getLogger("latentforge")
+
+EXTENSIONS = (
+    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".pbm", ".pnm"),
+)
+SPLIT_FOLDERS = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+    "testing": "test",
+}
 
 
-def list_images(root: Path) -> tuple[list[Path], list[int] | None, tuple[str, ...]]:
-    """Return the image files in natural order, their labels, and the names of the classes. Hidden
-    files and files without an image extension are ignored. Raises MissingError if the folder does
-    not exist, and UsageError if its contents are neither a labelled nor an unlabelled set."""
-    if not root.is_dir():
-        problem = "is a file" if root.exists() else "does not exist"
-        raise MissingError(
-            f"data.root: {root} {problem}",
-            hint="--set data.root=FOLDER with a folder that contains images",
+@dataclass
+class Listing:
+    """The image files of one split, relative to `root`, with their labels: indices of `classes`, or
+    names. `skipped` counts the other files by the reason why they are not read."""
+
+    root: Path
+    files: list[Path]
+    labels: Sequence[int | str] | None = None
+    classes: tuple[str, ...] = ()
+    skipped: Counter[str] = field(default_factory=Counter)
+
+    def report(self) -> None:
+        """Announce the number of files that are not read, with the reasons."""
+        if self.skipped:
+            reasons = "; ".join(f"{count} {why}" for why, count in self.skipped.most_common())
+            count = self.skipped.total()
+            message = "%s: %d %s not read: %s"
+            log.warning(
+                message, self.root, count, "file is" if count == 1 else "files are", reasons
+            )
+
+
+def find_splits(root: Path) -> dict[str, Path]:
+    """Return the folders of official splits by split, or nothing if the sub-folders are classes.
+    Each sub-folder must be named after a split, and one of them train."""
+    check_folder(root)
+    folders = folders_in(root)
+    splits = {SPLIT_FOLDERS.get(folder.name.lower(), ""): folder for folder in folders}
+    if "train" not in splits or "" in splits or images_in(root):
+        return {}
+    if len(splits) < len(folders):
+        names = ", ".join(folder.name for folder in folders)
+        raise UsageError(
+            f"data.root: two folders of {root} are the same split: {names}",
+            hint="keep one folder for each of train, val and test",
         )
+    return {split: splits[split] for split in SPLITS if split in splits}
+
+
+def list_images(root: Path, config: FolderConfig, split: str) -> Listing:
+    """Return the image files of a split in natural order, with their labels and classes.
+
+    Raises MissingError if the folder does not exist, and UsageError if its contents are neither a
+    labelled nor an unlabelled set.
+    """
+    folders = find_splits(root)
+    listing = list_folder(folders.get(split, root), config)
+    if folders:
+        for folder in folders.values():  # a class may have no image in this split
+            others = tuple(inner.name for inner in folders_in(folder))
+            listing.classes += tuple(name for name in others if name not in listing.classes)
+        if split == "train":
+            count_skipped(listing, root, deep=False)
+        if listing.labels is None:
+            listing.classes = ()
+    listing.report()
+    return listing
+
+
+def list_folder(root: Path, config: FolderConfig) -> Listing:
+    check_folder(root)
     try:
         root_images, folders = images_in(root), folders_in(root)
         images_by_class = {folder: images_in(folder) for folder in folders}
+        if config.labels is not None:
+            return read_labelled(root, config)
         if not root_images:
             check_classes(root, images_by_class)
     except OSError as error:
@@ -34,10 +112,61 @@ def list_images(root: Path) -> tuple[list[Path], list[int] | None, tuple[str, ..
             hint="put every image into the sub-folder of its class, or move the sub-folders out",
         )
     if root_images:
-        return root_images, None, ()
-    files = [file for images in images_by_class.values() for file in images]
-    labels = [label for label, images in enumerate(images_by_class.values()) for _ in images]
-    return files, labels, tuple(folder.name for folder in images_by_class)
+        return count_skipped(Listing(root, root_images), root)
+    listing = Listing(
+        root,
+        [file for images in images_by_class.values() for file in images],
+        [label for label, images in enumerate(images_by_class.values()) for _ in images],
+        tuple(folder.name for folder in images_by_class),
+    )
+    count_skipped(listing, root, deep=False)
+    for folder in folders:
+        count_skipped(listing, folder)
+    return listing
+
+
+def read_labelled(root: Path, config: FolderConfig) -> Listing:
+    """List all images below a folder that have a row in the file data.labels."""
+    assert config.labels is not None
+    images = [file for folder in [root, *all_folders(root)] for file in images_in(folder)]
+    path = config.labels.expanduser().absolute()
+    by_file, missing = read_label_file(path, root, images, config.file_column, config.label_column)
+    files = [file for file in images if file in by_file]
+    listing = Listing(root, files, [by_file[file] for file in files])
+    listing.skipped[f"without a row in {path.name}"] = len(images) - len(files)
+    listing.skipped[f"named in {path.name}, but missing"] = missing
+    for folder in [root, *all_folders(root)]:
+        count_skipped(listing, folder, deep=False, but=path)
+    listing.skipped = +listing.skipped  # without zeros
+    return listing
+
+
+def count_skipped(
+    listing: Listing, folder: Path, *, deep: bool = True, but: Path | None = None
+) -> Listing:
+    """Count the files of a folder that are not images and, if `deep`, all files in its folders."""
+    files = [path for path in folder.iterdir() if path.name[0] != "." and not path.is_dir()]
+    others = [p for p in files if p.suffix.lower() not in EXTENSIONS and p != but]
+    for suffix, count in Counter(path.suffix.lower() for path in others).items():
+        listing.skipped[f"with the extension {suffix}" if suffix else "without an extension"] += (
+            count
+        )
+    if deep:
+        for inner in all_folders(folder):
+            found = sum(p.name[0] != "." and not p.is_dir() for p in inner.iterdir())
+            place = inner.relative_to(listing.root).parts[:2]
+            listing.skipped[f"in the deeper folder {Path(*place)}"] += found
+        listing.skipped = +listing.skipped
+    return listing
+
+
+def check_folder(root: Path) -> None:
+    if not root.is_dir():
+        problem = "is a file" if root.exists() else "does not exist"
+        raise MissingError(
+            f"data.root: {root} {problem}",
+            hint="--set data.root=FOLDER with a folder that contains images",
+        )
 
 
 def check_classes(root: Path, images_by_class: dict[Path, list[Path]]) -> None:
@@ -54,7 +183,7 @@ def check_classes(root: Path, images_by_class: dict[Path, list[Path]]) -> None:
         raise UsageError(
             f"data.root: no images in {', '.join(map(str, empty[:5]))}; "
             f"each sub-folder of {root} is a class",
-            hint=nested_folder_hint(empty) or "move folders that are not classes elsewhere",
+            hint="move folders that are not classes elsewhere",
         )
     if len(images_by_class) == 1:
         (only,) = images_by_class
@@ -66,11 +195,9 @@ def check_classes(root: Path, images_by_class: dict[Path, list[Path]]) -> None:
 
 
 def nested_folder_hint(empty: list[Path]) -> str:
-    """Return a hint if the class folders are one level deeper, as in train/cat and test/cat."""
-    for folder in empty:
-        if any(images_in(inner) for inner in folders_in(folder)):
-            return f"--set data.root={folder}, whose sub-folders contain images"
-    return ""
+    """Return a hint if the class folders are one level deeper, as in images/cat and images/dog."""
+    nested = [f for f in empty if sum(bool(images_in(inner)) for inner in folders_in(f)) > 1]
+    return f"--set data.root={nested[0]}" if len(nested) == 1 else ""
 
 
 def images_in(folder: Path) -> list[Path]:
@@ -80,15 +207,21 @@ def images_in(folder: Path) -> list[Path]:
         if path.suffix.lower() in EXTENSIONS and path.name[0] != "."
         if path.is_file() or path.is_symlink()  # a dangling link is an unreadable image
     )
-    return sorted(files, key=natural_key)
+    return sorted(files, key=by_name)
 
 
 def folders_in(folder: Path) -> list[Path]:
     inner = (path for path in folder.iterdir() if path.name[0] != "." and path.is_dir())
-    return sorted(inner, key=natural_key)
+    return sorted(inner, key=by_name)
 
 
-def natural_key(path: Path) -> tuple[list[int | str], str]:
-    """Return a sort key that puts 2 before 10: the name with numbers as integers, then the name."""
-    parts = re.split(r"([0-9]+)", path.name.casefold())  # text and numbers alternate
-    return [int(part) if i % 2 else part for i, part in enumerate(parts)], path.name
+def all_folders(folder: Path) -> Iterable[Path]:
+    """All folders below a folder. Links to folders are not followed, as they may form a circle."""
+    for inner in folders_in(folder):
+        if not inner.is_symlink():
+            yield inner
+            yield from all_folders(inner)
+
+
+def by_name(path: Path) -> tuple[list[int | str], str]:
+    return natural_key(path.name)

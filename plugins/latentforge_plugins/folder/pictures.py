@@ -2,57 +2,76 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
+import logging
 from functools import cached_property
-from pathlib import Path
-
-from PIL import Image
+from typing import TYPE_CHECKING, Any
 
 from latentforge import Arrays
 
-from .reader import HeightWidth, Pixels, mixed_images_error, read, try_decode, unreadable_error
+from .listing import Listing
+from .reader import (
+    Frame,
+    Pixels,
+    decoding,
+    list_frames,
+    mixed_images_error,
+    read,
+    try_decode,
+    unreadable_error,
+)
+
+if TYPE_CHECKING:
+    from . import FolderConfig
+
+log = logging.getLogger("latentforge")
 
 
 class Pictures:
-    """A dataset whose item i is the image in `files[i]`, uint8 (1 or 3, H, W), with its label if
-    there are labels. Access to an item and `whole` raise UsageError for a file that cannot be read,
-    and for an image whose size or number of channels differs from the first image."""
+    """A dataset whose item i is the image in `files[i]`, (1 or 3, H, W), with its label if there
+    are labels. Access to an item and `whole` raise UsageError for a file that cannot be read, and
+    for an image whose size, type or number of channels differs from the first image."""
 
-    def __init__(
-        self,
-        files: Sequence[Path],
-        targets: Sequence[int] | None,
-        classes: Sequence[str],
-        size: HeightWidth | None,
-        channels: str,
-    ) -> None:
-        self.files, self.targets, self.classes = files, targets, tuple(classes)
-        self.size, self.channels = size, channels
+    def __init__(self, listing: Listing, config: FolderConfig) -> None:
+        self.config, self.classes = config, listing.classes
+        self.frames = list_frames(listing.files, config)
+        labels = listing.labels
+        self.targets = None
+        if labels is not None:
+            label_of = dict(zip(listing.files, labels, strict=True))
+            self.targets = [label_of[frame.path] for frame in self.frames]
+        self.files = [frame.name(listing.root) for frame in self.frames]
+        self.further: dict[Frame, int] = {}  # the number of frames that are not read, by file
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self.frames)
 
-    def __getitem__(self, i: int) -> tuple[Pixels, int] | Pixels:
+    def __getitem__(self, i: int) -> tuple[Pixels, Any] | Pixels:
         image = self.decode(i)
-        if image.shape != self.shape:
-            raise mixed_images_error(self.files[0], self.shape, self.files[i], image.shape)
+        if (image.shape, image.dtype) != (self.first.shape, self.first.dtype):
+            raise mixed_images_error(self.frames[0], self.first, self.frames[i], image)
         return image if self.targets is None else (image, self.targets[i])
 
     def whole(self) -> Arrays:
         """Decode all images with several threads."""
-        return Arrays(read(self.files, self.size, self.channels), self.targets, self.classes)
+        x = read(self.frames, self.config, self.further)
+        if self.further:
+            count, files = sum(self.further.values()), len(self.further)
+            message = "%d further frames of %d files are not read (data.frames=all reads them)"
+            log.warning(message, count, files)
+        return Arrays(x, self.targets, self.classes, self.files)
 
     @cached_property
-    def shape(self) -> tuple[int, ...]:
-        """The shape of the first image, which all other images must have."""
-        return self.decode(0).shape
+    def first(self) -> Pixels:
+        """The first image, whose shape and type all other images must have."""
+        return self.decode(0)
 
     def decode(self, i: int) -> Pixels:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's warnings about unusual metadata
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = try_decode(self.files[i], self.size, self.channels)
+        warned = bool(self.further)
+        with decoding():
+            image = try_decode(self.frames[i], self.config, self.further)
         if isinstance(image, Exception):
-            raise unreadable_error([(self.files[i], image)], len(self.files))
+            raise unreadable_error([(self.frames[i], image)], len(self.frames))
+        if self.further and not warned:
+            message = "%s: further frames of files are not read (data.frames=all reads them)"
+            log.warning(message, self.files[i])
         return image

@@ -1,120 +1,189 @@
-"""Decodes image files into one array of upright, opaque images with 8 bits per channel."""
+"""Decodes image files into one array of upright, opaque images."""
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from latentforge.data.pictures import Values as Pixels
+from latentforge.data.pictures import to_pixels
 from latentforge.errors import UsageError, one_line
 
-Pixels = np.ndarray[Any, np.dtype[np.uint8]]
-HeightWidth = tuple[int, int]
+if TYPE_CHECKING:
+    from . import FolderConfig
 
 # Pillow runs external programs for some other formats.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
-MODES = {"grey": "L", "rgb": "RGB"}
-GREY = ("1", "L", "LA", "La")
+SEVERAL = (".png", ".apng", ".gif", ".webp", ".tif", ".tiff")  # can contain several images
 MAX_NAMED = 5  # maximum number of unreadable files that an error names
 
 
-def read(files: Sequence[Path], size: HeightWidth | None, channels: str) -> Pixels:
-    """Decode all files into one array, uint8 (N, 1 or 3, H, W). Raises UsageError if sizes or
+class Frame(NamedTuple):
+    """One image of a file."""
+
+    path: Path
+    number: int = 0
+
+    def name(self, root: Path) -> str:
+        """The path relative to `root`, with the number of the frame if it is not the first."""
+        path = self.path.relative_to(root).as_posix()
+        return f"{path}#{self.number}" if self.number else path
+
+
+class TooLarge(ValueError):
+    """The image has more pixels than allowed."""
+
+
+@contextmanager
+def decoding() -> Iterator[None]:
+    """Let Pillow decode without its warnings about unusual metadata and without its limit of the
+    number of pixels, for which data.max_pixels is checked instead."""
+    limit = Image.MAX_IMAGE_PIXELS
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        Image.MAX_IMAGE_PIXELS = None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def list_frames(files: Sequence[Path], config: FolderConfig) -> list[Frame]:
+    """Return the images of the files: the first of each, or all of them with data.frames=all."""
+    if config.frames == "first":
+        return [Frame(path) for path in files]
+    frames = []
+    with decoding():
+        for path in files:
+            count = 1
+            if path.suffix.lower() in SEVERAL:
+                try:
+                    with Image.open(path, formats=FORMATS) as file:
+                        count = getattr(file, "n_frames", 1)
+                except Exception:  # reported when the image is decoded
+                    count = 1
+            frames += [Frame(path, number) for number in range(count)]
+    return frames
+
+
+def read(frames: Sequence[Frame], config: FolderConfig, further: dict[Frame, int]) -> Pixels:
+    """Decode all images into one array, (N, 1 or 3, H, W). Raises UsageError if sizes, types or
     channels differ and the options do not convert them, or if files cannot be read; the error names
     these files."""
-    x, first = np.empty((0,), np.uint8), files[0]
-    faults: list[tuple[Path, Exception]] = []
+    x, first = np.empty((0,), np.uint8), frames[0]
+    faults: list[tuple[Frame, Exception]] = []
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))  # each may decode a photo of 300 MB
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's warnings about unusual metadata
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
+    with decoding():
         try:
-            images = pool.map(partial(try_decode, size=size, channels=channels), files)
-            for i, (file, image) in enumerate(zip(files, images, strict=True)):
+            images = pool.map(partial(try_decode, config=config, further=further), frames)
+            for i, (frame, image) in enumerate(zip(frames, images, strict=True)):
                 if isinstance(image, Exception):
-                    faults.append((file, image))
+                    faults.append((frame, image))
                     continue
                 if not x.size:
-                    x, first = np.empty((len(files), *image.shape), np.uint8), file
-                if image.shape != x.shape[1:]:
-                    raise mixed_images_error(first, x.shape[1:], file, image.shape)
+                    x, first = np.empty((len(frames), *image.shape), image.dtype), frame
+                if (image.shape, image.dtype) != (x.shape[1:], x.dtype):
+                    raise mixed_images_error(first, x[0], frame, image)
                 x[i] = image
         finally:
             pool.shutdown(cancel_futures=True)
     if faults:
-        raise unreadable_error(faults, len(files))
+        raise unreadable_error(faults, len(frames))
     return x
 
 
-def try_decode(path: Path, size: HeightWidth | None, channels: str) -> Pixels | Exception:
+def try_decode(frame: Frame, config: FolderConfig, further: dict[Frame, int]) -> Pixels | Exception:
     """Return the result of `decode` or its exception, so that an error can name all bad files."""
     try:
-        return decode(path, size, channels)
+        return decode(frame, config, further)
     except MemoryError:
         raise
     except Exception as error:  # Pillow raises any exception type on damaged files
         return error
 
 
-def decode(path: Path, size: HeightWidth | None, channels: str) -> Pixels:
-    """Decode the image of a file, or its first frame if there are several: uint8 (1 or 3, H, W).
+def decode(frame: Frame, config: FolderConfig, further: dict[Frame, int]) -> Pixels:
+    """Decode an image: (1 or 3, H, W), uint8 or the values of an image with more than 8 bits.
 
-    EXIF rotation is applied. 16 bits are converted to 8. Transparency becomes white, the colour of
-    paper. An image is grey if it is stored as grey, or if its palette colours are all grey.
-    Bilinear resizing uses a wider filter to shrink an image, so it neither aliases nor overshoots.
+    EXIF rotation is applied. Bilinear resizing uses a wider filter to shrink an image, so it
+    neither aliases nor overshoots. `further` gets the number of frames that are not read.
     """
-    with Image.open(path, formats=FORMATS) as file:
-        if file.mode == "F" or (file.mode == "I" and file.format == "TIFF"):
-            raise ValueError("it has 32 bits per pixel, and the range of its values is unknown")
+    with Image.open(frame.path, formats=FORMATS) as file:
+        if file.width * file.height > config.max_pixels:
+            raise TooLarge(
+                f"it has {file.width * file.height:,} pixels, more than data.max_pixels "
+                f"({config.max_pixels:,})"
+            )
+        count = getattr(file, "n_frames", 1) if frame.path.suffix.lower() in SEVERAL else 1
+        if config.frames == "first" and count > 1:
+            further[frame] = count - 1
+        if frame.number:
+            file.seek(frame.number)
         image = ImageOps.exif_transpose(file)
-    if image.mode.startswith("I"):  # mode I;16 and its variants, or I if Pillow widens them
-        image = Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
-    palette, grey = image.mode in ("P", "PA"), image.mode in GREY
-    if "transparency" in image.info or image.getbands()[-1] in "Aa":
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    if palette:  # GIF stores grey images with a palette too
-        image = image.convert("RGB")
-        rgb = np.asarray(image)
-        grey = bool((rgb == rgb[..., :1]).all())
-    image = image.convert(MODES[channels] if channels != "auto" else "L" if grey else "RGB")
-    if size:
-        image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    pixels = np.asarray(image)
-    return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, 2, 0)
+        image.format = file.format  # a rotated copy has none
+    pixels = to_pixels(image, config.channels)
+    return pixels if config.size is None else np.stack([resize(p, config) for p in pixels])
 
 
-def mixed_images_error(
-    one: Path, shape: tuple[int, ...], other: Path, shape_of_other: tuple[int, ...]
-) -> UsageError:
+def resize(channel: Pixels, config: FolderConfig) -> Pixels:
+    """Resize one channel, (H, W), to data.size."""
+    size = config.size
+    assert size is not None
+    height, width = (size, size) if isinstance(size, int) else size
+    deep = channel.dtype != np.uint8
+    image = Image.fromarray(channel.astype(np.float32) if deep else channel)
+    method = Image.Resampling.BILINEAR
+    match config.fit:
+        case "stretch":
+            image = image.resize((width, height), method)
+        case "crop":
+            image = ImageOps.fit(image, (width, height), method)
+        case "pad":
+            image = ImageOps.pad(image, (width, height), method)
+    values = np.asarray(image)
+    return values.round().astype(channel.dtype) if channel.dtype.kind in "iu" else values
+
+
+def mixed_images_error(one: Frame, image: Pixels, other: Frame, other_image: Pixels) -> UsageError:
     """Return the error for two files whose images do not fit into one array."""
-    (c, h, w), (c_other, h_other, w_other) = shape, shape_of_other
+    (c, h, w), (c_other, h_other, w_other) = image.shape, other_image.shape
     if c != c_other:
         colour = {1: "grey", 3: "colour"}
         return UsageError(
-            f"data.root: mixed channels: {one} is {colour[c]}, {other} is {colour[c_other]}",
+            f"data.root: mixed channels: {one.path} is {colour[c]}, "
+            f"{other.path} is {colour[c_other]}",
             hint="--set data.channels=rgb, or data.channels=grey, to convert all images",
         )
+    if image.dtype != other_image.dtype:
+        return UsageError(
+            f"data.root: mixed types: {one.path} is {image.dtype}, "
+            f"{other.path} is {other_image.dtype}",
+            hint="convert all images to the same number of bits",
+        )
     return UsageError(
-        f"data.root: images of several sizes (height x width): {one} is {h} x {w}, "
-        f"{other} is {h_other} x {w_other}",
+        f"data.root: images of several sizes (height x width): {one.path} is {h} x {w}, "
+        f"{other.path} is {h_other} x {w_other}",
         hint=f"--set 'data.size=[{h},{w}]', to resize all images",
     )
 
 
-def unreadable_error(faults: Sequence[tuple[Path, Exception]], count: int) -> UsageError:
-    details = [f"{path}: {one_line(error)}" for path, error in faults[:MAX_NAMED]]
+def unreadable_error(faults: Sequence[tuple[Frame, Exception]], count: int) -> UsageError:
+    details = [f"{frame.path}: {one_line(error)}" for frame, error in faults[:MAX_NAMED]]
     if len(faults) > MAX_NAMED:
         details.append(f"and {len(faults) - MAX_NAMED} more")
+    large = all(isinstance(error, TooLarge) for _, error in faults)
+    hint = "--set data.max_pixels=N, if there is enough memory" if large else ""
     return UsageError(
         f"data.root: {len(faults)} of {count} image files cannot be read",
         details=details,
-        hint="delete or replace them",
+        hint=hint or "delete or replace them",
     )

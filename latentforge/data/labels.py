@@ -1,0 +1,255 @@
+"""Labels: from what a dataset returns to indices of class names that all splits share."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from latentforge.errors import UsageError
+from latentforge.io.text import escape_unprintable, natural_key
+
+Array = np.ndarray[Any, Any]
+
+MAX_CLASSES = 65_536
+MAX_LISTED = 12  # maximum number of classes in a message
+UNLABELED = -1
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The labels of one split: integers, or strings. `classes` are the names that the dataset
+    gives; integers index them."""
+
+    values: Array  # (N,), int64 or str
+    classes: tuple[str, ...]
+    where: str
+    note: str = ""  # how they were converted
+
+
+def read_labels(y: Any, count: int, classes: Sequence[str], where: str) -> Labels:
+    """Read one label for each of `count` examples: numbers, strings, a column, or one-hot rows.
+    Raises UsageError if they are none of these, or if some are missing."""
+    names = tuple(escape_unprintable(str(name)) for name in classes)
+    if len({*names}) < len(names):
+        [(name, _)] = Counter(names).most_common(1)
+        raise UsageError(f"{where}: two classes are named {name!r}")
+    values = y.detach().cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
+    note = ""
+    if values.ndim == 2 and len(values) == count and values.shape[1] == 1:
+        values, note = values[:, 0], f"a column {values.shape}"
+    elif values.ndim == 2 and len(values) == count and is_one_hot(values):
+        if not names:
+            names = tuple(map(str, range(values.shape[1])))
+        values, note = values.argmax(1), f"one-hot rows {values.shape}"
+    if values.shape != (count,):
+        raise UsageError(
+            f"{where}: y has shape {values.shape}, but x has {count} examples",
+            hint=f"give one label for each example, shape ({count},), or one-hot rows",
+        )
+    if values.dtype.kind == "O":
+        values = read_objects(values, where)
+    match values.dtype.kind:
+        case "i" | "u":
+            values = values.astype(np.int64)
+        case "b":
+            values, note = values.astype(np.int64), note or "False and True"
+        case "f":
+            values, note = read_floats(values, where), note or "whole numbers stored as floats"
+        case "U" | "S":
+            values = np.array([escape_unprintable(as_text(value)) for value in values.tolist()])
+        case _:
+            raise UsageError(
+                f"{where}: y is {values.dtype}, but labels must be integers or strings"
+            )
+    return Labels(values, names, where, note)
+
+
+def is_one_hot(values: Array) -> bool:
+    if values.dtype.kind not in "biuf" or values.shape[1] < 2:
+        return False
+    return bool(((values == 0) | (values == 1)).all() and (values.sum(1) == 1).all())
+
+
+def as_text(value: Any) -> str:
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
+
+
+def read_objects(values: Array, where: str) -> Array:
+    """Convert Python objects to an array of numbers or strings."""
+    missing = sum(value is None or value != value for value in values.tolist())
+    if missing:
+        raise UsageError(
+            f"{where}: {missing} of {len(values)} labels are missing",
+            hint="remove these examples, or give them a class of their own",
+        )
+    kinds = {type(value) for value in values.tolist()}
+    if all(issubclass(kind, str | bytes) for kind in kinds):
+        return np.array([as_text(value) for value in values.tolist()])
+    try:
+        numbers = np.array(values.tolist())
+    except (ValueError, OverflowError):
+        numbers = values
+    if numbers.dtype.kind in "biuf" and numbers.ndim == 1:
+        return numbers
+    names = ", ".join(sorted(kind.__name__ for kind in kinds))
+    raise UsageError(f"{where}: labels are {names}, but they must be integers or strings")
+
+
+def read_floats(values: Array, where: str) -> Array:
+    """Convert whole numbers to integers. Real numbers are no classes."""
+    if bad := int((~np.isfinite(values)).sum()):
+        raise UsageError(
+            f"{where}: {bad} of {len(values)} labels are NaN or infinite",
+            hint="remove these examples, or give them a class of their own",
+        )
+    if (values == np.round(values)).all():
+        return values.astype(np.int64)
+    cuts = [float(f"{cut:.4g}") for cut in np.quantile(values, (0.25, 0.5, 0.75))]
+    raise UsageError(
+        f"{where}: y has {len(np.unique(values))} different real numbers in "
+        f"[{values.min():.6g}, {values.max():.6g}], which are no classes",
+        hint=f"for four classes of equal size, y = numpy.digitize(y, {cuts})",
+    )
+
+
+# ---------------------------------------------------------------- all splits together
+
+
+def unite(splits: Mapping[str, Labels]) -> tuple[dict[str, Tensor], tuple[str, ...], str]:
+    """Return the labels of all splits as int64 indices of class names that they share, these
+    names, and a message if labels were converted, or "". Names are matched by name. Raises
+    UsageError for labels that can be understood in two ways."""
+    named = [labels for labels in splits.values() if labels.classes]
+    if named and len(named) < len(splits):
+        unnamed = next(labels for labels in splits.values() if not labels.classes)
+        if unnamed.values.dtype.kind != "U":
+            raise UsageError(
+                f"{named[0].where}: classes have names, but {unnamed.where}: labels are numbers",
+                hint="give the names of the classes for every split",
+            )
+    notes = list(dict.fromkeys(labels.note for labels in splits.values() if labels.note))
+    if named:
+        names, notes_found = named[0].classes, []
+        for labels in named[1:]:
+            names += tuple(name for name in labels.classes if name not in names)
+        indices = {}
+        for split, labels in splits.items():
+            indices[split], note = index_named(labels, names)
+            notes_found += [note] if note else []
+        notes += dict.fromkeys(notes_found)
+    else:
+        indices, names, note = index_unnamed(splits)
+        notes += [note] if note else []
+    if len(names) > MAX_CLASSES:
+        raise UsageError(
+            f"{next(iter(splits.values())).where}: y has {len(names)} different values, but at "
+            f"most {MAX_CLASSES} classes are supported"
+        )
+    message = describe(indices, names, "; ".join(notes)) if notes else ""
+    return {k: torch.from_numpy(v) for k, v in indices.items()}, names, message
+
+
+def index_named(labels: Labels, names: tuple[str, ...]) -> tuple[Array, str]:
+    """Return indices of `names` for labels whose classes have names."""
+    values, classes, note = labels.values, labels.classes or names, ""
+    if values.dtype.kind == "U":
+        if unknown := sorted({*values.tolist()} - {*classes}, key=natural_key):
+            raise UsageError(
+                f"{labels.where}: {some(unknown)} is no class; classes are {some(classes)}"
+            )
+        place = {name: names.index(name) for name in classes}
+        return np.array([place[value] for value in values.tolist()], np.int64), note
+    low, high = int(values.min()), int(values.max())
+    if low == 1 and high == len(classes):
+        values, note = values - 1, f"numbers from 1 to {high}"
+    elif low < 0 or high >= len(classes):
+        raise UsageError(
+            f"{labels.where}: labels go from {low} to {high}; they must go from 0 to "
+            f"{len(classes) - 1} for the {len(classes)} classes"
+        )
+    return np.array([names.index(name) for name in classes], np.int64)[values], note
+
+
+def index_unnamed(
+    splits: Mapping[str, Labels],
+) -> tuple[dict[str, Array], tuple[str, ...], str]:
+    """Return indices for labels without class names: each different value is a class."""
+    first, *others = splits.values()
+    for other in others:
+        if other.values.dtype.kind != first.values.dtype.kind:
+            kinds = [
+                "strings" if labels.values.dtype.kind == "U" else "numbers"
+                for labels in (other, first)
+            ]
+            raise UsageError(
+                f"{other.where}: labels are {kinds[0]}, but {first.where}: labels are {kinds[1]}"
+            )
+    unique = np.unique(np.concatenate([labels.values for labels in splits.values()]))
+    if unique.dtype.kind == "U":
+        ordered = sorted(unique.tolist(), key=natural_key)
+        place = {name: i for i, name in enumerate(ordered)}
+        indices = {
+            split: np.array([place[value] for value in labels.values.tolist()], np.int64)
+            for split, labels in splits.items()
+        }
+        return indices, tuple(ordered), "strings"
+    low, high = int(unique[0]), int(unique[-1])
+    if low == UNLABELED and len(unique) > 2:
+        count = sum(int((labels.values == UNLABELED).sum()) for labels in splits.values())
+        raise UsageError(
+            f"{first.where}: {count} labels are -1, which can be a class or mean that there is no "
+            "label",
+            hint="remove these examples, or give the labels as strings",
+        )
+    if low == 0 and high == len(unique) - 1:
+        names = tuple(map(str, range(high + 1)))
+        return {split: labels.values for split, labels in splits.items()}, names, ""
+    indices = {
+        split: np.searchsorted(unique, labels.values).astype(np.int64)
+        for split, labels in splits.items()
+    }
+    return indices, tuple(map(str, unique.tolist())), f"numbers from {low} to {high}"
+
+
+def count_classes(y: Tensor, classes: Sequence[str]) -> dict[str, int]:
+    """The number of examples of each class."""
+    counts = torch.bincount(y.cpu(), minlength=len(classes)).tolist()
+    return dict(zip(classes, counts, strict=True))
+
+
+def describe(indices: Mapping[str, Array], names: Sequence[str], note: str) -> str:
+    total: Counter[int] = Counter()
+    for values in indices.values():
+        total.update(values.tolist())
+    counts = [f"{name} ({total[i]})" for i, name in enumerate(names)]
+    listed = ", ".join(counts[:MAX_LISTED])
+    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+    return f"labels are {note}; the {len(names)} classes are {listed}{more}"
+
+
+def some(names: Sequence[str]) -> str:
+    listed = ", ".join(repr(name) for name in names[:5])
+    return f"{listed} and {len(names) - 5} more" if len(names) > 5 else listed
+
+
+def match_names(
+    y: Tensor, classes: Sequence[str], wanted: Sequence[str], where: str, there: str
+) -> Tensor:
+    """Return the labels `y`, which index `classes`, as indices of `wanted`, by name. Raises
+    UsageError if examples have a class that is not in `wanted`. `there` names its owner."""
+    place = {name: i for i, name in enumerate(wanted)}
+    used = {classes[i] for i in {*y.tolist()}}
+    if unknown := sorted(used - set(wanted), key=natural_key):
+        raise UsageError(
+            f"{where} has examples of {some(unknown)}, but the classes of {there} are "
+            f"{some(wanted)}",
+            hint="give the classes the same names: Arrays(x, y, classes=[...])",
+        )
+    order = torch.tensor([place.get(name, -1) for name in classes], dtype=torch.int64)
+    return order.to(y.device)[y]

@@ -1,0 +1,118 @@
+"""The scale of stored values: which of them become 0 and 1 in the input of a model.
+
+uint8 is stored as it is and divided by 255 on use. All other values become float32 when they are
+read.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from latentforge.config.schema import DataConfig
+from latentforge.data.arrays import data_option
+from latentforge.errors import UsageError
+
+log = logging.getLogger("latentforge")
+
+ROUNDING = 1e-6  # scaled values this far outside [0, 1] are clamped: resizing gives 1.0000001
+FULL_SCALE = {"uint16": 65535.0, "bool": 1.0}
+EXACT = ("uint8", "uint16", "int8", "int16", "bool", "float16", "bfloat16", "float32")
+"""Types of which float32 represents every value."""
+
+
+@dataclass(frozen=True)
+class Levels:
+    """How values of one numpy dtype become float32: `black` becomes 0, and `white` becomes 1. White
+    is NaN if neither the type nor an option defines it, which is an error when values are read."""
+
+    dtype: str
+    black: float = 0.0
+    white: float = 1.0
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether the values stay uint8."""
+        return self.dtype == "uint8" and (self.black, self.white) == (0.0, 255.0)
+
+    def scale(self, x: Tensor, where: str) -> Tensor:
+        """Return float32 in [0, 1], or uint8 unchanged if it stays uint8. Raises UsageError for
+        values outside of the levels, NaN and infinity, with levels that fit these values."""
+        if self.is_stored or not x.numel():
+            return x if self.is_stored else x.to(torch.float32)
+        x = x.to(torch.float32 if self.dtype in EXACT else torch.float64)
+        low, high = (float(value) for value in x.aminmax())  # nan if x contains one
+        if not math.isfinite(high - low):
+            count = x.numel() - int(x.isfinite().sum())
+            raise UsageError(
+                f"{where}: {count} of {x.numel()} values of x are NaN or infinite",
+                hint="replace these values, or remove their examples",
+            )
+        if math.isnan(self.white) or not self.black <= low <= high <= self.white:
+            self._check_range(low, high, where)
+        if (self.black, self.white) != (0.0, 1.0):
+            x = (x - self.black) / (self.white - self.black)
+        return x.to(torch.float32).clamp(0.0, 1.0)
+
+    def _check_range(self, low: float, high: float, where: str) -> None:
+        margin = ROUNDING * (self.white - self.black)
+        if low >= self.black - margin and high <= self.white + margin:
+            return
+        suggestion = suggest_levels(low, high)
+        hint = data_option(where, **suggestion)
+        span = f"x is {self.dtype} with values in [{low:.9g}, {high:.9g}]"
+        if math.isnan(self.white):
+            raise UsageError(f"{where}: {span}, and no value is known to be white", hint=hint)
+        allowed = f"[{self.black:.9g}, {self.white:.9g}]"
+        raise UsageError(f"{where}: {span}, but values must be in {allowed}", hint=hint)
+
+    def warn_if_dark(self, x: Tensor, where: str) -> None:
+        """Warn if scaled values of uint16 use only a small part of its full scale, as those of a
+        camera with 12 bits do."""
+        high = float(round(self.white * float(x.max())))
+        if self.dtype == "uint16" and self.white == FULL_SCALE["uint16"] and high < self.white / 4:
+            option = data_option(where, **suggest_levels(0.0, high))
+            message = "%s: the values go up to %.0f of 65535, so all images are dark; try %s"
+            log.warning(message, where, high, option)
+
+
+def find_levels(dtype: str, config: DataConfig, where: str) -> Levels:
+    """Return the levels for values of a numpy dtype: those of data.black and data.white, or the
+    full scale of the type, or 0 and 1 for floats. Raises UsageError if the values are no real
+    numbers or if black is not below white."""
+    kind = dtype.rstrip("0123456789")
+    if kind not in ("uint", "int", "float", "bfloat", "bool"):
+        raise UsageError(f"{where}: x has values of type {dtype}, which are not real numbers")
+    black, white = config.black, config.white
+    if white is None and dtype == "uint8":
+        white = 255.0
+    elif white is None:
+        white = 1.0 if kind in ("float", "bfloat") else FULL_SCALE.get(dtype, math.nan)
+    black = 0.0 if black is None else black
+    if black >= white:
+        raise UsageError(f"data.black ({black:g}) must be below data.white ({white:g})")
+    return Levels(dtype, black, white)
+
+
+def suggest_levels(low: float, high: float) -> dict[str, float]:
+    """Return values of data.black and data.white, with few digits, that contain [low, high]."""
+    whole = low == int(low) and high == int(high)
+    if whole and low >= 0 and 1 < high <= 65535:
+        return {"white": 255.0 if high <= 255 else 2.0 ** int(high).bit_length() - 1}
+    if low >= 0 and 127 < high <= 255:
+        return {"white": 255.0}
+    if -1 <= low < 0 and high <= 1:
+        return {"black": -1.0, "white": 1.0}
+    step = 10.0 ** (math.floor(math.log10(max(high - low, abs(high) * 1e-12, 1e-300))) - 2)
+    black, white = math.floor(low / step) * step, math.ceil(high / step) * step
+    if white <= black:  # all values are equal
+        white = black + step
+    if 0 <= low < 0.1 * high:
+        black = 0.0
+    digits = max(0, -math.floor(math.log10(step)))
+    levels = {"black": round(black, digits), "white": round(white, digits)}
+    return levels if black else {"white": levels["white"]}

@@ -1,0 +1,98 @@
+"""Reads .npz and .npy files. The core checks the values."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from latentforge.contracts import Arrays
+from latentforge.data.preparation import SPLITS
+from latentforge.errors import UsageError
+from latentforge.io.npz import Array, Member, list_keys, map_array, open_archive, read_member
+
+IMAGES, LABELS, CLASSES = ("x", "images"), ("y", "labels"), ("classes",)
+SPLIT_NAMES = {"train": "train", "val": "validation", "valid": "validation", "test": "test"}
+SPLIT_NAMES["validation"] = "validation"
+
+
+def find_keys(keys: list[str]) -> dict[str, dict[str, str]]:
+    """Return the key of the images, labels and classes (x, y, classes) of each split. Keys without
+    the name of a split belong to "train"; classes are shared by all splits."""
+    found: dict[str, dict[str, str]] = {}
+    names = "|".join(SPLIT_NAMES)
+    for key in keys:
+        split = re.search(rf"^({names})_|_({names})$", key.lower())
+        name = re.sub(rf"^({names})_|_({names})$", "", key.lower())
+        for role, accepted in (("x", IMAGES), ("y", LABELS), ("classes", CLASSES)):
+            if name in accepted:
+                place = SPLIT_NAMES[split[1] or split[2]] if split else "train"
+                found.setdefault(place, {}).setdefault(role, key)
+    return found
+
+
+def list_splits(path: Path) -> tuple[str, ...]:
+    with open_archive(path, "data.path") as archive:
+        keys = list_keys(archive)
+    found = find_keys(keys)
+    splits = tuple(split for split in SPLITS if "x" in found.get(split, {}))
+    if splits and "train" not in splits:
+        used = ", ".join(found[split]["x"] for split in splits)
+        raise UsageError(
+            f"{path} has {used}, but no images for training; existing keys: {some(keys)}",
+            hint="numpy.savez(path, x_train=..., y_train=..., x_test=..., y_test=...)",
+        )
+    return splits or ("train",)
+
+
+def read_npz(path: Path, split: str) -> Arrays:
+    """Read the arrays of a split. Raises MissingError if the file does not exist. Other errors are
+    UsageErrors that name the file and the key."""
+    with open_archive(path, "data.path") as archive:
+        found = find_keys(list_keys(archive))
+        own = found.get(split, {})
+        key = own.get("x", "x")
+        x = check_shape(read_member(archive, path, key)).values()
+        y = read_member(archive, path, own["y"]).values() if "y" in own else None
+        classes: tuple[str, ...] = ()
+        if shared := own.get("classes") or found.get("train", {}).get("classes"):
+            classes = read_classes(read_member(archive, path, shared))
+    return Arrays(x, y, classes if y is not None else (), where=place(path, key))
+
+
+def read_npy(path: Path, labels_path: Path | None) -> Arrays:
+    """Memory-map the images of an .npy file, and read the labels from another .npy file."""
+    x = check_shape(map_array(path, "data.path")).values()
+    if labels_path is None:
+        return Arrays(x, where=str(path))
+    labels = map_array(labels_path.expanduser().absolute(), "data.labels")
+    if labels.shape[:1] != x.shape[:1]:
+        raise labels.error(f"has shape {labels.shape}, but x has {len(x)} examples")
+    return Arrays(x, np.array(labels.values()), where=str(path))
+
+
+def check_shape(x: Member) -> Member:
+    """Raise UsageError before values are read, if they cannot be images or vectors."""
+    if 0 in x.shape:
+        raise x.error(f"has no examples: its shape is {x.shape}")
+    return x
+
+
+def read_classes(classes: Member) -> tuple[str, ...]:
+    if classes.dtype.kind != "U" or len(classes.shape) != 1:
+        raise classes.error(
+            f"has dtype {classes.dtype} and shape {classes.shape}; "
+            "class names must be a one-dimensional array of strings",
+            "numpy.array(['cat', 'dog'])",
+        )
+    names: Array = classes.values()
+    return tuple(map(str, names))
+
+
+def place(path: Path, key: str) -> str:
+    return str(path) if key == "x" else f"{path}, {key}"
+
+
+def some(keys: list[str]) -> str:
+    return ", ".join(map(repr, keys[:10])) or "none"
