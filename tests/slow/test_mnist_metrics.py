@@ -9,7 +9,7 @@ from latentforge import open_run
 
 pytestmark = pytest.mark.slow
 AE, MLP = "latent-differentiation-ae", "latent-differentiation-classifier"
-GUIDED = ("guided", "--with", f"classifier={MLP}", "--with", "judge=cnn", "--set", "n=1000")
+GUIDED = ("guided", "--with", f"classifier={MLP}", "--with", "judge=cnn", "--set", "n=500")
 
 
 @pytest.fixture(scope="module")
