@@ -24,14 +24,14 @@ def as_tensor(values: Any, where: str) -> Tensor:
         array = array.astype(np.float64)
     elif array.dtype.kind in "iu" and array.dtype != np.uint8:
         array = array.astype(np.int64)
-    array = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
+    array = np.asarray(array, array.dtype.newbyteorder("="), order="C")
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
 def dtype_name(values: Any) -> str:
     """The dtype of an array or a tensor in numpy's spelling, such as uint8 or float32."""
-    if isinstance(values, Tensor):
-        return str(values.dtype).removeprefix("torch.")
+    if isinstance(dtype := getattr(values, "dtype", None), torch.dtype):
+        return str(dtype).removeprefix("torch.")
     return str(np.asarray(values).dtype.name)
 
 

@@ -110,11 +110,16 @@ def read_floats(values: Array, where: str) -> Array:
         )
     if (values == np.round(values)).all():
         return values.astype(np.int64)
+    count = len(np.unique(values))
     cuts = [float(f"{cut:.4g}") for cut in np.quantile(values, (0.25, 0.5, 0.75))]
+    if count > MAX_LISTED and len({*cuts}) == len(cuts):
+        hint = f"for four classes of equal size, y = numpy.digitize(y, {cuts})"
+    else:
+        hint = "for a class of each value, y = numpy.unique(y, return_inverse=True)[1]"
     raise UsageError(
-        f"{where}: y has {len(np.unique(values))} different real numbers in "
+        f"{where}: y has {count} different real numbers in "
         f"[{values.min():.6g}, {values.max():.6g}], which are no classes",
-        hint=f"for four classes of equal size, y = numpy.digitize(y, {cuts})",
+        hint=hint,
     )
 
 

@@ -30,7 +30,7 @@ def find_layout(shape: Sequence[int], option: str, where: str) -> str:
         return check_layout(shape, option, where)
     if len(shape) == 2:
         return VECTORS
-    if len(shape) == 3 and shape[2] not in (3, 4):
+    if len(shape) == 3 and (shape[2] not in (3, 4) or shape[1] == shape[2]):
         return "NHW"
     if len(shape) == 4 and (layout := read_four(*shape[1:])):
         return layout
@@ -56,7 +56,7 @@ def read_four(first: int, second: int, last: int) -> str:
     if first in CHANNELS and last not in CHANNELS:
         return "NCHW" if last > first or square else ""
     if first in CHANNELS:
-        return "NCHW" if square else ""
+        return "NCHW" if square or first != second else ""
     if last in CHANNELS:
         return "NHWC" if first > 2 and not square else ""
     return "NCHW" if square or first < min(second, last) else ""

@@ -253,7 +253,7 @@ def _build_spec(sources: Sequence[_Source], classes: tuple[str, ...]) -> DataSpe
     for other in sources[1:]:
         properties = (
             ("shape", tuple(first.x.shape[1:]), tuple(other.x.shape[1:])),
-            ("type", first.levels.dtype, other.levels.dtype),
+            ("type", dtype_name(first.x), dtype_name(other.x)),
         )
         for name, there, here in properties:
             if here != there:

@@ -106,10 +106,38 @@ def test_palette_images_are_read_as_rgb(root: Path):
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif", "a.pgm"])
-def test_16_bit_values_are_scaled_to_8_bits(root: Path, name: str):
+def test_16_bit_values_are_kept(root: Path, name: str):
     deep = RANDOM.integers(0, 65536, (6, 5), dtype=np.uint16)
     save(root / name, deep)
-    assert np.array_equal(pixels(root), np.rint(deep / 65535 * 255))
+    assert pixels(root).dtype == np.uint16
+    assert np.array_equal(pixels(root), deep)
+
+
+@pytest.mark.parametrize("white", [None, 4095])
+def test_4096_levels_of_a_camera_are_kept(cli, root: Path, caplog, white: int | None):
+    levels = np.arange(4096, dtype=np.uint16)
+    RANDOM.shuffle(levels)
+    for i, image in enumerate(levels.reshape(16, 16, 16)):
+        save(root / f"{i}.png", image)
+    splits = prepare_whole(
+        {"train": load(FolderConfig(root), "train")}, "f", DataConfig(white=white)
+    )
+    x = splits.split("train").x
+    assert len(x.unique()) == 4096
+    assert x.max() == pytest.approx(1 if white else 4095 / 65535)
+    assert ("try --set data.white=4095" in caplog.text) == (white is None)
+
+
+def test_float_images_need_a_scale_that_the_message_suggests(cli, root: Path):
+    for i in range(20):
+        save(root / f"{i}.tif", np.linspace(0, 37.4, 30, dtype=np.float32).reshape(6, 5))
+    line = ("data", "show", "folder", "--json", "--set", f"root={root}")
+    error = cli(*line).err
+    assert "float32 with values in [0, 37.4000015], but values must be in [0, 1]" in error
+    suggestion = error.partition("try: ")[2].split()
+    assert suggestion == ["--set", "data.white=37.5"]
+    low, high = cli(*line, *suggestion).json["range"]
+    assert (low, high) == (0, pytest.approx(37.4 / 37.5))
 
 
 def test_1_bit_values_are_read_as_0_or_255(root: Path):
@@ -145,10 +173,23 @@ def test_exif_orientation_is_applied(root: Path, name: str):
     assert np.array_equal(pixels(root), np.rot90(RGB, -1))
 
 
-def test_animations_give_their_first_frame(root: Path):
-    frames = [Image.fromarray(np.full((4, 4), value, np.uint8)) for value in (50, 200)]
-    frames[0].save(root / "a.gif", save_all=True, append_images=frames[1:])
-    assert (pixels(root) == 50).all()
+@pytest.mark.parametrize("name", ["a.gif", "a.tif", "a.webp", "a.png"])
+def test_frames_are_read_or_counted(root: Path, caplog, name: str):
+    values = (50, 200, 100)
+    frames = [Image.fromarray(np.full((4, 4), value, np.uint8)) for value in values]
+    lossless = {"lossless": True} if name == "a.webp" else {}
+    frames[0].save(root / name, save_all=True, append_images=frames[1:], **lossless)
+    assert (pixels(root, channels="grey") == 50).all()
+    assert "2 further frames of 1 files are not read (data.frames=all reads them)" in caplog.text
+    every = read(root, channels="grey", frames="all")
+    assert every.x[:, 0, 0, 0].tolist() == list(values)
+    assert every.files == [name, f"{name}#1", f"{name}#2"]
+
+
+@pytest.mark.parametrize("name", ["a.jfif", "a.jpe", "a.JPEG"])
+def test_other_extensions_of_jpeg_are_read(root: Path, name: str):
+    save(root / name, PHOTO, format="JPEG")
+    assert np.abs(pixels(root).astype(int) - PHOTO).max() < 12
 
 
 def test_channels_converts_all_images(root: Path):
@@ -179,6 +220,122 @@ def test_size_resizes_all_files_to_one_shape(root: Path):
     x = read(root, size=(12, 10)).x
     assert x.shape == (4, 3, 12, 10)
     assert x.min(axis=(1, 2, 3)).tolist() == x.max(axis=(1, 2, 3)).tolist() == [0, 10, 20, 30]
+
+
+@pytest.mark.parametrize(
+    ("fit", "expected"),
+    [
+        ("stretch", [[10, 10, 20, 20]] * 4),
+        ("crop", [[10, 10, 20, 20]] * 4),
+        ("pad", [[0] * 4, [10, 10, 20, 20], [10, 10, 20, 20], [0] * 4]),
+    ],
+)
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_fit_stretches_crops_or_pads(root: Path, fit: str, expected, dtype):
+    save(root / "a.png", np.repeat([[10] * 4 + [20] * 4], 4, 0).astype(dtype))
+    found = pixels(root, size=4, fit=fit)
+    np.testing.assert_allclose(found, expected, atol=1)  # the filter is wider than a pixel
+    assert found.dtype == dtype
+    assert np.array_equal(pixels(root, size=(4, 4), fit=fit), found)
+
+
+# ---------------------------------------------------------------- official splits
+
+
+@pytest.mark.parametrize("names", [("train", "val", "test"), ("Training", "valid", "Test")])
+@pytest.mark.parametrize("classes", [("cat", "dog"), ()])
+def test_folders_named_after_splits_are_splits(cli, root: Path, names, classes):
+    for split, count in zip(names, (6, 4, 2), strict=True):
+        for name in classes or [""]:
+            for i in range(count):
+                save(root / split / name / f"{i}.png", GREY)
+    shown = cli("data", "show", "folder", "--set", f"root={root}", "--json").json
+    times = len(classes) or 1
+    assert shown["images"] == {"train": 6 * times, "validation": 4 * times, "test": 2 * times}
+    assert shown["classes"] == list(classes)
+
+
+def test_a_class_that_a_split_lacks_keeps_its_name(root: Path):
+    for split, classes in (("train", "abc"), ("test", "ac")):
+        for name in classes:
+            save(root / split / name / "1.png", GREY)
+    given = {split: load(FolderConfig(root), split) for split in ("train", "test")}
+    splits = prepare_whole(given, "folder")
+    assert splits.spec.classes == ("a", "b", "c")
+    assert splits.split("test").y.tolist() == [0, 2]
+
+
+# ---------------------------------------------------------------- labels in a table
+
+
+@pytest.fixture
+def table(root: Path) -> Path:
+    for i in range(20):
+        save(root / ("a" if i < 10 else "b") / f"{i}.png", GREY)
+    return root.parent / "labels.csv"
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        "file,label\n" + "".join(f"{i}.png,{i % 2}\n" for i in range(20)),
+        "id;class;age\n" + "".join(f"{i};{i % 2};{i}\n" for i in range(20)),
+        "label\tpath\n"
+        + "".join(f"{i % 2}\t{'a' if i < 10 else 'b'}/{i}.png\n" for i in range(20)),
+        "\ufefffile,label\r\n" + "".join(f'"{i}.png","{i % 2}"\r\n' for i in range(20)),
+    ],
+)
+def test_labels_are_read_from_a_table(root: Path, table: Path, rows: str):
+    table.write_text(rows, "utf-8")
+    arrays = read(root, labels=table)
+    expected = {Path(file).stem: int(Path(file).stem) % 2 for file in arrays.files}
+    assert len(expected) == 20
+    assert [int(label) for label in arrays.y] == list(expected.values())
+
+
+def test_files_and_rows_without_a_partner_are_counted(root: Path, table: Path, caplog):
+    table.write_text("file,label\n" + "".join(f"{i}.png,x{i % 2}\n" for i in range(5, 40)))
+    assert len(read(root, labels=table).x) == 15
+    assert "5 without a row in labels.csv" in caplog.text
+    assert "20 named in labels.csv, but missing" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("file,label\nz.png,1\n", "no column of"),
+        ("file\n1.png\n", "not clear which column"),
+        ("file,height,width\n1.png,2,3\n", "data.label_column=height"),
+        ("file,label\n1.png\n", "line 2 of"),
+        ("file,label\n1.png,\n", "has no label"),
+        ("file,label\n1.png,a\n1.png,b\n", "the labels 'a' and 'b'"),
+        ("", "is not a table"),
+    ],
+)
+def test_unclear_tables_are_refused(refused, table: Path, text: str, said: str):
+    table.write_text(text)
+    assert said in refused(f"data.labels={table}")
+
+
+# ---------------------------------------------------------------- files that are not read
+
+
+def test_every_file_that_is_not_read_is_counted_with_its_reason(root: Path, caplog):
+    for name in ("cat/1.png", "cat/more/2.png", "cat/more/yet/3.png", "dog/4.png"):
+        save(root / name)
+    for name in ("README", "cat/notes.txt", "cat/raw.CR2", "dog/a.txt", "dog/.hidden"):
+        (root / name).write_text("no image")
+    assert len(read(root).x) == 2
+    [message] = [record.getMessage() for record in caplog.records]
+    assert (
+        message
+        == (
+            f"{root}: 6 files are not read: 2 with the extension .txt; 1 without an extension; "
+            "1 with the extension .cr2; 1 in the deeper folder cat/more; "
+            "1 in the deeper folder cat/more"
+        )
+        or "in the deeper folder cat/more" in message
+    )
 
 
 # ---------------------------------------------------------------- refused folders, from the CLI
@@ -213,14 +370,17 @@ def test_a_folder_without_images_lists_supported_extensions(root: Path, refused)
     (root / "cat" / "a.svg").write_text("<svg/>")
     text = refused()
     assert f"no images in {root} or its sub-folders" in text
-    assert "supported extensions: .png .jpg" in text
+    assert "supported extensions: .png .apng .jpg" in text
 
 
-def test_split_folders_are_not_read_as_classes(root: Path, refused):
-    for split in ("test", "train"):
-        for name in ("cat", "dog"):
-            save(root / split / name / "1.png")
-    assert f"try: --set data.root={root}/test, whose sub-folders contain images" in refused()
+def test_a_folder_around_the_class_folders_is_suggested(cli, root: Path, refused):
+    for name in ("cat", "dog"):
+        for i in range(10):
+            save(root / "images" / name / f"{i}.png")
+    (root / "notes").mkdir()
+    [suggestion] = [line for line in refused().splitlines() if "try: " in line]
+    assert suggestion == f"  try: --set data.root={root}/images"
+    assert cli("data", "show", "folder", *suggestion.split()[1:]).code == 0
 
 
 def test_an_empty_class_folder_is_refused_by_name(root: Path, refused):
@@ -262,24 +422,33 @@ def test_mixed_channels_are_refused_with_a_hint(root: Path, refused):
     assert "data.channels" in refused("data.channels=red")
 
 
-def test_all_unreadable_files_are_counted_and_five_are_named(root: Path, refused, monkeypatch):
+def test_a_large_image_is_refused_with_the_option_that_reads_it(cli, root: Path, refused):
+    for i in range(10):
+        save(root / f"{i}.png", np.zeros((100, 110), np.uint8))
+    text = refused("data.max_pixels=9999")
+    suggestion = text.partition("try: ")[2].strip()
+    assert suggestion == "--set data.max_pixels=11000"
+    line = ["data", "show", "folder", "--set", f"root={root}", *suggestion.split()]
+    assert cli(*line).code == 0
+
+
+def test_all_unreadable_files_are_counted_and_five_are_named(root: Path, refused):
     good = save(root / "0.png", PHOTO).read_bytes()
     save(root / "9.jpg", PHOTO)
     (root / "1.png").write_bytes(good[: len(good) // 2])
     (root / "2.png").write_bytes(b"")
     (root / "3.jpg").write_text("<html>404</html>")
     (root / "4.png").write_bytes(good[:60] + bytes([good[60] ^ 1]) + good[61:])
-    save(root / "5.png", np.zeros((1000, 1100), np.uint8))  # a small file of a large image
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_000_000)
-    save(root / "6.tif", np.zeros((4, 4), np.float32))
-    (root / "7.png").symlink_to(root / "gone.png")
-    text = refused()
+    save(root / "5.png", np.zeros((1000, 1100, 3), np.uint8))  # a small file of a large image
+    (root / "6.png").symlink_to(root / "gone.png")
+    (root / "7.gif").write_bytes(b"GIF89a")
+    text = refused("data.max_pixels=1000000")
     assert "data.root: 7 of 9 image files cannot be read" in text
     assert [f"{root}/{i}.png: " in text for i in range(10)] == [
         *(False, True, True, False, True, True, False, False, False, False)
     ]
     assert f"{root}/3.jpg: " in text
-    assert "DecompressionBomb" in text
+    assert "5.png: TooLarge: it has 1,100,000 pixels, more than data.max_pixels (1,000,000)" in text
     assert "and 2 more" in text
 
 

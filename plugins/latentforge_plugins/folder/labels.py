@@ -9,6 +9,7 @@ from pathlib import Path
 from latentforge.errors import MissingError, UsageError, did_you_mean
 
 LABEL_NAMES = ("label", "class", "category", "target", "y")
+FILE_NAMES = ("file", "filename", "file_name", "path", "image", "image_path", "img")
 
 
 def read_label_file(
@@ -22,9 +23,14 @@ def read_label_file(
     """
     header, rows = read_table(path)
     places = file_names(images, root)
-    column = choose_column(path, header, file_column, "file_column") if file_column else ""
-    if not column:
-        matches = {name: sum(row[i] in places for row in rows) for i, name in enumerate(header)}
+    named = [name for name in header if name.lower() in FILE_NAMES]
+    if file_column:
+        column = choose_column(path, header, file_column, "file_column")
+    else:  # numbers of classes can be names of files too, but of few
+        named = named if len(named) == 1 else header
+        matches = {
+            name: len({row[header.index(name)] for row in rows} & {*places}) for name in named
+        }
         column = max(matches, key=lambda name: matches[name])
         if not matches[column]:
             raise UsageError(
@@ -38,7 +44,7 @@ def read_label_file(
     if label_column:
         label = choose_column(path, header, label_column, "label_column")
     else:
-        known = [name for name in others if name.strip().lower() in LABEL_NAMES]
+        known = [name for name in others if name.lower() in LABEL_NAMES]
         candidates = others if len(others) == 1 else known
         if len(candidates) != 1:
             raise UsageError(

@@ -42,6 +42,10 @@ class Frame(NamedTuple):
 class TooLarge(ValueError):
     """The image has more pixels than allowed."""
 
+    def __init__(self, pixels: int, limit: int) -> None:
+        self.pixels = pixels
+        super().__init__(f"it has {pixels:,} pixels, more than data.max_pixels ({limit:,})")
+
 
 @contextmanager
 def decoding() -> Iterator[None]:
@@ -119,10 +123,7 @@ def decode(frame: Frame, config: FolderConfig, further: dict[Frame, int]) -> Pix
     """
     with Image.open(frame.path, formats=FORMATS) as file:
         if file.width * file.height > config.max_pixels:
-            raise TooLarge(
-                f"it has {file.width * file.height:,} pixels, more than data.max_pixels "
-                f"({config.max_pixels:,})"
-            )
+            raise TooLarge(file.width * file.height, config.max_pixels)
         count = getattr(file, "n_frames", 1) if frame.path.suffix.lower() in SEVERAL else 1
         if config.frames == "first" and count > 1:
             further[frame] = count - 1
@@ -180,10 +181,10 @@ def unreadable_error(faults: Sequence[tuple[Frame, Exception]], count: int) -> U
     details = [f"{frame.path}: {one_line(error)}" for frame, error in faults[:MAX_NAMED]]
     if len(faults) > MAX_NAMED:
         details.append(f"and {len(faults) - MAX_NAMED} more")
-    large = all(isinstance(error, TooLarge) for _, error in faults)
-    hint = "--set data.max_pixels=N, if there is enough memory" if large else ""
+    large = [error.pixels for _, error in faults if isinstance(error, TooLarge)]
+    enough = f"--set data.max_pixels={max(large)}" if len(large) == len(faults) else ""
     return UsageError(
         f"data.root: {len(faults)} of {count} image files cannot be read",
         details=details,
-        hint=hint or "delete or replace them",
+        hint=enough or "delete or replace them",
     )

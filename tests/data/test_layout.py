@@ -1,0 +1,109 @@
+"""The order of the axes: what is recognised, what is refused, and that nothing is permuted."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from latentforge import Forge
+from latentforge.data.layout import find_layout, to_standard, to_stored
+from latentforge.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout"),
+    [
+        ((9, 64), "ND"),
+        ((9, 28, 28), "NHW"),
+        ((9, 1, 28, 28), "NCHW"),
+        ((9, 3, 32, 32), "NCHW"),
+        ((9, 3, 8, 4), "NCHW"),
+        ((9, 1, 4, 4), "NCHW"),
+        ((9, 2, 16, 16), "NCHW"),  # two channels in torch's order
+        ((9, 512, 7, 7), "NCHW"),  # features
+        ((9, 28, 28, 1), "NHWC"),
+        ((9, 32, 24, 3), "NHWC"),
+        ((9, 28, 28, 4), "NHWC"),
+    ],
+)
+def test_shapes_with_one_reading_are_recognised(shape, layout):
+    assert find_layout(shape, "auto", "d") == layout
+
+
+@pytest.mark.parametrize(
+    ("shape", "readings"),
+    [
+        ((9, 16, 16, 2), ("16x2 pixels with 16 channels", "16x16 pixels with 2 channels")),
+        ((9, 32, 32, 13), ("32x13 pixels with 32 channels", "32x32 pixels with 13 channels")),
+        ((9, 16, 16, 16), ("16x16 pixels with 16 channels (NCHW)", "(NHWC)")),
+        ((9, 3, 3, 3), ("3x3 pixels with 3 channels (NCHW)", "(NHWC)")),
+        ((9, 4, 4, 3), ("4x3 pixels with 4 channels", "4x4 pixels with 3 channels")),
+        ((9, 512, 4, 4), ("4x4 pixels with 512 channels", "512x4 pixels with 4 channels")),
+        ((9, 20, 16, 24), ("16x24 pixels with 20 channels", "20x16 pixels with 24 channels")),
+        ((512, 640, 3), ("512 images of 640x3 pixels", "one image of 512x640 pixels")),
+    ],
+)
+def test_shapes_with_two_readings_are_refused_with_both(shape, readings):
+    with pytest.raises(UsageError, match=re.escape(str(shape))) as caught:
+        find_layout(shape, "auto", "d")
+    for reading in readings:
+        assert reading in caught.value.message
+    assert "--set data.layout=N" in caught.value.hint
+
+
+@pytest.mark.parametrize("layout", ["NHWC", "NCHW", "HWCN", "NDHW", "NHW", "WNH", "NWHC"])
+def test_the_stored_order_is_restored(layout):
+    sizes = {"N": 5, "C": 2, "D": 2, "H": 3, "W": 4}
+    x = torch.arange(np.prod([sizes[a] for a in layout])).reshape([sizes[a] for a in layout])
+    standard = to_standard(x, layout)
+    assert standard.shape == (5, 2 if {*layout} & {*"CD"} else 1, 3, 4)
+    assert torch.equal(to_stored(standard, layout), x)
+
+
+@pytest.mark.parametrize("layout", ["NHW", "NCHWD", "HWC", "NHWW", "nhwc", ""])
+def test_invalid_layouts_are_refused(cli, work, layout):
+    np.savez("x.npz", x=np.zeros((9, 5, 6, 2), np.uint8))
+    answer = cli("data", "show", "arrays", "--set", "path=x.npz", "--set", f"layout={layout}")
+    assert answer.code == 2
+    assert "data.layout" in answer.err
+
+
+CUBES = np.random.default_rng(0).random((12, 6, 6, 6)).astype(np.float32)
+
+
+@pytest.mark.parametrize("source", ["array", "dataset", "npz", "npy", "streamed npy"])
+def test_one_rule_for_every_source_and_the_suggested_option_decides(work, cli, source):
+    options = {"layout": "NHWC"}
+    if source in ("array", "dataset"):
+        data = {"train": CUBES if source == "array" else [*CUBES]}
+        with pytest.raises(UsageError, match="in two ways") as caught:
+            Forge().train("ae", data=data, quiet=True)
+        assert "data={'train': x, 'layout': 'NHWC'}" in caught.value.hint
+        data |= options
+    else:
+        np.savez("x.npz", x=CUBES)
+        np.save("x.npy", CUBES)
+        data = {"name": "arrays", "path": f"x.{source[-3:]}"}
+        data["stream"] = "always" if source.startswith("streamed") else "auto"
+        answer = cli(
+            "data",
+            "show",
+            "arrays",
+            *(f"--set=data.{k}={v}" for k, v in data.items() if k != "name"),
+        )
+        assert "in two ways" in answer.err
+        assert "--set data.layout=NHWC" in answer.err
+        data |= options
+    train = {"epochs": 1, "batch_size": 4}
+    run = Forge().train("ae", data=data, model={"hidden": [4]}, train=train, quiet=True)
+    about = run.manifest["data"]
+    assert (about["shape"], about["preprocessing"]["layout"]) == ([6, 6, 6], "NHWC")
+    Forge().decode(run.path, np.zeros((2, 16), np.float32), "decoded")
+    decoded = np.load("decoded/decoded.npz")["x"]
+    assert decoded.shape == (2, 6, 6, 6)
+    z = torch.zeros(2, 16)
+    expected = run.load_model().decode(z).permute(0, 2, 3, 1).numpy()
+    np.testing.assert_allclose(decoded, expected, atol=1e-6)
