@@ -9,6 +9,8 @@ import typer
 
 from latentforge.cli.output import Json, Sets, forge_of, print_result, table
 
+MAX_CLASSES = 20  # maximum number of classes whose images are counted in a line
+
 app = typer.Typer(
     help="Show datasets and download them.", no_args_is_help=True, rich_markup_mode=None
 )
@@ -51,5 +53,14 @@ def fetch(
 
 def _text(value: object) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{key} {inner}" for key, inner in value.items())
+        return ", ".join(f"{key} {_inner(inner)}" for key, inner in value.items())
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _inner(value: object) -> str:
+    """The number of images of a split, or those of its classes in parentheses."""
+    if not isinstance(value, dict):
+        return str(value)
+    counts = [f"{name} {count}" for name, count in value.items()]
+    more = [f"and {len(counts) - MAX_CLASSES} more"] if len(counts) > MAX_CLASSES else []
+    return f"({', '.join(counts[:MAX_CLASSES] + more)})"

@@ -37,6 +37,8 @@ def to_pixels(image: Any, channels: Channels) -> Values:
         values = values.astype(values.dtype.newbyteorder("="))
         return np.repeat(values[None], 3 if channels == "rgb" else 1, 0)
     palette, grey = image.mode in ("P", "PA"), image.mode in GREY
+    if image.mode == "La":  # premultiplied; Pillow converts it to this mode only
+        image = image.convert("LA")
     if "transparency" in image.info or image.getbands()[-1] in "Aa":
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")

@@ -11,7 +11,7 @@ import torch
 from latentforge.config.schema import DataConfig
 from latentforge.contracts import DataSpec
 from latentforge.data.images import ImageSplit
-from latentforge.data.labels import match_names
+from latentforge.data.labels import count_classes, match_names
 from latentforge.data.memory import streaming_reason
 from latentforge.errors import UsageError, did_you_mean
 from latentforge.runtime.memory import device_memory
@@ -41,6 +41,14 @@ class DataSplits:
             hint = did_you_mean(name, names) or f"choose from {', '.join(names)}"
             raise UsageError(f"no split {name!r}: there are {', '.join(names)}", hint=hint)
         return self.splits[name]
+
+    def class_counts(self) -> dict[str, dict[str, int]]:
+        """The number of images of each class by split; empty without labels."""
+        return {
+            name: count_classes(images.y, self.spec.classes)
+            for name, images in self.splits.items()
+            if images.y is not None
+        }
 
     def with_classes(self, classes: tuple[str, ...], owner: str) -> DataSplits:
         """Return the splits with labels that index `classes`, the classes of `owner`, by name.

@@ -26,6 +26,7 @@ DEAD_SHARE = 1e-4  # fraction of the largest variance of the codes, for a model 
 COLLAPSED_KL = 0.5  # nats per image, summed over dimensions
 LARGE_KL = 1000.0  # nats in one dimension: codes 45 standard deviations from the prior's mean
 LARGE_LOG_VAR = 10.0  # a standard deviation of 150; the prior's is 1
+IMBALANCE = 1.8  # share of the largest class, as a multiple of that of equal classes
 GAP = 0.1  # accepted excess of the held-out loss, as a fraction of the training loss
 LARGE_GAP = 0.3  # the same limit if only the final held-out loss is known
 RISE = 0.01  # accepted rise of the held-out loss, as a fraction of its minimum
@@ -126,6 +127,27 @@ def check_training_images(images: ImageSplit, likelihood: Any, *, kl: bool) -> l
     sample = images.batch(indices * len(images) // len(indices)).x
     split = ImageSplit(sample, None, images.spec)
     return [f for f in check_value_range(split, likelihood, kl=kl) if f.severity == "warning"]
+
+
+def check_balance(
+    counts: Mapping[str, int], split: str, accuracy: float, recalls: Sequence[float]
+) -> Iterator[Diagnosis]:
+    """Check whether an accuracy is that of frequent classes. `counts` is the number of images of
+    each class in the split, and `recalls` the accuracy on each class with images."""
+    present = {name: count for name, count in counts.items() if count}
+    total = sum(present.values())
+    largest = max(present, key=lambda name: present[name])
+    if len(present) < 2 or present[largest] < IMBALANCE * total / len(present):
+        return
+    balanced = sum(recalls) / len(recalls)
+    yield Diagnosis(
+        "imbalance",
+        "warning" if balanced < accuracy - GAP else "note",
+        f"{present[largest]} of the {total} {split} images are of class {largest}, so that "
+        f"answering it always has accuracy {present[largest] / total:.3f}; the model has "
+        f"{accuracy:.3f}, and {balanced:.3f} if each class has the same weight",
+        "judge it by the measure balanced_accuracy; add images of the rare classes",
+    )
 
 
 def check_value_range(images: ImageSplit, likelihood: Any, *, kl: bool) -> Iterator[Diagnosis]:

@@ -36,6 +36,7 @@ def describe_data(splits: DataSplits, name: str, out: Path | None) -> dict[str, 
         "stored": splits.preprocessing["stored"],
         "range": [float(values.min()), float(values.max())],
         "classes": list(spec.classes),
+        "class_counts": splits.class_counts(),
         "fingerprint": splits.fingerprint,
     }
     if spec.drawable:

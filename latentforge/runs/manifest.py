@@ -39,6 +39,7 @@ def build_manifest(config: RunConfig, splits: DataSplits, device: torch.device) 
             "shape": list(splits.spec.shape),
             "classes": list(splits.spec.classes),
             "images": {name: len(images) for name, images in splits.splits.items()},
+            "class_counts": splits.class_counts(),
             "preprocessing": splits.preprocessing,
             "fingerprint": splits.fingerprint,
             "sample": splits.sample,

@@ -10,6 +10,8 @@ import torch
 
 from latentforge.config.schema import Component, check_device
 from latentforge.config.selection import select_measures
+from latentforge.data.images import ImageSplit
+from latentforge.data.labels import count_classes
 from latentforge.engine import diagnostics
 from latentforge.engine.diagnostics import Diagnosis
 from latentforge.engine.evaluator import BATCH
@@ -54,6 +56,10 @@ def diagnose_loaded(loaded_run: LoadedRun, split: str, loss: Component) -> list[
             codes = diagnostics.compute_code_statistics(loaded.model, held_out, kl=kl)
         diagnoses += diagnostics.find_dead_latents(codes, f"the {split} images")
         diagnoses += diagnostics.check_log_var(codes)
+    if "classify" in provides and held_out.y is not None:
+        accuracy, recalls = measure_recall(loaded.model, held_out)
+        counts = count_classes(held_out.y, loaded_run.splits.spec.classes)
+        diagnoses += diagnostics.check_balance(counts, split, accuracy, recalls)
     train_loss = measure_split(loaded_run, "train", [loss])[0]["loss"]
     held_out_loss = measure_split(loaded_run, split, [loss])[0]["loss"]
     epochs = [line[split]["loss"] for line in loaded_run.run.history() if split in line]
@@ -65,6 +71,16 @@ def diagnose_loaded(loaded_run: LoadedRun, split: str, loss: Component) -> list[
     if logged is not None and not loaded_run.config.train.ema and not is_loss_changing(loaded_run):
         diagnoses += diagnostics.explain_running_average(logged, train_loss, held_out_loss, split)
     return diagnoses
+
+
+def measure_recall(model: Any, images: ImageSplit) -> tuple[float, list[float]]:
+    """Return the accuracy of a classifier, and its accuracy on each class that has images."""
+    with torch.no_grad():
+        right = torch.cat([model(b.x).argmax(1) == b.y for b in images.batches(BATCH)]).double()
+    labels = images.y
+    assert labels is not None
+    recalls = [float(right[labels == label].mean()) for label in labels.unique()]  # type: ignore[no-untyped-call]
+    return float(right.mean()), recalls
 
 
 def is_loss_changing(loaded_run: LoadedRun) -> bool:

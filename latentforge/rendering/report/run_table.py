@@ -12,6 +12,7 @@ from latentforge.rendering.report.formatting import format_number, read_objects
 from latentforge.runs.folder import RunFolder
 
 SPLITS = ("test", "validation", "train")
+MAX_CLASSES = 20  # maximum number of classes in the header
 
 
 def describe_run(run: RunFolder, name: str) -> dict[str, Any]:
@@ -34,6 +35,7 @@ def describe_run(run: RunFolder, name: str) -> dict[str, Any]:
         "data": config["data"]["name"],
         "shape": " x ".join(map(str, data["shape"])),
         "images": ", ".join(f"{count:,} {split}" for split, count in images.items()),
+        "classes": describe_classes(data),
         "fingerprint": data["fingerprint"],
         "status": run.status,
         "error": manifest.get("error", ""),
@@ -43,6 +45,17 @@ def describe_run(run: RunFolder, name: str) -> dict[str, Any]:
         "notes": notes,
         "findings": [f for f in manifest.get("findings") or [] if isinstance(f, Mapping)],
     }
+
+
+def describe_classes(data: Mapping[str, Any]) -> str:
+    """The number of training images of each class, for example `cat 60, dog 40`."""
+    splits = data.get("class_counts")
+    counts = splits.get("train") if isinstance(splits, Mapping) else None
+    if not isinstance(counts, Mapping):
+        return ""
+    listed = [f"{name} {format_number(count)}" for name, count in counts.items()]
+    more = [f"and {len(listed) - MAX_CLASSES} more"] if len(listed) > MAX_CLASSES else []
+    return ", ".join(listed[:MAX_CLASSES] + more)
 
 
 def create_metric_table(runs: Sequence[RunFolder], names: Sequence[str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The loss `cross-entropy` and the measure `accuracy`."""
+"""The loss `cross-entropy` and the measures `accuracy` and `balanced_accuracy`."""
 
 from typing import Any
 
@@ -16,6 +16,12 @@ def build_accuracy(config: Any, context: EvaluateContext):
     from latentforge.metrics import MeanPerImage
 
     return MeanPerImage("accuracy", lambda seen: seen.logits.argmax(1) == seen.batch.y)
+
+
+def build_balanced(config: Any, context: EvaluateContext):
+    from .balanced import BalancedAccuracy
+
+    return BalancedAccuracy(len(context.data.classes))
 
 
 @hookimpl
@@ -38,5 +44,17 @@ def latentforge_measures():
         protocol="share of images, from 0 to 1, model in evaluation mode",
         needs={"classify"},
         labels=True,
+        better="higher",
+    )
+    yield MeasureSpec(
+        name="balanced_accuracy",
+        summary="Mean over the classes of the fraction of their images that is classified correctly",
+        build=build_balanced,
+        protocol="mean of the recall of each class with images, from 0 to 1, model in evaluation "
+        "mode; majority_baseline: share of the most frequent class, the accuracy of always "
+        "answering it",
+        needs={"classify"},
+        labels=True,
+        default=False,
         better="higher",
     )

@@ -1,0 +1,191 @@
+"""Data passed in Python: what works, and what is refused with the conversion to write."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.sparse
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+
+from latentforge.config.schema import DataConfig
+from latentforge.data.loading import load_splits, load_whole
+from latentforge.errors import UsageError
+
+X = np.random.default_rng(0).integers(0, 256, (40, 6, 5), np.uint8)
+Y = np.arange(40) % 2
+
+
+def whole(data, **options):
+    return load_whole(data, DataConfig(**options))[0].split("train")
+
+
+class Frame:
+    """Enough of a DataFrame for numpy."""
+
+
+@pytest.mark.parametrize(
+    ("mode", "channels"),
+    [
+        *(("1", 1), ("L", 1), ("LA", 1), ("La", 1), ("P", 3), ("RGB", 3), ("RGBA", 3), ("RGBa", 3)),
+        *(("CMYK", 3), ("YCbCr", 3), ("HSV", 3), ("PA", 3), ("RGBX", 3)),
+    ],
+)
+def test_pictures_of_every_mode_are_converted_as_image_files_are(mode, channels):
+    rgb = np.zeros((6, 5, 3), np.uint8)
+    rgb[1:4, 1:4] = 220, 40, 90
+    image = Image.fromarray(rgb)
+    via = {"La": "LA", "RGBa": "RGBA", "PA": "RGBA"}.get(mode)
+    if mode == "P":
+        image = image.convert(mode, palette=Image.Palette.ADAPTIVE, colors=8)
+    else:
+        image = image.convert(via).convert(mode) if via else image.convert(mode)
+    images = whole([image] * 4)
+    assert images.spec.shape == (channels, 6, 5)
+    if mode in ("P", "RGB", "RGBA", "RGBX"):
+        assert np.abs(images.x[0].permute(1, 2, 0).numpy().astype(int) - rgb).max() <= 2
+    if channels == 1:
+        assert images.x[0, 0, 0, 0] == 0
+
+
+@pytest.mark.parametrize(("mode", "dtype"), [("I;16", np.uint16), ("F", np.float32)])
+def test_pictures_with_many_levels_keep_them(mode, dtype):
+    values = np.arange(30).reshape(6, 5).astype(dtype) * 100
+    images = whole([Image.fromarray(values)] * 4, white=2900)
+    np.testing.assert_allclose(images.x[0, 0] * 2900, values, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("data", "said", "hint"),
+    [
+        (np.ma.masked_equal(X, 7), "values are masked", "x.filled(0)"),
+        (torch.from_numpy(X[:, 0]).to_sparse(), "a sparse Tensor", "x.to_dense()"),
+        (scipy.sparse.csr_matrix(X[:, 0]), "a sparse csr_matrix", "x.toarray()"),
+        (Path("a/x.npz"), "is a path", "data={'name': 'arrays', 'path': 'a/x.npz'}"),
+        (Path("images"), "is a path", "data={'name': 'folder', 'root': 'images'}"),
+        ([{"image": X[0], "label": 1}], "a dict with the keys 'image', 'label'", "item['image']"),
+        (iter(X), "cannot train on a", "map-style dataset"),
+        (3, "cannot train on a int", "map-style dataset"),
+    ],
+)
+def test_what_is_no_plain_array_is_refused_with_the_conversion(data, said, hint):
+    with pytest.raises(UsageError) as caught:
+        whole(data)
+    assert said in str(caught.value)
+    assert hint in caught.value.hint
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter(X)
+
+
+def test_the_conversions_work(monkeypatch):
+    converted = {
+        "x.filled(0)": np.ma.masked_equal(X, 7).filled(0),
+        "x.to_dense()": torch.from_numpy(X).to_sparse().to_dense(),
+        "x.toarray()": scipy.sparse.csr_matrix(X[:, 0]).toarray(),
+        "list(dataset)": [*Stream()],
+        "items": [(item["image"], item["label"]) for item in [{"image": X[0], "label": 1}] * 3],
+    }
+    for data in converted.values():
+        assert len(whole(data)) in (3, 40)
+    with pytest.raises(UsageError) as caught:
+        whole(Stream())
+    assert "data=list(dataset)" in caught.value.hint
+    assert len(whole(np.ma.masked_array(X))) == 40  # nothing is masked
+
+
+def test_labels_of_every_kind_are_read_from_items():
+    for labels in (["cat", "dog"], [3, 8], [torch.tensor(0), torch.tensor(1)], np.eye(2)):
+        images = whole([(x, labels[i % 2]) for i, x in enumerate(X)])
+        assert images.y.tolist() == Y.tolist()
+    assert whole([(x, ["cat", "dog"][i % 2]) for i, x in enumerate(X)]).spec.classes == (
+        "cat",
+        "dog",
+    )
+    with pytest.raises(UsageError, match="labels are date"):
+        whole([(x, datetime.date(2024, 1, 1 + i % 2)) for i, x in enumerate(X)])
+
+
+def test_the_dataset_of_a_loader_is_used_and_this_is_said(caplog):
+    x = torch.from_numpy(X[:, None]) / 255
+    images = whole(DataLoader(TensorDataset(x, torch.from_numpy(Y)), batch_size=7, shuffle=True))
+    assert torch.equal(images.x, x)
+    assert "the dataset of the DataLoader is used" in caplog.text
+
+
+def test_tables_of_pandas_are_vectors():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(X[:, 0] / 255)
+    assert whole((frame, pandas.Series(Y))).spec.shape == (5,)
+    assert whole((frame, pandas.Series(["a", "b"] * 20))).spec.classes == ("a", "b")
+    frame["kind"] = ["a", "b"] * 20
+    with pytest.raises(
+        UsageError, match="columns of the DataFrame are not numbers: kind"
+    ) as caught:
+        whole(frame)
+    fix = caught.value.hint.removeprefix("data=")
+    assert whole(eval(fix, {"x": frame})).y.tolist() == Y.tolist()
+
+
+# ---------------------------------------------------------------- random datasets
+
+
+class Flip(Dataset):
+    """Each read draws from the generators of Python, numpy or torch."""
+
+    def __init__(self, draw):
+        self.draw, self.reads = draw, 0
+
+    def __len__(self):
+        return 40
+
+    def __getitem__(self, i):
+        self.reads += 1
+        return X[i][:, ::-1].copy() if self.draw() < 0.5 else X[i]
+
+
+DRAWS = {
+    "torch": lambda: float(torch.rand(())),
+    "numpy": lambda: np.random.rand(),
+    "python": lambda: __import__("random").random(),
+}
+
+
+@pytest.mark.parametrize("library", DRAWS)
+@pytest.mark.parametrize("workers", [0, 1])
+def test_random_items_are_read_again_in_each_epoch_and_the_same_after_a_resume(
+    library, workers, caplog
+):
+    splits = load_splits(None, DataConfig(workers=workers), Flip(DRAWS[library]))
+    assert "items of this dataset are random" in caplog.text
+    train, test = splits.split("train"), splits.split("test")
+    assert "its items are random" in train.describe_source()
+    order = [torch.randperm(len(train), generator=torch.Generator().manual_seed(s)) for s in (0, 1)]
+    sort = [index.argsort() for index in order]
+    first, second, again = (
+        torch.cat([train.batch(part).x for part in order[i].split(10)])[sort[i]] for i in (0, 1, 0)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, second)
+    once, twice = (torch.cat([b.x for b in test.batches(4)]) for _ in range(2))
+    assert torch.equal(once, twice)
+
+
+def test_random_items_can_be_frozen(caplog):
+    dataset = Flip(DRAWS["torch"])
+    images = whole(dataset, stream="never")
+    assert "each was read once, and this draw is used always" in caplog.text
+    reads = dataset.reads
+    assert torch.equal(images.batch_at([3, 4]).x, images.batch_at([3, 4]).x)
+    assert dataset.reads == reads
+
+
+def test_a_dataset_that_is_not_random_is_read_into_memory(caplog):
+    assert whole([*X]).x.shape == (40, 1, 6, 5)
+    assert caplog.text == ""
