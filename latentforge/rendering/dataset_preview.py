@@ -14,6 +14,7 @@ from latentforge.data.splits import DataSplits
 from latentforge.errors import UsageError
 from latentforge.findings import ImageGrid
 from latentforge.io.paths import write_error
+from latentforge.rendering.fonts import readable_text
 from latentforge.rendering.image_grid import draw_grid
 
 MAX_STREAMED = 1000  # maximum number of images, evenly spaced, for the range of streamed data
@@ -43,7 +44,8 @@ def describe_data(splits: DataSplits, name: str, out: Path | None) -> dict[str, 
         path = choose_image_path(out, name)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            draw_grid(create_sample_grid(train, name)).savefig(path)
+            with readable_text():
+                draw_grid(create_sample_grid(train, name)).savefig(path)
         except OSError as error:
             raise write_error(path, error) from None
         facts["picture"] = str(path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +32,7 @@ from latentforge.rendering.animation import draw_frames, gif
 from latentforge.rendering.charts import draw_bars, draw_histogram, draw_lines
 from latentforge.rendering.filmstrip import create_sheet, create_strip
 from latentforge.rendering.findings_store import pack, write_summary
+from latentforge.rendering.fonts import readable_text
 from latentforge.rendering.image_grid import draw_grid
 from latentforge.rendering.images import Array
 from latentforge.rendering.scatter import draw_scatter
@@ -75,8 +75,7 @@ def add_notes(findings: Findings) -> Findings:
 def write_finding(item: Finding, folder: Path, note: str) -> list[Path]:
     """Write the files of one finding, the main one first; `note` states the finding's source.
     Raises UsageError if a file already exists, OSError if one cannot be written."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # a missing glyph is drawn as a box
+    with readable_text():
         files = [
             _write(folder / f"{item.name}{suffix}", content)
             for suffix, content in encode_files(item, note)

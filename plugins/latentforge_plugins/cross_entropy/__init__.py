@@ -48,7 +48,7 @@ def latentforge_measures():
     )
     yield MeasureSpec(
         name="balanced_accuracy",
-        summary="Mean over the classes of the fraction of their images that is classified correctly",
+        summary="Mean over the classes of the share of their images classified correctly",
         build=build_balanced,
         protocol="mean of the recall of each class with images, from 0 to 1, model in evaluation "
         "mode; majority_baseline: share of the most frequent class, the accuracy of always "
