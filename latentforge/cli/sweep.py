@@ -10,6 +10,7 @@ import typer
 from latentforge.cli.output import Json, Quiet, Sets, forge_of, print_result, table
 from latentforge.cli.train import Callbacks, Data, Loss, Rate, TrainDevice, apply_options
 from latentforge.errors import RunFailed, UsageError
+from latentforge.io.paths import quoted
 
 if TYPE_CHECKING:
     from latentforge.sweeps.folder import Sweep
@@ -111,7 +112,7 @@ def sweep(
             raise UsageError(
                 f"--resume continues {resume} with its stored options; "
                 f"remove {', '.join(unexpected)}",
-                hint=f"latentforge sweep --resume {resume}",
+                hint=f"latentforge sweep --resume {quoted(resume)}",
             )
         finished = forge.resume_sweep(resume, retry=retry, jobs=jobs, storage=storage, quiet=quiet)
     else:

@@ -11,6 +11,7 @@ import typer
 from latentforge.cli import output
 from latentforge.cli.output import Json, Quiet, Sets
 from latentforge.errors import UsageError
+from latentforge.io.paths import quoted
 
 if TYPE_CHECKING:
     from latentforge.config.request import Draft
@@ -94,7 +95,7 @@ def train(
             raise UsageError(
                 f"--resume continues {resumed.path} with its stored options; "
                 f"remove {', '.join(unexpected)}",
-                hint=f"latentforge train --resume {resumed.path}",
+                hint=f"latentforge train --resume {quoted(resumed.path)}",
             )
         draft = build_draft(resumed)
         apply_options(draft, data, loss, values, callback, set_)

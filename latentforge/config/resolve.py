@@ -13,6 +13,7 @@ from latentforge.config.request import SECTIONS, Draft, set_nested, toml_value
 from latentforge.config.schema import Component, DataConfig, OtherData, RunConfig, TrainConfig
 from latentforge.config.validation import Faults, check, find_default_faults, plain
 from latentforge.errors import ConfigError, PluginError, UsageError
+from latentforge.io.paths import quoted
 from latentforge.plugins.registry import Entry, Registry
 from latentforge.specs import LossSpec, ModelSpec
 
@@ -169,9 +170,9 @@ def check_defaults(entry: Entry) -> None:
 def suggest_dataset(name: str) -> str:
     """Return a hint if the name of a dataset is a path, or else an empty string."""
     if name.endswith((".npz", ".npy")):
-        return f"try --data arrays --set data.path={name}"
+        return f"try --data arrays --set {quoted(f'data.path={name}')}"
     if name.startswith((".", "/", "~")) or name.endswith("/"):
-        return f"try --data folder --set data.root={name}"
+        return f"try --data folder --set {quoted(f'data.root={name}')}"
     return ""
 
 

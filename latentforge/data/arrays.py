@@ -10,6 +10,7 @@ from torch import Tensor
 
 from latentforge.config.schema import IN_MEMORY
 from latentforge.errors import UsageError
+from latentforge.io.paths import quoted
 
 
 def as_tensor(values: Any, where: str) -> Tensor:
@@ -41,5 +42,6 @@ def data_option(where: str, **options: Any) -> str:
     if where.startswith(IN_MEMORY):
         given = "".join(f", {key!r}: {value!r}" for key, value in options.items())
         return f"data={{'train': x{given}}}"
-    texts = (v if isinstance(v, str) else f"{v:.12g}" for v in options.values())
-    return " ".join(f"--set data.{key}={text}" for key, text in zip(options, texts, strict=True))
+    texts = (f"{v:.12g}" if isinstance(v, float) else str(v) for v in options.values())
+    parts = (quoted(f"data.{key}={text}") for key, text in zip(options, texts, strict=True))
+    return " ".join(f"--set {part}" for part in parts)

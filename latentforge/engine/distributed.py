@@ -16,6 +16,7 @@ import torch
 
 from latentforge.config.schema import RunConfig
 from latentforge.errors import LostProcess
+from latentforge.io.paths import quoted
 from latentforge.runs.folder import create_run_folder
 from latentforge.runtime import torchrun
 from latentforge.runtime.signals import stop_on_signals
@@ -48,7 +49,7 @@ def train_in_group(run: Path, processes: ProcessGroup) -> Iterator[None]:
     does not end a process; it requests the end of training. A process that has lost another one
     ignores SIGTERM, so that it can report the loss. torchrun kills it half a minute later anyway.
     """
-    processes.hint = torchrun.restart_command(f"latentforge train --resume {run}")
+    processes.hint = torchrun.restart_command(f"latentforge train --resume {quoted(run)}")
     try:
         with stop_on_signals(processes.on_signal), processes.wait_for_all_at_end():
             yield

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from latentforge.errors import MissingError, UsageError, one_line
+from latentforge.io.paths import check_regular
 
 Array = np.ndarray[Any, Any]
 
@@ -39,6 +40,7 @@ def open_archive(path: Path, where: str) -> ZipFile:
     """
     if not path.exists():
         raise MissingError(f"{where}: the file {path} does not exist")
+    check_regular(path, where)
     start = b""
     try:
         with path.open("rb") as file:
@@ -110,6 +112,7 @@ def read_member(archive: ZipFile, path: Path, key: str) -> Member:
         raise damage_error(path, key, f"its compression is {kind}; numpy uses 0 and 8")
 
     def read() -> Array:
+        check_memory(path, key, info.file_size)
         with archive.open(info) as file:
             values: Array = npy.read_array(file, allow_pickle=False)
         return values
@@ -126,6 +129,18 @@ def read_member(archive: ZipFile, path: Path, key: str) -> Member:
     return result
 
 
+def check_memory(path: Path, key: str, size: int) -> None:
+    """Raise UsageError if an array needs more memory than there is: a small compressed file can
+    contain a thousand times its size."""
+    from latentforge.runtime.memory import format_bytes, host_memory  # imports torch
+
+    if size > (free := host_memory()):
+        raise UsageError(
+            f"{path}: {key} takes {format_bytes(size)}, but only {format_bytes(free)} are free",
+            hint="store it with numpy.save as an .npy file, which is read in parts",
+        )
+
+
 def map_array(path: Path, where: str) -> Member:
     """Memory-map the array of an .npy file, so that only accessed parts are read. `where` names the
     option in errors.
@@ -135,6 +150,7 @@ def map_array(path: Path, where: str) -> Member:
     """
     if not path.exists():
         raise MissingError(f"{where}: the file {path} does not exist")
+    check_regular(path, where)
     try:
         with path.open("rb") as file:
             shape, fortran, dtype = _header(file)

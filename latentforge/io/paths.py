@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -71,6 +72,20 @@ def as_text(path: str | os.PathLike[str]) -> str:
     except UnicodeEncodeError:
         text = re.sub("[\ud800-\udc7f\udd00-\udfff]", lambda c: f"\\u{ord(c[0]):04x}", text)
         return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def quoted(text: str | os.PathLike[str]) -> str:
+    """Quote an argument of a suggested command for a shell, if that is necessary."""
+    return shlex.quote(as_text(text))
+
+
+def check_regular(path: Path, where: str) -> None:
+    """Raise UsageError if a path exists and is neither a file nor a folder: reading a pipe or a
+    device would block or never end. `where` names the option."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise UsageError(
+            f"{where}: {path} is not a regular file", hint="copy its content to a file"
+        )
 
 
 def as_cell(value: object) -> object:

@@ -11,7 +11,7 @@ from typing import Any
 
 from latentforge.errors import MissingError, RunFailed, UsageError, did_you_mean
 from latentforge.io.atomic import parse_json, read_json, read_lines
-from latentforge.io.paths import append_json_line, create_folder, write_error, write_json
+from latentforge.io.paths import append_json_line, create_folder, quoted, write_error, write_json
 
 MANIFEST = "run.json"
 METRICS = "metrics.jsonl"
@@ -102,7 +102,7 @@ def create_run_folder(requested: Path | None, root: Path, name: str) -> Path:
         if (path / MANIFEST).exists():
             raise UsageError(
                 f"{path} already contains a run",
-                hint=f"choose another --run; `latentforge runs {path.parent}` lists the runs there",
+                hint=f"choose another --run; `latentforge runs {quoted(path.parent)}` lists the runs there",
             )
 
     return create_folder(requested, root, name, check, ignore=is_temporary)
@@ -173,7 +173,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise MissingError(
             f"no run at {path}",
             details=[hint] if hint else [],
-            hint=f"`latentforge runs {path.parent}` lists the runs there",
+            hint=f"`latentforge runs {quoted(path.parent)}` lists the runs there",
         ) from None
     except (OSError, ValueError) as error:
         raise MissingError(f"{file} cannot be read as the manifest of a run: {error}") from None

@@ -10,7 +10,7 @@ from typing import Any
 from latentforge.config.request import SECTIONS, Draft
 from latentforge.errors import MissingError, RunFailed, UsageError
 from latentforge.io.atomic import read_json
-from latentforge.io.paths import create_folder, write_json
+from latentforge.io.paths import create_folder, quoted, write_json
 from latentforge.plugins.registry import Registry
 from latentforge.runs.folder import MANIFEST
 from latentforge.runs.manifest import RUNS
@@ -119,7 +119,7 @@ def create_sweep(registry: Registry, out: Path | None, name: str, record: dict[s
         if is_sweep(path):
             raise UsageError(
                 f"{path} already contains a sweep",
-                hint=f"latentforge sweep --resume {path}, or choose another --out",
+                hint=f"latentforge sweep --resume {quoted(path)}, or choose another --out",
             )
 
     sweep = Sweep(create_folder(out, RUNS, name, check), record, registry)

@@ -12,6 +12,7 @@ from latentforge._version import __version__
 from latentforge.config.request import SECTIONS, Draft
 from latentforge.config.schema import RunConfig
 from latentforge.errors import UsageError
+from latentforge.io.paths import quoted
 from latentforge.io.redact import MASK, command_line
 from latentforge.sweeps.grid import Member, create_members, member_name
 from latentforge.sweeps.search_space import read_space
@@ -49,7 +50,7 @@ def member_record(member: Member, **facts: Any) -> dict[str, Any]:
 def resume_command(folder: Path, search: Mapping[str, Any]) -> str:
     """The command that resumes the sweep in `folder`; `search` is empty for a grid."""
     storage = " --storage URL" if MASK in search.get("storage", "") else ""
-    return f"latentforge sweep --resume {folder}{storage}"
+    return f"latentforge sweep --resume {quoted(folder)}{storage}"
 
 
 def is_valid_record(record: Any) -> bool:

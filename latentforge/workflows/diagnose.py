@@ -15,6 +15,7 @@ from latentforge.data.labels import count_classes
 from latentforge.engine import diagnostics
 from latentforge.engine.diagnostics import Diagnosis
 from latentforge.engine.evaluator import BATCH
+from latentforge.io.paths import quoted
 from latentforge.plugins.registry import Registry
 from latentforge.runs.compatibility import resolve_stored_config
 from latentforge.runs.folder import RunFolder
@@ -101,7 +102,7 @@ def diagnose_failure(run: RunFolder) -> list[Diagnosis]:
     """Diagnose why a run was killed, interrupted or failed. Empty if it did not end early."""
     position = f"after {run.manifest['steps']} steps"
     if run.status in ("killed", "interrupted"):
-        attempt = f"latentforge train --resume {run.path}"
+        attempt = f"latentforge train --resume {quoted(run.path)}"
         return [Diagnosis(run.status, "warning", f"{position} or a few more", attempt)]
     if run.status != "failed":
         return []

@@ -16,7 +16,7 @@ from latentforge.contracts import ExploreContext
 from latentforge.errors import RunFailed
 from latentforge.findings import Findings, checked
 from latentforge.io.atomic import is_outside
-from latentforge.io.paths import check_free, check_writable, write_error
+from latentforge.io.paths import check_free, check_writable, quoted, write_error
 from latentforge.plugins.registry import Registry
 from latentforge.runs.compatibility import check_same_images, open_roles, resolve_stored_config
 from latentforge.runs.folder import RunFolder
@@ -186,5 +186,5 @@ def check_weights(model: nn.Module, run: Path) -> None:
     if name := find_nonfinite(model):
         raise RunFailed(
             f"the weights of {run} are not finite: {name} contains NaN or infinity",
-            hint=f"--checkpoint best, or `latentforge doctor {run}`",
+            hint=f"--checkpoint best, or `latentforge doctor {quoted(run)}`",
         )

@@ -14,7 +14,7 @@ from latentforge.config.resolve import resolve_other_data
 from latentforge.config.schema import IN_MEMORY, OtherData, check_device
 from latentforge.config.selection import check_capabilities
 from latentforge.errors import MissingError, UsageError, did_you_mean
-from latentforge.io.paths import check_free
+from latentforge.io.paths import check_free, quoted
 from latentforge.plugins.registry import Registry
 from latentforge.runs.compatibility import resolve_stored_config
 from latentforge.runs.folder import RunFolder
@@ -98,7 +98,9 @@ def decode(
         if codes.suffix not in CODES:
             raise UsageError(f"{codes} must be an .npz or .parquet file")
         if not codes.is_file():
-            raise MissingError(f"no codes at {codes}", hint=f"latentforge encode {run.path} ...")
+            raise MissingError(
+                f"no codes at {codes}", hint=f"latentforge encode {quoted(run.path)} ..."
+            )
         if codes.suffix == ".parquet":
             _check_packages("embed", "Parquet", "pyarrow")
     check_free(out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -88,6 +89,9 @@ def load_data(run: RunFolder, config: RunConfig, data: Any) -> DataSplits:
         splits: DataSplits = run.in_memory
         return splits
     about = run.manifest["data"]
+    # run.json may come from somebody else: it must not start 256 processes here
+    workers = min(config.data.workers, os.cpu_count() or 1)
+    config = replace(config, data=replace(config.data, workers=workers))
     if data is None:
         splits = load_splits(config.dataset, config.data)
     else:

@@ -22,6 +22,7 @@ from latentforge.engine.step import Trainee
 from latentforge.engine.trainer import Trainer
 from latentforge.engine.training_state import TrainingResult, restore_result
 from latentforge.errors import Interrupted, LatentForgeError, RunFailed, Terminated, one_line
+from latentforge.io.paths import quoted
 from latentforge.runs.checkpoint import CheckpointStore
 from latentforge.runs.checkpoint_reader import Checkpoint
 from latentforge.runs.manifest import describe_progress, flatten_options, now
@@ -187,7 +188,7 @@ def record_end(run: Run, result: TrainingResult) -> Iterator[None]:
         suffix = f"; the last checkpoint is in {run.path}" if has_checkpoint else ""
         kind = Terminated if result.signal == signal.SIGTERM else Interrupted
         message = f"{kind.__name__.lower()} at step {result.steps}{suffix}"
-        command = torchrun.restart_command(f"latentforge train --resume {run.path}")
+        command = torchrun.restart_command(f"latentforge train --resume {quoted(run.path)}")
         interrupted = kind(message, hint=command if has_checkpoint else "")
         interrupted.result = run.summary()
         notify(run, "run_failed", error=interrupted)

@@ -6,7 +6,9 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
+from latentforge.data.arrays import data_option
 from latentforge.errors import MissingError, UsageError, did_you_mean
+from latentforge.io.paths import check_regular
 
 LABEL_NAMES = ("label", "class", "category", "target", "y")
 FILE_NAMES = ("file", "filename", "file_name", "path", "image", "image_path", "img")
@@ -50,7 +52,7 @@ def read_label_file(
             raise UsageError(
                 f"data.labels: it is not clear which column of {path} contains the labels: "
                 f"{', '.join(others) or 'there is only one column'}",
-                hint=f"--set data.label_column={others[0]}" if others else "add a column",
+                hint=data_option("", label_column=others[0]) if others else "add a column",
             )
         [label] = candidates
     found: dict[Path, str] = {}
@@ -73,6 +75,7 @@ def read_label_file(
 
 def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
     """Return the header and the rows of a CSV or TSV file."""
+    check_regular(path, "data.labels")
     try:
         text = path.read_text("utf-8-sig")
     except FileNotFoundError:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from latentforge.data.arrays import data_option
 from latentforge.data.preparation import SPLITS
 from latentforge.errors import MissingError, UsageError
 from latentforge.io.text import natural_key
@@ -190,14 +191,14 @@ def check_classes(root: Path, images_by_class: dict[Path, list[Path]]) -> None:
         raise UsageError(
             f"data.root: {root} has only one sub-folder, {only.name}, "
             "but labels need at least two classes",
-            hint=f"--set data.root={only}, to load its images without labels",
+            hint=f"{data_option('', root=only)}, to load its images without labels",
         )
 
 
 def nested_folder_hint(empty: list[Path]) -> str:
     """Return a hint if the class folders are one level deeper, as in images/cat and images/dog."""
     nested = [f for f in empty if sum(bool(images_in(inner)) for inner in folders_in(f)) > 1]
-    return f"--set data.root={nested[0]}" if len(nested) == 1 else ""
+    return data_option("", root=nested[0]) if len(nested) == 1 else ""
 
 
 def images_in(folder: Path) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -121,6 +122,8 @@ def decode(frame: Frame, config: FolderConfig, further: dict[Frame, int]) -> Pix
     EXIF rotation is applied. Bilinear resizing uses a wider filter to shrink an image, so it
     neither aliases nor overshoots. `further` gets the number of frames that are not read.
     """
+    if not stat.S_ISREG(frame.path.stat().st_mode):  # reading a pipe would block
+        raise ValueError("it is not a regular file")
     with Image.open(frame.path, formats=FORMATS) as file:
         if file.width * file.height > config.max_pixels:
             raise TooLarge(file.width * file.height, config.max_pixels)
