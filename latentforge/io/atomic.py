@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,17 @@ def sync_folder(path: Path) -> None:
         os.close(handle)
 
 
+def unpredictable() -> str:
+    """Return a part of the name of a temporary file. Nobody can create a file or a link with that
+    name first, and two processes in different containers cannot choose the same one."""
+    return f"{os.getpid()}-{secrets.token_hex(8)}"
+
+
 def replace_synced(path: Path, data: bytes, temporary: Path) -> None:
     """Replace `path` atomically: a reader sees the complete old content or the complete `data`.
 
-    `temporary` must be in the same folder; a leftover file of that name is deleted first.
+    `temporary` must be in the same folder. Raises FileExistsError if it exists.
     """
-    temporary.unlink(missing_ok=True)
     write_synced(temporary, data)
     temporary.replace(path)
     sync_folder(path.parent)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from latentforge.errors import RunFailed, UsageError
-from latentforge.io.atomic import is_outside, replace_synced
+from latentforge.io.atomic import is_outside, replace_synced, unpredictable
 
 
 def check_free(path: Path, ignore: Callable[[Path], bool] = lambda _: False) -> None:
@@ -104,7 +104,7 @@ def as_cell(value: object) -> object:
 def write_text(path: Path, text: str) -> None:
     """Replace a text file atomically: a reader sees the complete old or the complete new file.
     Raises RunFailed if the disk fails."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{unpredictable()}")
     try:
         replace_synced(path, as_text(text).encode(), temporary)
     except OSError as error:

@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -234,7 +233,7 @@ class CheckpointStore:
             for file, data in files.items()
         }
         manifest = {"format": FORMAT, "version": VERSION, "files": entries}
-        temporary = self.folder / f"{TEMPORARY}{path.name}-{os.getpid()}"
+        temporary = self.folder / f"{TEMPORARY}{path.name}-{atomic.unpredictable()}"
         temporary.mkdir()
         for file, data in {**files, MANIFEST: _json(manifest)}.items():
             atomic.write_synced(temporary / file, data)
@@ -250,13 +249,13 @@ class CheckpointStore:
 
     def _publish(self, pointer: str, name: str) -> None:
         text = f"{name}\n{atomic.sha256(self.folder / name / MANIFEST)}\n"
-        temporary = self.folder / f"{TEMPORARY}{pointer}-{os.getpid()}"
+        temporary = self.folder / f"{TEMPORARY}{pointer}-{atomic.unpredictable()}"
         atomic.replace_synced(self.folder / pointer, text.encode(), temporary)
 
     def _remove(self, path: Path) -> None:
         """Rename a checkpoint and delete it. If the deletion is incomplete, the next save removes
         the rest by its temporary name."""
-        temporary = self.folder / f"{TEMPORARY}retired-{path.name}-{os.getpid()}"
+        temporary = self.folder / f"{TEMPORARY}retired-{path.name}-{atomic.unpredictable()}"
         try:
             path.rename(temporary)
         except OSError:

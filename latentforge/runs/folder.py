@@ -100,10 +100,8 @@ def create_run_folder(requested: Path | None, root: Path, name: str) -> Path:
 
     def check(path: Path) -> None:
         if (path / MANIFEST).exists():
-            raise UsageError(
-                f"{path} already contains a run",
-                hint=f"choose another --run; `latentforge runs {quoted(path.parent)}` lists the runs there",
-            )
+            runs = f"`latentforge runs {quoted(path.parent)}` lists the runs there"
+            raise UsageError(f"{path} already contains a run", hint=f"choose another --run; {runs}")
 
     return create_folder(requested, root, name, check, ignore=is_temporary)
 
@@ -131,7 +129,7 @@ def is_locked(folder: Path) -> bool:
 def is_temporary(path: Path) -> bool:
     """Whether a file is a temporary file of `write_text`, which a killed process has left."""
     names = "|".join(map(re.escape, (MANIFEST, METRICS)))
-    return bool(re.fullmatch(rf"\.({names})\.\d+", path.name)) and path.is_file()
+    return bool(re.fullmatch(rf"\.({names})\.[\w-]+", path.name)) and path.is_file()
 
 
 def remove_temporary_files(folder: Path) -> None:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from latentforge._version import __version__
 from latentforge.config.schema import Component, RunConfig, describe_weights
 from latentforge.errors import RunFailed
-from latentforge.io.atomic import is_outside
+from latentforge.io.atomic import is_outside, unpredictable
 from latentforge.io.paths import create_numbered_folder, write_error, write_json
 from latentforge.runs.checkpoint import to_safetensors
 from latentforge.runs.folder import RunFolder
@@ -228,7 +228,7 @@ def versions(*packages: str) -> dict[str, str]:
 def output_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path to write to. The file is renamed to `path` at the end, or removed on
     any error. Raises RunFailed when the disk fails."""
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{unpredictable()}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
