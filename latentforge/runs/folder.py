@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -81,6 +82,7 @@ class RunFolder:
             self.update()
         except RunFailed:
             with suppress(OSError):
+                (self.path / LOCK).unlink(missing_ok=True)
                 self.path.rmdir()
             raise
 
@@ -98,32 +100,57 @@ def open_folder(run: RunFolder | str | Path) -> RunFolder:
 def create_run_folder(requested: Path | None, root: Path, name: str) -> Path:
     """Create the folder of a new run: `requested`, which must be empty or new, or `root/name-N`."""
 
-    def check(path: Path) -> None:
-        if (path / MANIFEST).exists():
-            runs = f"`latentforge runs {quoted(path.parent)}` lists the runs there"
-            raise UsageError(f"{path} already contains a run", hint=f"choose another --run; {runs}")
+    return create_folder(requested, root, name, check_no_run, ignore=is_temporary)
 
-    return create_folder(requested, root, name, check, ignore=is_temporary)
+
+def check_no_run(path: Path) -> None:
+    """Raise UsageError if a folder contains a run."""
+    if (path / MANIFEST).exists():
+        runs = f"`latentforge runs {quoted(path.parent)}` lists the runs there"
+        raise UsageError(f"{path} already contains a run", hint=f"choose another --run; {runs}")
 
 
 def status_of(path: Path, manifest: Mapping[str, Any]) -> str:
     """The status of a run. A killed run cannot write its status: its manifest says "running", but
-    no process has the lock."""
+    no process has the lock. If the lock cannot be read, the status is "unknown"."""
     status = str(manifest["status"])
-    return "killed" if status == "running" and not is_locked(path) else status
+    if status != "running":
+        return status
+    locked = is_locked(path)
+    return "unknown" if locked is None else "running" if locked else "killed"
 
 
-def is_locked(folder: Path) -> bool:
-    """Whether a process is training the run now."""
-    from filelock import FileLock, Timeout
-
+def is_locked(folder: Path) -> bool | None:
+    """Whether a process is training the run now; None if the lock cannot be read. On POSIX systems
+    this needs no permission to write, and it does not keep a process from locking the run for more
+    than a moment."""
     if not (folder / LOCK).exists():
         return False
+    if os.name == "nt":
+        from filelock import FileLock, Timeout
+
+        try:
+            with FileLock(folder / LOCK, timeout=0):
+                return False
+        except Timeout:
+            return True
+        except OSError:
+            return None
+    import fcntl
+
     try:
-        with FileLock(folder / LOCK, timeout=0):
-            return False
-    except (Timeout, OSError):  # OSError: the folder is not writable, so the lock is unknown
+        handle = os.open(folder / LOCK, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False
+    except BlockingIOError:
         return True
+    except OSError:
+        return None
+    finally:
+        os.close(handle)
 
 
 def is_temporary(path: Path) -> bool:

@@ -16,7 +16,7 @@ from latentforge.engine.optimizer import build_optimizer
 from latentforge.engine.step import Trainee
 from latentforge.errors import UsageError
 from latentforge.plugins.registry import Registry
-from latentforge.runs.folder import lock_run, remove_temporary_files
+from latentforge.runs.folder import check_no_run, lock_run, remove_temporary_files
 from latentforge.runs.manifest import RUNS, build_manifest
 from latentforge.runtime import torchrun
 from latentforge.runtime.device import select_training_device
@@ -55,9 +55,10 @@ def train(
         new_run.writes = not torchrun.rank()
         if data is not None:
             new_run.in_memory = splits
-        new_run.write_first()
         with lock_run(folder) if new_run.writes else nullcontext():
             if new_run.writes:
+                check_no_run(folder)  # another process may have been faster
+                new_run.write_first()
                 remove_temporary_files(folder)
             new_run.training = True
             with TrainingSession(
