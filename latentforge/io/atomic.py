@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import secrets
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,16 @@ def replace_synced(path: Path, data: bytes, temporary: Path) -> None:
     sync_folder(path.parent)
 
 
+def replace_lines(path: Path, lines: Iterable[str], temporary: Path) -> None:
+    """Replace a text file atomically by `lines`, which are not held in memory together."""
+    with temporary.open("xb") as file:
+        file.writelines(line.encode() for line in lines)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    sync_folder(path.parent)
+
+
 def sha256(path: Path) -> str:
     """The SHA-256 of a file as hex. The file is never read into memory as a whole."""
     with path.open("rb") as file:
@@ -60,10 +71,7 @@ def sha256(path: Path) -> str:
 def read_bytes(path: Path, limit: int = LARGEST) -> bytes:
     """Read a regular file. Raises OSError, and ValueError if the file is too large, if it is not a
     regular file (reading a pipe would block), or if it is a link to a place outside its folder."""
-    if path.exists() and not path.is_file():
-        raise ValueError("it is not a regular file")
-    if is_outside(path, path.parent):
-        raise ValueError("it is a link to a place outside its folder")
+    check_file(path)
     with path.open("rb") as file:
         if os.fstat(file.fileno()).st_size > limit:
             raise ValueError(f"it is larger than {limit} bytes")
@@ -84,12 +92,34 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError("it is nested too deeply") from None
 
 
-def read_lines(path: Path) -> list[str]:
-    """The lines of a text file with their line ends; an empty list if there is no file. Bytes that
-    are not UTF-8 become replacement characters. Raises the errors of `read_bytes`."""
+def iterate_lines(path: Path) -> Iterator[str]:
+    """Yield the lines of a text file of any length with their line ends; nothing if there is no
+    file. Bytes that are not UTF-8 become replacement characters. A line that is too long for JSON
+    is yielded in parts, which are no JSON. Raises OSError, and the ValueErrors of `read_bytes`."""
     if not path.exists():
-        return []
-    return read_bytes(path).decode("utf-8", errors="replace").splitlines(keepends=True)
+        return
+    check_file(path)
+    with path.open("rb") as file:
+        while line := file.readline(JSON_LIMIT):
+            yield line.decode("utf-8", errors="replace")
+
+
+def count_lines(path: Path) -> int:
+    """The number of lines of a file; 0 if there is none."""
+    if not path.exists():
+        return 0
+    check_file(path)
+    with path.open("rb") as file:
+        return sum(part.count(b"\n") for part in iter(lambda: file.read(2**20), b""))
+
+
+def check_file(path: Path) -> None:
+    """Raise ValueError if a path is not a regular file (reading a pipe would block), or if it is a
+    link to a place outside its folder."""
+    if path.exists() and not path.is_file():
+        raise ValueError("it is not a regular file")
+    if is_outside(path, path.parent):
+        raise ValueError("it is a link to a place outside its folder")
 
 
 def is_outside(path: Path, folder: Path) -> bool:

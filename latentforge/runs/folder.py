@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from latentforge.errors import MissingError, RunFailed, UsageError, did_you_mean
-from latentforge.io.atomic import parse_json, read_json, read_lines
+from latentforge.io.atomic import iterate_lines, parse_json, read_json
 from latentforge.io.paths import append_json_line, create_folder, quoted, write_error, write_json
 
 MANIFEST = "run.json"
@@ -63,7 +63,7 @@ class RunFolder:
         """Read the lines of metrics.jsonl, one per epoch. An incomplete last line, which a killed
         process has left, is ignored. Raises RunFailed if another line is damaged."""
         try:
-            lines = read_lines(self.path / METRICS)
+            lines = iterate_lines(self.path / METRICS)
             return [parse_json(line) for line in lines if line.endswith("\n")]
         except (OSError, ValueError) as error:
             raise RunFailed(f"{self.path / METRICS} is damaged: {error}") from None

@@ -10,8 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from latentforge.errors import MissingError, RunFailed
-from latentforge.io.atomic import is_outside, parse_json, read_lines
-from latentforge.io.paths import write_text
+from latentforge.io.atomic import (
+    is_outside,
+    iterate_lines,
+    parse_json,
+    replace_lines,
+    unpredictable,
+)
 from latentforge.runs.checkpoint import CheckpointStore
 from latentforge.runs.checkpoint_reader import Checkpoint
 from latentforge.runs.folder import METRICS, RunFolder
@@ -59,15 +64,15 @@ def truncate_logs(run: RunFolder, state: Mapping[str, Any]) -> None:
     path = run.path / METRICS
     evaluated_step, sizes = state.get("closed_step", 0), state.get("events", {})
     try:
-        lines = read_lines(path)
-        steps = [parse_step(line) for line in lines]
+        steps = [parse_step(line) for line in iterate_lines(path)]
         if any(math.isnan(step) for step in steps[:-1]):
             log.warning("%s: removed a damaged line before the last line", path)
         if (recorded := sum(step <= evaluated_step for step in steps)) < state.get("epoch", 0):
             log.warning("%s has %d epochs, but %d were trained", path, recorded, state["epoch"])
-        if lines:
-            pairs = zip(lines, steps, strict=True)
-            write_text(path, "".join(line for line, step in pairs if step <= evaluated_step))
+        if not all(step <= evaluated_step for step in steps):
+            pairs = zip(iterate_lines(path), steps, strict=True)
+            kept = (line for line, step in pairs if step <= evaluated_step)
+            replace_lines(path, kept, path.with_name(f".{path.name}.{unpredictable()}"))
         for name in run.manifest.get("events", []):
             file = run.path / Path(name).name
             if not file.is_file() or not name.startswith(EVENTS) or is_outside(file, run.path):

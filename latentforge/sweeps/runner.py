@@ -14,7 +14,7 @@ import torch
 
 from latentforge.config.schema import RunConfig
 from latentforge.errors import Interrupted, LatentForgeError, RunFailed
-from latentforge.io.atomic import read_lines
+from latentforge.io.atomic import count_lines
 from latentforge.runs.folder import MANIFEST, METRICS, open_folder
 from latentforge.runs.manifest import now
 from latentforge.runtime.stdout import escape_controls
@@ -145,7 +145,7 @@ class Sweeper:
         running = [m["name"] for m in self.sweep.members if m["status"] == "running"]
         lines = []
         for name in running[:MAX_SHOWN]:
-            epoch = len(read_lines(self.sweep.path / name / METRICS))
+            epoch = count_lines(self.sweep.path / name / METRICS)
             lines.append(f"{name}: epoch {epoch} of {self.configs[name].train.epochs}")
         hidden = len(running) - len(lines)
         self.print_line("; ".join([*lines, f"{hidden} more"] if hidden else lines))

@@ -15,9 +15,10 @@ from latentforge.rendering.html.page import plot
 from latentforge.rendering.html.paths import escape_text, round_values
 from latentforge.rendering.palette import colour
 from latentforge.rendering.report.formatting import read_objects
-from latentforge.runs.folder import RunFolder
+from latentforge.runs.folder import METRICS, RunFolder
 
 DASHES = {"train": "dot", "validation": "solid"}
+MAX_POINTS = 2000  # about the maximum number of epochs in a curve
 MAX_NAMED = 8  # maximum runs in a legend; with more, only the hover text names a run
 
 
@@ -31,7 +32,7 @@ def plot_curves(
     has a panel, with the definition below it. A metric that equals the loss, such as its only term,
     is not drawn again.
     """
-    histories = [read_objects(run.path / "metrics.jsonl", warnings) for run in runs]
+    histories = [read_objects(run.path / METRICS, warnings, MAX_POINTS) for run in runs]
     lines = [line for history in histories for line in history]
     ordered = [key for split in DASHES for line in lines for key in _get_metrics(line, split)]
     keys = list(dict.fromkeys(ordered))

@@ -6,7 +6,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from latentforge.io.atomic import parse_json, read_lines
+from latentforge.io.atomic import count_lines, iterate_lines, parse_json
+
+MAX_WARNINGS = 20  # maximum number of damaged lines that are named
 
 
 def format_number(value: Any) -> str:
@@ -28,21 +30,24 @@ def format_date(text: Any) -> str:
         return str(text)
 
 
-def read_objects(path: Path, warnings: list[str]) -> list[dict[str, Any]]:
-    """Read the objects of a JSON lines file. A damaged line is skipped and adds a warning."""
+def read_objects(path: Path, warnings: list[str], most: int = 0) -> list[dict[str, Any]]:
+    """Read the objects of a JSON lines file, or about `most` of them, evenly spaced and with the
+    last one. A damaged line is skipped and adds a warning."""
+    objects = []
     try:
-        texts = read_lines(path)
+        count = count_lines(path)
+        every = max(1, count // most) if most else 1
+        for i, text in enumerate(iterate_lines(path), 1):
+            if i % every and i < count:
+                continue
+            try:
+                line = parse_json(text)
+            except ValueError:
+                line = None
+            if isinstance(line, dict):
+                objects.append(line)
+            elif len(warnings) < MAX_WARNINGS:
+                warnings.append(f"{path}: line {i} is damaged and skipped")
     except (OSError, ValueError) as error:
         warnings.append(f"{path} cannot be read: {error}")
-        return []
-    objects = []
-    for i, text in enumerate(texts, 1):
-        try:
-            line = parse_json(text)
-        except ValueError:
-            line = None
-        if isinstance(line, dict):
-            objects.append(line)
-        else:
-            warnings.append(f"{path}: line {i} is damaged and skipped")
     return objects
