@@ -3,6 +3,9 @@ device."""
 
 from __future__ import annotations
 
+import logging
+import math
+import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -15,8 +18,15 @@ from torch.utils.data import DataLoader
 from latentforge.data.readers import Reader
 from latentforge.errors import RunFailed, one_line
 from latentforge.runtime import torchrun
+from latentforge.runtime.signals import StoppedWaiting, stop_requested
+
+log = logging.getLogger("latentforge")
 
 WORKER_ERROR = "DataLoader worker"  # the start of torch's errors about workers that have ended
+SHARED = "/dev/shm"  # workers pass their batches through this file system
+PREFETCHED = 2  # batches that each worker reads ahead: torch's default
+TICK = 2.0  # seconds after which a wait for a worker checks whether a stop is requested
+PATIENCE = 300.0  # seconds after which a worker that does not answer is an error
 FORK_DELAY = 0.05
 """Seconds to wait before workers are forked if several processes train together. After each
 all-reduce, a Gloo thread requests the interpreter lock; a child that is forked at that moment waits
@@ -42,6 +52,33 @@ def worker_error(error: BaseException) -> RunFailed | None:
     )
 
 
+def find_room(workers: int, batch: int) -> str:
+    """Return why workers cannot be used for batches of `batch` bytes, or an empty string. Without
+    room for the batches in /dev/shm, as in a container, a worker would wait for ever."""
+    try:
+        free = os.statvfs(SHARED)
+    except (OSError, AttributeError):  # another system
+        return ""
+    needed, available = (PREFETCHED * workers + 1) * batch, free.f_bavail * free.f_frsize
+    if not workers or needed <= available:
+        return ""
+    return f"{needed:,} bytes are needed in {SHARED}, and {available:,} are free"
+
+
+_announced: set[str] = set()
+
+
+def usable_workers(workers: int, batch: int) -> int:
+    """Return `workers`, or 0, with a warning, if there is no room for their batches."""
+    if not (reason := find_room(workers, batch)):
+        return workers
+    if reason not in _announced:
+        _announced.add(reason)
+        text = f"{workers} worker{'s' if workers > 1 else ''}"
+        log.warning("images are read without the %s of data.workers: %s", text, reason)
+    return 0
+
+
 def unwrap(result: Tensor | RunFailed) -> Tensor:
     """Return the images, or raise the RunFailed of a reader that could not read them."""
     if isinstance(result, RunFailed):
@@ -63,6 +100,9 @@ class Prefetcher:
         self.device = device
         self.copy_stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self.remaining = len(batches)
+        source = reader.source
+        size = max(map(len, batches), default=0) * source.dtype.itemsize
+        workers = usable_workers(workers, size * math.prod(source.shape[1:]))
         if workers and torchrun.is_distributed():
             time.sleep(FORK_DELAY)
         loader: DataLoader[Any] = DataLoader(
@@ -70,6 +110,7 @@ class Prefetcher:
             batch_size=None,
             sampler=batches,
             num_workers=workers,
+            timeout=TICK if workers else 0,
             pin_memory=self.copy_stream is not None,
             worker_init_fn=ignore_signals,
             generator=torch.Generator(),  # not the default one, which generates the step's noise
@@ -92,18 +133,33 @@ class Prefetcher:
         return x
 
     def _read_next(self) -> Tensor:
-        assert self._batches is not None
-        try:
-            result = next(self._batches)
-        except RuntimeError as error:
-            if failure := worker_error(error):
-                raise failure from error
-            raise
+        result = self._wait()
         x = unwrap(result)
         if self.copy_stream is None:
             return x.to(self.device)
         with torch.cuda.stream(self.copy_stream):
             return x.to(self.device, non_blocking=True)
+
+    def _wait(self) -> Any:
+        """The next result of a worker. Raises StoppedWaiting after a signal, and RunFailed if a
+        worker has ended or does not answer."""
+        assert self._batches is not None
+        end = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return next(self._batches)
+            except RuntimeError as error:
+                if failure := worker_error(error):
+                    raise failure from error
+                if "timed out" not in str(error):
+                    raise
+                if stop_requested():
+                    raise StoppedWaiting from None
+                if time.monotonic() > end:
+                    raise RunFailed(
+                        f"a worker process that reads images has not answered for {PATIENCE:g} s",
+                        hint="resume the run (train --resume) with --set data.workers=0",
+                    ) from None
 
     def close(self) -> None:
         """End the workers."""

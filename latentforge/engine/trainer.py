@@ -37,7 +37,7 @@ from latentforge.runs.checkpoint import CheckpointStore
 from latentforge.runs.tensorboard import Board, flatten_metrics, flatten_per_dim, tile_pairs
 from latentforge.runtime import torchrun
 from latentforge.runtime.device import deterministic_kernels
-from latentforge.runtime.signals import stop_on_signals
+from latentforge.runtime.signals import StoppedWaiting, stop_on_signals
 from latentforge.seeding import Noise
 
 if TYPE_CHECKING:
@@ -154,6 +154,9 @@ class Trainer:
                     self.engine.fire_event(Events.EPOCH_COMPLETED)
                 if done < self.steps.total_steps and not self.result.stopped:
                     self.engine.run(max_epochs=self.train_config.epochs, epoch_length=length)
+        except StoppedWaiting:
+            if not self.stopping:
+                raise
         except BaseException as error:  # also SystemExit, which a callback may raise
             if not self._raised_by_callback(error):
                 raise

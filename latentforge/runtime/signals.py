@@ -11,6 +11,19 @@ from typing import Any
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
+class StoppedWaiting(Exception):
+    """A signal has requested a stop while training waited for something, as for a worker that does
+    not answer. The state is that of the last step."""
+
+
+_received: list[int] = []
+
+
+def stop_requested() -> bool:
+    """Whether a signal has requested that the training of this process stops."""
+    return bool(_received)
+
+
 @contextmanager
 def stop_on_signals(stop: Callable[[int], None]) -> Iterator[None]:
     """Call `stop` with the number of the first signal; a second one calls the previous handler."""
@@ -27,6 +40,7 @@ def stop_on_signals(stop: Callable[[int], None]) -> Iterator[None]:
 
     def handle(number: int, _frame: Any) -> None:
         restore_handlers()
+        _received.append(number)
         stop(number)
 
     for number in handled:
@@ -35,3 +49,4 @@ def stop_on_signals(stop: Callable[[int], None]) -> Iterator[None]:
         yield
     finally:
         restore_handlers()
+        _received.clear()
