@@ -134,7 +134,8 @@ def measure_start_up(scratch: Path, repeats: int) -> dict[str, Any]:
     """Seconds and peak memory of each command, and its additional seconds over the imports."""
     sides = commands(scratch)
     if repeats > 1:
-        turns.take_turns(sides, 1)  # fills the caches of bytecode and of the disk
+        # fills the caches of bytecode and of the disk; a single round is only a trial
+        turns.take_turns(sides, 1)
     measured = turns.take_turns(sides, repeats)
     imports = [process.seconds for process in measured[IMPORTS]]
     return {

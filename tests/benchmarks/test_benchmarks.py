@@ -161,12 +161,13 @@ def test_whole(run_benchmark):
 
 @pytest.mark.slow
 def test_growth(run_benchmark):
-    report = run_benchmark("growth", "--images", 512, "--case", "larger")
-    [case] = report["cases"].values()
-    assert min(numbers(case)) > 0
-    assert [size["images"] for size in case["sizes"].values()] == [128] * 3
-    small, _, large = case["sizes"].values()
-    assert small["of_the_first"] == 1.0
+    report = run_benchmark("growth", "--images", 128, "--case", "more", "--case", "larger")
+    assert [s["images"] for s in report["cases"]["more"]["sizes"].values()] == [128, 512, 2048]
+    for case in report["cases"].values():
+        assert min(numbers(case)) > 0
+        first, *_ = case["sizes"].values()
+        assert first["of_the_first"] == 1.0
+    small, _, large = report["cases"]["larger"]["sizes"].values()
     assert large["peak_mb"] > small["peak_mb"]  # a network of eight million weights
 
 

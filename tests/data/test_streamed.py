@@ -169,7 +169,7 @@ def test_streamed_and_vector_data_can_be_shown(cli, work):
     line = "data show arrays --set data.path=maps.npz --set data.stream=always --json"
     shown = cli(*line.split()).json
     assert (shown["range"], shown["classes"]) == ([0.0, 255.0], [])
-    assert Path("data-arrays-1.png").exists()  # one row: there are no classes
+    assert Path("data-arrays-1.png").exists()
     np.save(work / "vectors.npy", np.ones((50, 3), np.float32))
     shown = cli("data", "show", "arrays", "--set", "data.path=vectors.npy", "--json").json
     assert shown["shape"] == [3]

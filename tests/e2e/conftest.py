@@ -1,4 +1,4 @@
-"""A fresh virtual environment with the wheel of LatentForge, and pip in it."""
+"""A virtual environment with the wheel of LatentForge and pip, shared by the tests of a process."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +39,9 @@ class Venv:
         environment = {**os.environ, "PATH": os.pathsep.join([programs, os.environ["PATH"]])}
         for name in ("PYTHONPATH", "LATENTFORGE_PLUGINS"):
             environment.pop(name, None)
-        environment["PIP_NO_BUILD_ISOLATION"] = "false"  # means: hatchling is already installed
+        # pip reads "false" as --no-build-isolation; hatchling is already installed
+        environment["PIP_NO_BUILD_ISOLATION"] = "false"
+        environment["PIP_CHECK_BUILD_DEPENDENCIES"] = "true"
         done = subprocess.run(
             [*map(str, command)],
             cwd=self.work,
@@ -72,12 +74,21 @@ def venv_folder(tmp_path_factory: pytest.TempPathFactory, latentforge_wheel: Pat
 
 
 @pytest.fixture
-def venv(tmp_path: Path, venv_folder: Path) -> Venv:
-    """One environment for all tests, each of which uninstalls what it has installed; the working
-    folder is new."""
+def venv(tmp_path: Path, venv_folder: Path) -> Iterator[Venv]:
+    """The shared environment with a new working folder. The packages that a test has installed are
+    uninstalled after it."""
+
+    def packages() -> set[str]:
+        infos = venv_folder.glob("lib/python*/site-packages/*.dist-info")
+        return {info.name.partition("-")[0] for info in infos}
+
     work = tmp_path / "work"
     work.mkdir()
-    return Venv(venv_folder, work)
+    before, made = packages(), Venv(venv_folder, work)
+    yield made
+    if new := packages() - before:
+        made.work = work
+        made.run("pip", "uninstall", "--quiet", "--yes", *new)
 
 
 @pytest.fixture

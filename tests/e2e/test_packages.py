@@ -1,4 +1,4 @@
-"""External packages from their wheels, in a fresh environment: install, use, uninstall."""
+"""External packages from their wheels, in a virtual environment: install, use, uninstall."""
 
 from __future__ import annotations
 
@@ -8,10 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from latentforge.plugins.scaffold import IMPLEMENTED, new_plugin
+from latentforge.plugins.scaffold import IMPLEMENTED
 
 pytestmark = pytest.mark.slow
 EXAMPLES = Path(__file__).parents[2] / "examples"
+RUN = """
+import json, sys
+from latentforge.cli.app import run
+
+for line in sys.argv[1:]:
+    assert run(json.loads(line)) == 0
+"""
 
 
 def test_vq_vae_package_installs_trains_explores_resumes_and_uninstalls(venv, wheel_of):
@@ -57,8 +64,10 @@ def test_physics_package_adds_the_aim_command(venv, wheel_of):
 
 
 def test_scaffolded_package_of_each_kind_passes_its_own_tests(venv):
-    names = {kind: f"swirl-{kind}" for kind in IMPLEMENTED}
-    folders = [new_plugin(name, kind, venv.work)[0] for kind, name in names.items()]
+    names = [f"swirl-{kind}" for kind in IMPLEMENTED]
+    created = [["plugins", "new", f"swirl-{kind}", "--kind", kind] for kind in IMPLEMENTED]
+    venv.run("python", "-c", RUN, *map(json.dumps, created))
+    folders = [venv.work / f"latentforge-{name}" for name in names]
     editable = [word for folder in folders for word in ("-e", folder)]
     venv.run("pip", "install", "--quiet", "--no-deps", *editable)
     failed = {}
@@ -67,15 +76,6 @@ def test_scaffolded_package_of_each_kind_passes_its_own_tests(venv):
         if " passed" not in tested or "failed" in tested:
             failed[folder.name] = tested
     assert failed == {}
-    checked = venv.run("python", "-c", CHECK, *names.values())
+    checks = [["plugins", "check", name, "--deep"] for name in names]
+    checked = venv.run("python", "-c", RUN, *map(json.dumps, checks))
     assert checked.count(" 0 failed") == len(names)
-    venv.run("pip", "uninstall", "--quiet", "--yes", *(folder.name for folder in folders))
-
-
-CHECK = """
-import sys
-from latentforge.cli.app import run
-
-for name in sys.argv[1:]:
-    assert run(["plugins", "check", name, "--deep"]) == 0
-"""

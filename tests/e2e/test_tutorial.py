@@ -1,4 +1,4 @@
-"""The tutorial of docs/plugins.md, executed in a fresh environment."""
+"""The tutorial of docs/plugins.md, executed in a virtual environment."""
 
 from __future__ import annotations
 

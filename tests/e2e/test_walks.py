@@ -34,6 +34,7 @@ def test_command_line_walkthrough(cli, work):
     def run(line):
         answer = cli(*shlex.split(line))
         assert answer.code == 0, answer.err
+        assert "Traceback" not in answer.err
         return answer
 
     for line in ("--version", "list models", "show model ae", "data show digits"):
@@ -57,10 +58,11 @@ def test_command_line_walkthrough(cli, work):
 
     misspelt = cli("train", "aee")
     assert misspelt.code == 2
+    assert "Traceback" not in misspelt.err
     assert "did you mean 'ae'" in misspelt.err
 
 
-@pytest.mark.slow  # 10 s
+@pytest.mark.slow  # 20 s
 def test_python_walkthrough(work, capsys):
     runpy.run_path(str(HERE / "walk_python.py"), run_name="__main__")
     printed = capsys.readouterr()

@@ -15,7 +15,7 @@ ae = forge.train(
     "ae", data="digits", model={"latent_dim": 8}, train={"epochs": 8, "batch_size": 32}
 )
 classifier = forge.train(
-    "mlp-classifier", data="digits", train={"epochs": 8, "batch_size": 32, "lr": 3e-3}
+    "cnn-classifier", data="digits", train={"epochs": 20, "batch_size": 32, "lr": 3e-3}
 )
 print(ae.path, ae.metrics["test"])
 assert ae.metrics["test"]["recon"] < ae.history()[0]["train"]["recon"]

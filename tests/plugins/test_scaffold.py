@@ -76,7 +76,8 @@ def test_a_folder_whose_plugin_is_an_object_is_checked(cli, work):
 
 @pytest.mark.slow  # half a minute if mypy has no cache of torch
 def test_new_packages_pass_a_type_checker(work):
-    """Not in strict mode. The options for torch are those of `make lint`, which has cached it."""
+    """Without the strict options for code without types. The cache is that of `make lint`, which
+    may have checked torch; both must not run at the same time."""
     for kind in IMPLEMENTED:
         new_plugin(f"swirl-{kind}", kind, work)
     packages = sorted(file.parent for file in work.glob("*/*/__init__.py"))

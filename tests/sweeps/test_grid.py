@@ -319,6 +319,7 @@ def test_resume_keeps_finished_members_and_trains_the_others(swept, tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 def test_interrupted_sweep_resumes_to_the_same_metrics(start, cli, work):
+    """SIGTERM takes the same path: test_vectorized.py sends it."""
     words = ["sweep", "ae", "--batch-size=32", "--epochs=4", "--grid=model.latent_dim=[2, 3]"]
     started = start(*words, "--out=stopped")
     metrics = work / "stopped/1-latent_dim=2/metrics.jsonl"
@@ -365,6 +366,9 @@ def test_folder_of_another_sweep_and_a_storage_for_a_grid_are_refused(cli, swept
     answer = cli("sweep", "--resume", swept.path, "--storage=sqlite:///x.db")
     assert answer.code == 2
     assert "is a sweep over a grid; --storage requires a search" in answer.err
+
+
+def test_sweep_shows_its_path_members_and_status(swept):
     assert repr(swept) == f"Sweep({str(swept.path)!r}, 4 members, done)"
 
 

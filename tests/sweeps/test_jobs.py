@@ -131,7 +131,7 @@ def test_stacked_group_is_one_job_and_other_members_are_single_jobs(tmp_path):
     assert [run.manifest["together_with"] for run in made.runs()] == [["2-seed=1"], ["1-seed=0"]]
 
 
-@pytest.mark.slow  # three processes and their imports, twice
+@pytest.mark.slow  # five processes and their imports
 def test_killed_worker_fails_only_its_member_which_can_be_resumed(running, cli, work):
     killed, other = workers_of(running.pid)
     os.kill(killed, signal.SIGKILL)
@@ -147,16 +147,22 @@ def test_killed_worker_fails_only_its_member_which_can_be_resumed(running, cli, 
     running.send_signal(signal.SIGTERM)
     _, err = running.communicate(timeout=60)
     assert running.returncode == 143, err
+    assert "latentforge sweep --resume s" in err
+    assert "Traceback" not in err
     assert not is_alive(other)
+    stopped = read(work / "s" / statuses["running"]["name"] / "run.json")
+    assert stopped["status"] == "interrupted"
     name = statuses["killed"]["name"]
     assert f"{name} failed: its process was killed by SIGKILL" in err
     shorten(work / "s")
     answer = cli("sweep", "--resume", "s", "--quiet")  # uses the stored number of jobs
     assert answer.code == 0, answer.err
     assert read(work / "s" / name / "run.json")["resumed"][0]["step"] > 0
+    resumed = read(work / "s" / statuses["running"]["name"] / "run.json")
+    assert resumed["resumed"][0]["step"] == stopped["steps"] > 0
 
 
-@pytest.mark.slow  # four processes and their imports
+@pytest.mark.slow  # five processes and their imports
 def test_interrupt_stops_all_workers_at_a_checkpoint_and_resume_works(running, cli, work):
     """The test of a killed worker sends SIGTERM."""
     pids = workers_of(running.pid)

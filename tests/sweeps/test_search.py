@@ -259,6 +259,10 @@ def test_missing_database_and_unneeded_storage_option_are_refused(searched, tmp_
         Forge().resume_sweep(tmp_path)
     with pytest.raises(UsageError, match="--storage is not allowed"):
         Forge().resume_sweep(searched.path, storage="sqlite:///x.db")
+
+
+def test_database_without_the_search_or_its_trials_is_refused(searched, tmp_path):
+    shutil.copy(searched.path / "sweep.json", tmp_path)
     (tmp_path / "search.db").touch()
     with pytest.raises(MissingError, match="contains no search") as caught:
         Forge().resume_sweep(tmp_path)

@@ -251,6 +251,7 @@ def test_stacked_member_can_be_evaluated_explored_exported_and_resumed(both, tmp
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 @pytest.mark.slow  # 15 s
 def test_sigterm_stops_all_members_and_each_resumes_at_its_step(start, cli, work):
+    """SIGINT takes the same path: test_grid.py sends it."""
     words = ["sweep", "vae", "--epochs=12", "--batch-size=16", "--grid=train.seed=[0, 1]"]
     started = start(*words, "--out=stopped")
     metrics = work / "stopped/2-seed=1/metrics.jsonl"
