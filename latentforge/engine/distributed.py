@@ -5,6 +5,8 @@ A single-process run does not import the process group.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import signal
 import threading
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from latentforge._version import __version__
 from latentforge.config.schema import RunConfig
 from latentforge.errors import LostProcess
 from latentforge.io.paths import quoted
@@ -22,14 +25,26 @@ from latentforge.runtime import torchrun
 from latentforge.runtime.signals import stop_on_signals
 
 if TYPE_CHECKING:
+    from latentforge.data.splits import DataSplits
     from latentforge.runtime.process_group import ProcessGroup
 
 
-def join_processes(config: RunConfig, device: torch.device) -> ProcessGroup:
-    """Join the process group of the processes that torchrun has started."""
+def join_processes(config: RunConfig, device: torch.device, splits: DataSplits) -> ProcessGroup:
+    """Join the process group of the processes that torchrun has started. Raises UsageError in every
+    process if they have different data, configurations or versions."""
     from latentforge.runtime.process_group import join
 
-    return join(device, config.train.batch_size)
+    processes = join(device, config.train.batch_size)
+    stored = json.dumps(config.as_dict(), sort_keys=True)
+    processes.check_equal(
+        {
+            "the number of images": {name: len(part) for name, part in splits.splits.items()},
+            "the data": f"{splits.fingerprint} {splits.spec}",
+            "the configuration": hashlib.sha256(stored.encode()).hexdigest(),
+            "versions": f"LatentForge {__version__}, torch {torch.__version__}",
+        }
+    )
+    return processes
 
 
 def create_shared_folder(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
@@ -114,6 +114,26 @@ class ProcessGroup:
             kind, message, details, hint = reply["error"]
             raise getattr(errors, kind, LatentForgeError)(message, details=details, hint=hint)
         return str(reply["made"])
+
+    def check_equal(self, facts: Mapping[str, Any]) -> None:
+        """Raise UsageError in every process if a fact, a JSON value, differs between processes. The
+        error names the facts and the processes."""
+        first = self.broadcast(dict(facts), "at the start")
+        own = json.loads(json.dumps(dict(facts)))
+        different = torch.zeros(self.world_size, len(first), dtype=torch.int32)
+        for i, name in enumerate(first):
+            different[self.rank, i] = own.get(name) != first[name]
+        with self._raise_lost_process("at the start"):
+            dist.all_reduce(different, group=self.control_group)
+        if ranks := different.any(1).nonzero().flatten().tolist():
+            names = [name for i, name in enumerate(first) if different[:, i].any()]
+            who = f"process {ranks[0]}" if len(ranks) == 1 else f"processes {ranks}"
+            raise UsageError(
+                f"{who} of {self.world_size} and process 0 differ in {', '.join(names)}",
+                details=[f"process 0: {name}: {first[name]}" for name in names]
+                + [f"process {self.rank}: {name}: {own.get(name)}" for name in names if self.rank],
+                hint="start all processes with the same command, data and versions",
+            )
 
     def broadcast_weights(self, module: nn.Module) -> None:
         """Copy the weights and buffers of the first process to all processes. With the same seed,

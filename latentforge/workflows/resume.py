@@ -65,7 +65,8 @@ def resume(
             message = "%s: the result is not bit-identical to that of an uninterrupted run"
             for difference in differences(saved, config, device, trainee) if saved else ():
                 log.warning(message, difference)
-            processes = join_processes(config, device) if torchrun.is_distributed() else None
+            joined = torchrun.is_distributed()
+            processes = join_processes(config, device, splits) if joined else None
             parts = (run, config, splits, trainee, device)
             with TrainingSession(*parts, quiet=quiet, saved=saved, processes=processes) as session:
                 rewind(run, config, store, saved, device, processes)

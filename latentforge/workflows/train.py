@@ -47,7 +47,7 @@ def train(
         trainee = build_trainee(config, splits).to(device)
         facts = compute_facts(trainee, config, splits)
         build_optimizer(trainee, config.train)  # raises before the folder exists
-        processes = join_processes(config, device) if torchrun.is_distributed() else None
+        processes = join_processes(config, device, splits) if torchrun.is_distributed() else None
         folder = create_shared_folder(
             run, RUNS, f"{config.model.name}-{config.data_name}", processes
         )

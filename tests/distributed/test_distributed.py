@@ -245,6 +245,45 @@ def test_only_the_first_process_writes_and_prints(tmp_path):
     assert err.count("batch norm: each of 2 processes normalises with its own 32 of 64") == 1
 
 
+UNLIKE = """
+import os
+import numpy as np
+from latentforge import Forge
+from latentforge.errors import LatentForgeError
+
+x, train = np.random.default_rng(0).random((64, 4, 4), np.float32), {"epochs": 1, "batch_size": 8}
+match os.environ["RANK"], os.environ["UNLIKE"]:
+    case "1", "pixels":
+        x[3] *= 0.5
+    case "1", "images":
+        x = x[:32]
+    case "1", "rate":
+        train["lr"] = 0.1
+try:
+    Forge().train("ae", data=x, model={"hidden": [4]}, train=train, run="run", quiet=True)
+except LatentForgeError as error:
+    raise SystemExit(f"rank {os.environ['RANK']}: {error.message}")
+"""
+
+
+@pytest.mark.parametrize(
+    ("unlike", "said"),
+    [
+        ("pixels", "the data"),
+        ("images", "the number of images, the data"),
+        ("rate", "the configuration"),
+    ],
+)
+def test_processes_that_are_unlike_end_before_the_first_step(tmp_path, monkeypatch, unlike, said):
+    (tmp_path / "unlike.py").write_text(UNLIKE)
+    monkeypatch.setenv("UNLIKE", unlike)
+    code, _, err = wait_for(launch(2, "unlike.py", cwd=tmp_path))
+    assert code
+    for rank in (0, 1):
+        assert f"rank {rank}: process 1 of 2 and process 0 differ in {said}\n" in err
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_invalid_request_is_reported_once(tmp_path):
     started = launch(2, "-m", "--", "latentforge", *AE, "--epochs", "none", cwd=tmp_path)
     code, out, err = wait_for(started)
