@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import secrets
 from collections.abc import Iterable, Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 JSON_LIMIT = 16 * 2**20  # bytes; LatentForge does not write larger JSON files
+LONGEST_INT = 20  # digits of an integer with 64 bits, and its sign
 LARGEST = 2**28  # default limit in bytes; the metrics of a million epochs stay below it
 
 
@@ -85,11 +87,27 @@ def read_json(path: Path) -> Any:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Parse JSON. Raises ValueError if it is invalid or nested too deeply."""
+    """Parse JSON. Raises ValueError if it is invalid, nested too deeply, or contains a number that
+    LatentForge does not write: NaN, infinity, or an integer of more than 64 bits."""
     try:
-        return json.loads(text)
+        return json.loads(
+            text, parse_int=read_int, parse_float=read_float, parse_constant=read_float
+        )
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+def read_int(text: str) -> int:
+    if len(text) > LONGEST_INT:
+        raise ValueError(f"the number {text[:20]}... has {len(text)} digits")
+    return int(text)
+
+
+def read_float(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"the number {text[:20]} is not finite")
+    return number
 
 
 def iterate_lines(path: Path) -> Iterator[str]:

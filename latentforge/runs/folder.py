@@ -18,6 +18,7 @@ MANIFEST = "run.json"
 METRICS = "metrics.jsonl"
 LOCK = ".lock"
 FORMAT = 1
+MAX_FAULTS = 5  # maximum number of faults of run.json in an error
 
 
 @dataclass(eq=False, repr=False)
@@ -207,25 +208,11 @@ def read_manifest(path: Path) -> dict[str, Any]:
             f"{file} has format {manifest['format']!r}; this version of LatentForge reads {FORMAT}",
             hint="pip install --upgrade latentforge",
         )
-    if not _is_manifest(manifest):
-        raise MissingError(f"{file} is not the manifest of a run")
-    return manifest
+    from latentforge.runs.schema import fill, find_faults  # pydantic is slow to import
 
-
-def _is_manifest(value: Any) -> bool:
-    """Whether the parts that other code reads unchecked have the types that LatentForge writes."""
-    try:
-        return (
-            {"format", "status"} <= set(value)
-            and all(isinstance(value["config"][s]["name"], str) for s in ("model", "loss", "data"))
-            and isinstance(value["config"]["train"], dict)
-            and isinstance(value["config"]["callbacks"], list)
-            and all(isinstance(metrics, dict) for metrics in value["metrics"].values())
-            and {"shape", "kind", "classes", "images", "fingerprint"} <= set(value["data"])
-            and all({"kind", "name", "plugin"} <= set(p) for p in value["plugins"])
-        )
-    except (TypeError, KeyError, AttributeError):
-        return False
+    if faults := find_faults(manifest):
+        raise MissingError(f"{file} is not the manifest of a run", details=faults[:MAX_FAULTS])
+    return fill(manifest)
 
 
 def find_run_folders(folder: Path) -> Iterator[Path]:

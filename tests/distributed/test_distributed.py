@@ -279,8 +279,8 @@ def test_processes_that_are_unlike_end_before_the_first_step(tmp_path, monkeypat
     monkeypatch.setenv("UNLIKE", unlike)
     code, _, err = wait_for(launch(2, "unlike.py", cwd=tmp_path))
     assert code
-    for rank in (0, 1):
-        assert f"rank {rank}: process 1 of 2 and process 0 differ in {said}\n" in err
+    # torchrun ends the others as soon as one has reported it
+    assert f": process 1 of 2 and process 0 differ in {said}\n" in err
     assert not (tmp_path / "run").exists()
 
 

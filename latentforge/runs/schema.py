@@ -1,0 +1,94 @@
+"""The types of the fields of run.json, which may come from somebody else or be damaged."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+Count = Annotated[int, Field(ge=0)]
+Size = Annotated[int, Field(ge=1)]
+
+
+class Fields(BaseModel):
+    """A JSON object with these fields and any others."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+
+class Named(Fields):
+    name: str
+
+
+class Config(Fields):
+    model: Named
+    loss: Named
+    data: Named
+    train: dict[str, Any]
+    callbacks: list[Named]
+
+
+class Data(Fields):
+    kind: Literal["image", "vector"]
+    shape: Annotated[list[Size], Field(min_length=1, max_length=3)]
+    classes: list[str]
+    images: dict[str, Count]
+    fingerprint: str
+    sample: str = ""
+    preprocessing: dict[str, Any] = {}
+    class_counts: dict[str, dict[str, Count]] = {}
+
+
+class Plugin(Fields):
+    kind: str
+    name: str
+    plugin: str
+    module: str | None = None
+    distribution: str | None = None
+    version: str | None = None
+
+
+class Manifest(Fields):
+    """run.json. Fields with a default are missing in the runs of older versions."""
+
+    status: str
+    config: Config
+    data: Data
+    plugins: list[Plugin]
+    metrics: dict[str, dict[str, float | None]]
+    epochs: Count = 0
+    steps: Count = 0
+    seconds: float = 0.0
+    images_per_second: float = 0.0
+    weights: str = ""
+    created: str = ""
+    error: str | None = None
+    stopped: str | None = None
+    best: dict[str, Any] | None = None
+    environment: dict[str, Any] = {}
+    facts: dict[str, Any] = {}
+    protocol: dict[str, str] = {}
+    steps_made: dict[str, Any] = {}
+    per_dim: dict[str, Any] = {}
+    findings: list[dict[str, Any]] = []
+    resumed: list[dict[str, Any]] = []
+    events: list[str] = []
+
+
+def find_faults(manifest: Any) -> list[str]:
+    """Return what is wrong with a manifest, one line per field; empty if nothing is."""
+    try:
+        Manifest.model_validate(manifest)
+    except ValidationError as error:
+        return [
+            f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}"
+            for fault in error.errors(include_url=False, include_input=False)
+        ]
+    return []
+
+
+def fill(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Add the defaults of the fields that other code reads without a check."""
+    for name in ("epochs", "steps", "seconds", "images_per_second"):
+        manifest.setdefault(name, Manifest.model_fields[name].default)
+    return manifest
