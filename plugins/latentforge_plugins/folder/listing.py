@@ -147,7 +147,10 @@ def count_skipped(
 ) -> Listing:
     """Count the files of a folder that are not images and, if `deep`, all files in its folders."""
     files = [path for path in folder.iterdir() if path.name[0] != "." and not path.is_dir()]
-    others = [p for p in files if p.suffix.lower() not in EXTENSIONS and p != but]
+    regular = [path for path in files if path.is_file() or path.is_symlink()]
+    others = [p for p in regular if p.suffix.lower() not in EXTENSIONS and p != but]
+    if special := sum(not p.is_file() and not p.is_symlink() for p in files):
+        listing.skipped["that are no regular files"] += special
     for suffix, count in Counter(path.suffix.lower() for path in others).items():
         listing.skipped[f"with the extension {suffix}" if suffix else "without an extension"] += (
             count
