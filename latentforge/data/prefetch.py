@@ -9,8 +9,10 @@ import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
+import psutil
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -115,7 +117,9 @@ class Prefetcher:
             worker_init_fn=ignore_signals,
             generator=torch.Generator(),  # not the default one, which generates the step's noise
         )
+        before = {*psutil.Process().children()} if workers else set()
         self._batches: Iterator[Any] | None = iter(loader)
+        self._workers = {*psutil.Process().children()} - before if workers else set()
         self._ready: Tensor | None = None
 
     def next(self) -> Tensor:
@@ -154,13 +158,20 @@ class Prefetcher:
                 if "timed out" not in str(error):
                     raise
                 if stop_requested():
+                    self.close()
                     raise StoppedWaiting from None
                 if time.monotonic() > end:
+                    self.close()
                     raise RunFailed(
                         f"a worker process that reads images has not answered for {PATIENCE:g} s",
                         hint="resume the run (train --resume) with --set data.workers=0",
                     ) from None
 
     def close(self) -> None:
-        """End the workers."""
+        """End the workers. torch asks them to end and then sends SIGTERM, which they ignore, so
+        that a worker that hangs is killed."""
         self._batches = self._ready = None
+        for worker in self._workers:
+            with suppress(psutil.NoSuchProcess):
+                worker.kill()
+        self._workers.clear()

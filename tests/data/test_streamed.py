@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
 import resource
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,14 +16,16 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from torch.utils.data import Dataset, get_worker_info
 
 from latentforge.config.schema import DataConfig
 from latentforge.contracts import Arrays
+from latentforge.data import prefetch
 from latentforge.data.images import ImageSplit
 from latentforge.data.memory import streaming_reason
-from latentforge.data.preparation import prepare
+from latentforge.data.preparation import prepare, prepare_whole
 from latentforge.data.streamed import StreamedImages, stream_from_memory
-from latentforge.errors import UsageError
+from latentforge.errors import RunFailed, UsageError
 from latentforge.runtime import memory
 from latentforge.runtime.memory import host_memory
 
@@ -174,3 +180,82 @@ def test_streamed_and_vector_data_can_be_shown(cli, work):
     shown = cli("data", "show", "arrays", "--set", "data.path=vectors.npy", "--json").json
     assert shown["shape"] == [3]
     assert not Path("data-arrays-2.png").exists()
+
+
+# ---------------------------------------------------------------- workers that cannot answer
+
+
+class Sleeper(Dataset):
+    """Items that a worker never returns."""
+
+    def __len__(self):
+        return 40
+
+    def __getitem__(self, i):
+        if get_worker_info() and i > 20:
+            time.sleep(1000)
+        return X[i % len(X)]
+
+
+def test_small_shared_memory_is_announced_and_not_used(monkeypatch, caplog):
+    free = SimpleNamespace(f_bavail=16, f_frsize=16)
+    monkeypatch.setattr(os, "statvfs", lambda path: free)
+    monkeypatch.setattr(prefetch, "_announced", set())
+    streamed, resident = splits("always", workers=2), splits("never")
+    pairs = [[b.x for b in s.split("train").batches(16)] for s in (streamed, resident)]
+    assert all(map(torch.equal, *pairs))
+    [message] = [record.getMessage() for record in caplog.records]
+    assert message.startswith("images are read without the 2 workers of data.workers: ")
+    assert "bytes are needed in /dev/shm, and 256 are free" in message
+
+
+@pytest.mark.slow  # torch waits five seconds for the worker
+def test_worker_that_does_not_answer_is_an_error_and_is_ended(monkeypatch):
+    monkeypatch.setattr(prefetch, "TICK", 0.2)
+    monkeypatch.setattr(prefetch, "PATIENCE", 1.0)
+    given = {"train": Sleeper()}
+    config = DataConfig(stream="always", workers=1)
+    images = prepare_whole(given, "d", config).split("train")
+    before = {*psutil.Process().children()}
+    with pytest.raises(RunFailed, match="has not answered for 1 s") as caught:
+        list(images.batches(8))
+    assert "data.workers=0" in caught.value.hint
+    left = {*psutil.Process().children()} - before
+    assert [p for p in left if p.status() != psutil.STATUS_ZOMBIE] == []
+
+
+WAITING = """
+import time
+from torch.utils.data import Dataset, get_worker_info
+import numpy as np
+from latentforge import Forge
+
+class Sleeper(Dataset):
+    def __len__(self):
+        return 64
+
+    def __getitem__(self, i):
+        if get_worker_info() and i == 3:
+            open("asleep", "w").close()
+            time.sleep(1000)
+        return np.full((6, 5), i * 3, np.uint8)
+
+data = {"train": Sleeper(), "stream": "always", "workers": 1}
+Forge().train("ae", data=data, model={"hidden": [4]}, train={"batch_size": 8}, run="run")
+"""
+
+
+@pytest.mark.slow  # a process, and torch waits five seconds for the worker
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+def test_sigterm_ends_a_run_that_waits_for_a_worker_with_a_checkpoint(work):
+    Path("waiting.py").write_text(WAITING)
+    process = subprocess.Popen([sys.executable, "waiting.py"], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not Path("asleep").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert "terminated at step" in err
+    assert json.loads(Path("run/run.json").read_text())["status"] == "interrupted"
+    assert Path("run/checkpoints/LATEST").exists()

@@ -1,4 +1,4 @@
-"""Data paths that are no files, archives that fill the memory, long logs, and runs in one folder."""
+"""Data paths that are no files, archives that fill the memory, long logs, one folder for two runs."""
 
 from __future__ import annotations
 
