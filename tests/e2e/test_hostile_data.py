@@ -1,4 +1,4 @@
-"""Data paths that are no files, archives that fill the memory, long logs, one folder for two runs."""
+"""Data that is no file or fills the memory, long logs, wrong fields, and one folder for two runs."""
 
 from __future__ import annotations
 

@@ -1,0 +1,107 @@
+"""Origin of codes, other data for evaluate and encode, paths like numbers, and rare classes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+DIGITS = load_digits()
+X = (DIGITS.images * 15).astype(np.uint8)
+
+
+def save(folder, indices):
+    Path(folder).mkdir(parents=True)
+    for i in indices:
+        Image.fromarray(X[i]).save(f"{folder}/{i:04d}.png")
+
+
+@pytest.fixture
+def trained(cli, work):
+    """A run on a folder of threes and eights, with other images of both in `test`."""
+    for digit in (3, 8):
+        places = np.flatnonzero(DIGITS.target == digit)
+        save(f"splits/train/{digit}", places[:60])
+        save(f"splits/test/{digit}", places[60:80])
+    options = ["--data", "folder", "--set", "data.root=splits/train", "--quiet"]
+    small = ["--set", "model.hidden=[16]", "--set", "model.latent_dim=2"]
+    answer = cli("train", "ae", *options, *small, "--epochs", "1", "--run", "r")
+    assert answer.code == 0, answer.err
+
+
+@pytest.mark.usefixtures("trained")
+def test_codes_carry_the_place_and_the_file_of_their_image(cli):
+    assert cli("encode", "r", "--split", "all", "--out", "c.npz").code == 0
+    codes = np.load("c.npz")
+    assert sorted(codes["source"].tolist()) == list(range(120))  # no place occurs twice
+    files = sorted(str(p.relative_to("splits/train")) for p in Path("splits/train").glob("*/*"))
+    assert sorted(codes["file"].tolist()) == files
+    by_source = dict(zip(codes["source"].tolist(), codes["file"].tolist(), strict=True))
+    assert [by_source[i] for i in range(120)] == files  # in the order of the folder
+    import pyarrow.parquet as pq
+
+    assert cli("encode", "r", "--split", "test", "--out", "c.parquet").code == 0
+    table = pq.read_table("c.parquet")
+    for source, file, label in zip(
+        *(table[k].to_pylist() for k in ("source", "file", "label")), strict=True
+    ):
+        assert by_source[source] == file
+        assert file.startswith(f"{label}/")
+
+
+@pytest.mark.usefixtures("trained")
+@pytest.mark.parametrize("key", ["data.root", "root"])
+@pytest.mark.parametrize("name", [["--data", "folder"], []])
+def test_encode_takes_options_of_the_data_in_every_form(cli, key, name):
+    answer = cli("encode", "r", *name, "--set", f"{key}=splits/test", "--out", "d.npz", "--json")
+    assert answer.code == 0, answer.err
+    assert answer.json["images"] == {"test": 40}  # all of them: nothing is split off
+    assert all(file.startswith(("3/", "8/")) for file in np.load("d.npz")["file"])
+
+
+@pytest.mark.usefixtures("trained")
+def test_evaluate_takes_another_dataset_or_options_of_its_own(cli):
+    words = ["evaluate", "r", "--set", "data.root=splits/test", "--json"]
+    own, named = cli(*words), cli(*words, "--data", "folder")
+    assert own.json["metrics"] == named.json["metrics"]
+    assert own.json["images"] == 40
+    as_trained = cli("evaluate", "r", "--json")
+    assert as_trained.json["images"] == 24
+    refused = cli("evaluate", "r", "--data", "digits")
+    assert refused.code == 2
+    assert "has examples of '0', '1', '2'" in refused.err
+
+
+@pytest.mark.parametrize("name", ["2024", "1e3", "true", "2024-01-01", "007", "3.50"])
+def test_folder_with_a_name_like_a_number_is_a_path(cli, work, name):
+    for label in (3, 8):
+        save(f"{name}/{label}", np.flatnonzero(DIGITS.target == label)[:10])
+    shown = cli("data", "show", "folder", "--set", f"data.root={name}", "--json")
+    assert shown.code == 0, shown.err
+    assert shown.json["images"]["train"] == 14
+    line = ["train", "ae", "--data", "folder", "--set", f"data.root={name}", "--epochs", "1"]
+    assert cli(*line, "--quiet", "--run", "r").code == 0
+    stored = json.loads(Path("r/run.json").read_text())["config"]["data"]["root"]
+    assert stored == str(Path(name).absolute())
+
+
+def test_accuracy_of_a_frequent_class_is_reported_as_such(cli, work):
+    save("rare/common", range(300))
+    save("rare/rare", range(300, 306))
+    shown = cli("data", "show", "folder", "--set", "root=rare", "--json").json
+    assert sum(counts["rare"] for counts in shown["class_counts"].values()) == 6
+    line = ["train", "mlp-classifier", "--data", "folder", "--set", "data.root=rare", "--quiet"]
+    assert cli(*line, "--epochs", "1", "--lr", "1e-6", "--run", "q").code == 0
+    counts = json.loads(Path("q/run.json").read_text())["data"]["class_counts"]
+    assert counts["train"]["common"] > 200
+    doctor = cli("doctor", "q", "--split", "train", "--json")
+    [finding] = [f for f in doctor.json["findings"] if f["check"] == "imbalance"]
+    assert "always has accuracy 0.9" in finding["saw"]
+    words = ["evaluate", "q", "--split", "train", "--measure", "balanced_accuracy"]
+    metrics = cli(*words, "--measure", "accuracy", "--json").json["metrics"]
+    assert metrics["majority_baseline"] > 0.9
+    assert f"and {metrics['balanced_accuracy']:.3f} if each class" in finding["saw"]
