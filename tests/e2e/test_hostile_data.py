@@ -1,4 +1,4 @@
-"""Data that is no file or fills the memory, long logs, wrong fields, and one folder for two runs."""
+"""Data that is no file or fills the memory, long logs, wrong fields, and two runs in a folder."""
 
 from __future__ import annotations
 
