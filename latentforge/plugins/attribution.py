@@ -58,17 +58,25 @@ def call_component(
         raise component_error(error, action, components, save_memory) from error
 
 
+def is_lack_of_memory(error: BaseException) -> bool:
+    """Whether Python or torch could not allocate memory."""
+    names = {kind.__name__ for kind in type(error).__mro__}  # by name, as torch may not be loaded
+    return bool(names & {"MemoryError", "OutOfMemoryError"}) or (
+        "can't allocate memory" in str(error)
+    )
+
+
+def memory_error(error: BaseException, action: str, hint: str) -> RunFailed:
+    message = f"out of memory: {action}" + requested_memory(str(error))
+    return RunFailed(message, details=[one_line(error)], hint=hint)
+
+
 def component_error(
     error: BaseException, action: str, components: Sequence[Entry], save_memory: str
 ) -> LatentForgeError:
     """Return a PluginError that names the components, or a RunFailed for a lack of memory."""
-    names = {kind.__name__ for kind in type(error).__mro__}  # by name, as torch may not be loaded
-    if names & {"MemoryError", "OutOfMemoryError"} or "can't allocate memory" in str(error):
-        return RunFailed(
-            f"out of memory: {action}" + requested_memory(str(error)),
-            details=[one_line(error)],
-            hint=save_memory,
-        )
+    if is_lack_of_memory(error):
+        return memory_error(error, action, save_memory)
     packaged = [e for e in components if not e.plugin.builtin and e.plugin.distribution]
     return PluginError(
         f"{action} failed: {one_line(error)}",
