@@ -40,7 +40,6 @@ from latentforge.errors import (
     one_line,
 )
 from latentforge.plugins import commands
-from latentforge.plugins.attribution import is_lack_of_memory, memory_error
 from latentforge.runtime import torchrun
 from latentforge.runtime.stdout import (
     discard_stdout,
@@ -174,9 +173,11 @@ def run(arguments: list[str]) -> int:
     except BaseException as error:
         if isinstance(error, OSError) and module_that_raised(error).startswith("typer."):
             return _report(stdout_error(error), arguments)  # Typer writes the help
+        from latentforge.plugins.attribution import is_lack_of_memory, memory_error
+
         if is_lack_of_memory(error):
             hint = "a smaller --batch-size, smaller images or --set data.stream=always"
-            return _report(memory_error(error, arguments[0], hint), arguments)
+            return _report(memory_error(error, " ".join(arguments[:1]), hint), arguments)
         wrapped = LatentForgeError(
             f"an error in LatentForge itself: {one_line(error)}",
             hint="LATENTFORGE_DEBUG=1 shows the traceback; please report it",
