@@ -31,6 +31,7 @@ check: $(READY)
 
 torture: $(READY)
 	$(BIN)/python tests/torture.py
+	$(BIN)/python tests/fuzz.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -9,9 +9,10 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Real
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
 FRAMES = 30
@@ -141,10 +142,11 @@ class Table:
 
 @dataclass(frozen=True)
 class NamedArrays:
-    """Tensors by name for further processing, written as one .npz file."""
+    """Tensors by name for further processing, written as one .npz file. Texts, such as names of
+    files, are arrays of NumPy."""
 
     name: str
-    arrays: Mapping[str, Tensor]
+    arrays: Mapping[str, Tensor | np.ndarray[Any, Any]]
 
 
 Arrays = NamedArrays  # the former name, for plugins; `contracts.Arrays` is a dataset split
@@ -232,7 +234,8 @@ def _check(item: Finding) -> None:
         case Table():
             _check_table(item)
         case NamedArrays():
-            _check_tensors(item.name, item.arrays)
+            texts = [key for key, value in item.arrays.items() if is_text(value)]
+            _check_tensors(item.name, {k: v for k, v in item.arrays.items() if k not in texts})
         case Raw():
             _check_raw(item)
 
@@ -359,6 +362,12 @@ def _check_tensors(name: str, values: Mapping[str, object]) -> None:
         if not isinstance(value, Tensor):
             kind = type(value).__name__
             raise TypeError(f"{key} of {name!r} must be a tensor, not {kind}")
+
+
+def is_text(value: object) -> bool:
+    """Whether a value is an array of NumPy that contains texts."""
+    kind = getattr(value, "dtype", None)
+    return getattr(kind, "kind", "") == "U"
 
 
 def _check_texts(name: str, texts: Collection[object]) -> None:

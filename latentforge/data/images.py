@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -72,6 +73,15 @@ class ImageSplit:
     def origins(self) -> Tensor:
         """The position of each image in the official split that contains it, int64 (N,)."""
         return torch.arange(len(self)) if self.origin is None else self.origin
+
+    def locate(self, index: Tensor) -> dict[str, Any]:
+        """Where the images at `index`, int64 (B,), come from, for NamedArrays: `index`, `source`
+        (their origins) and, if the images come from files, `file`, an array of names."""
+        source = self.origins()[index.cpu()]
+        found: dict[str, Any] = {"index": index, "source": source}
+        if self.files is not None:
+            found["file"] = np.array([self.files[i] for i in source.tolist()])
+        return found
 
     def relabelled(self, y: Tensor, spec: DataSpec) -> ImageSplit:
         """Return the images with other labels, which index the classes of `spec`."""

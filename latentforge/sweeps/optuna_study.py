@@ -50,6 +50,7 @@ class Study:
 
         self.search, self.space, self.folder = search, read_space(search["space"]), folder
         self.own = not search["storage"]
+        self.hint = "" if self.own else "pass its current location as --storage URL"
         if url is None and MASK in search["storage"]:
             raise UsageError(
                 f"{folder} does not store the password of its storage {search['storage']}",
@@ -62,7 +63,7 @@ class Study:
         if not new and (file := sqlite_file(self.url)) and not file.exists():
             raise MissingError(
                 f"the file with the trials of the search is missing: {file.absolute()}",
-                hint="" if self.own else "pass its current location as --storage URL",
+                hint=self.hint,
             )
         with translate_url_errors(self.url), translate_errors(self.url):
             self.storage = open_storage(self.url)
@@ -76,7 +77,7 @@ class Study:
             self.close()
             raise MissingError(
                 f"the storage {mask_passwords(self.url)} contains no search {name}",
-                hint="" if self.own else "pass its current location as --storage URL",
+                hint=self.hint,
             )
         self.study = optuna.create_study(
             storage=self.storage,
@@ -164,9 +165,10 @@ class Study:
         value = objective_value(self.search, member)
         with self.translate_run_errors():
             trials = self.study.get_trials(deepcopy=False)
-            trial = next((trial for trial in trials if trial.number == number), None)
-            if trial is None:
-                raise MissingError(f"{mask_passwords(self.url)} has no trial {number}")
+        trial = next((trial for trial in trials if trial.number == number), None)
+        if trial is None:
+            raise MissingError(f"{mask_passwords(self.url)} has no trial {number}", hint=self.hint)
+        with self.translate_run_errors():
             if trial.state == self.states.RUNNING:
                 state = self.states.FAIL if value is None else self.states.COMPLETE
                 self.study.tell(number, value, state=state)

@@ -42,6 +42,10 @@ def test_codes_carry_the_place_and_the_file_of_their_image(cli):
     assert sorted(codes["file"].tolist()) == files
     by_source = dict(zip(codes["source"].tolist(), codes["file"].tolist(), strict=True))
     assert [by_source[i] for i in range(120)] == files  # in the order of the folder
+    assert cli("explore", "latent-map", "r", "--quiet").code == 0
+    shown = np.load("r/explore/latent-map/index.npz")
+    assert [by_source[i] for i in shown["source"].tolist()] == shown["file"].tolist()
+    assert len(shown["index"]) == 24
     import pyarrow.parquet as pq
 
     assert cli("encode", "r", "--split", "test", "--out", "c.parquet").code == 0
@@ -65,8 +69,8 @@ def test_encode_takes_options_of_the_data_in_every_form(cli, key, name):
 
 @pytest.mark.usefixtures("trained")
 def test_evaluate_takes_another_dataset_or_options_of_its_own(cli):
-    words = ["evaluate", "r", "--set", "data.root=splits/test", "--json"]
-    own, named = cli(*words), cli(*words, "--data", "folder")
+    command = ["evaluate", "r", "--set", "data.root=splits/test", "--json"]
+    own, named = cli(*command), cli(*command, "--data", "folder")
     assert own.json["metrics"] == named.json["metrics"]
     assert own.json["images"] == 40
     as_trained = cli("evaluate", "r", "--json")
@@ -101,7 +105,7 @@ def test_accuracy_of_a_frequent_class_is_reported_as_such(cli, work):
     doctor = cli("doctor", "q", "--split", "train", "--json")
     [finding] = [f for f in doctor.json["findings"] if f["check"] == "imbalance"]
     assert "always has accuracy 0.9" in finding["saw"]
-    words = ["evaluate", "q", "--split", "train", "--measure", "balanced_accuracy"]
-    metrics = cli(*words, "--measure", "accuracy", "--json").json["metrics"]
+    command = ["evaluate", "q", "--split", "train", "--measure", "balanced_accuracy"]
+    metrics = cli(*command, "--measure", "accuracy", "--json").json["metrics"]
     assert metrics["majority_baseline"] > 0.9
     assert f"and {metrics['balanced_accuracy']:.3f} if each class" in finding["saw"]

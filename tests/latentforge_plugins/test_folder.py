@@ -1,17 +1,20 @@
 from __future__ import annotations
 
 import os
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from latentforge_plugins.folder import FolderConfig, load
 from PIL import Image
 
 from latentforge.config.schema import DataConfig
 from latentforge.data.preparation import prepare_whole
-from latentforge.errors import RunFailed
+from latentforge.errors import RunFailed, UsageError
 
 RANDOM = np.random.default_rng(0)
 GREY = RANDOM.integers(0, 256, (6, 5), dtype=np.uint8)
@@ -111,6 +114,57 @@ def test_16_bit_values_are_kept(root: Path, name: str):
     save(root / name, deep)
     assert pixels(root).dtype == np.uint16
     assert np.array_equal(pixels(root), deep)
+
+
+DEEP_RGB = RANDOM.integers(0, 65536, (6, 5, 3), dtype=np.uint16)
+
+
+def png_bytes(pixels: np.ndarray, colour_type: int) -> bytes:
+    """A PNG file with 16 bits per channel, which Pillow cannot write."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        checked = kind + content
+        return struct.pack(">I", len(content)) + checked + struct.pack(">I", zlib.crc32(checked))
+
+    height, width = pixels.shape[:2]
+    header = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    chunks = chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"byteorder": ">"}, {"compression": "zlib"}, {"compression": "zlib", "predictor": True}],
+)
+def test_16_bit_colours_of_tiff_are_kept(root: Path, options):
+    tifffile.imwrite(root / "a.tif", DEEP_RGB, photometric="rgb", **options)
+    assert np.array_equal(pixels(root), DEEP_RGB)
+
+
+def test_16_bit_colours_of_png_are_kept_and_converted_to_grey(root: Path):
+    (root / "a.png").write_bytes(png_bytes(DEEP_RGB, 2))
+    assert np.array_equal(pixels(root), DEEP_RGB)
+    grey = DEEP_RGB @ np.array([0.299, 0.587, 0.114])
+    assert np.abs(pixels(root, channels="grey") - grey).max() <= 0.5
+
+
+def test_transparent_16_bit_colours_are_blended_with_white(root: Path):
+    alpha = np.full((6, 5, 1), 16384, np.uint16)
+    (root / "a.png").write_bytes(png_bytes(np.concatenate([DEEP_RGB, alpha], 2), 6))
+    opaque = 16384 / 65535
+    expected = DEEP_RGB * opaque + 65535 * (1 - opaque)
+    assert np.abs(pixels(root) - expected).max() <= 0.5
+
+
+def test_16_bit_images_that_pillow_reads_with_8_bits_are_refused(root: Path):
+    (root / "a.png").write_bytes(png_bytes(DEEP_RGB[..., :2], 4))  # grey with transparency
+    (root / "b.ppm").write_bytes(b"P6 5 6 65535\n" + DEEP_RGB.astype(">u2").tobytes())
+    planes = np.moveaxis(DEEP_RGB, 2, 0)
+    tifffile.imwrite(root / "c.tif", planes, photometric="rgb", planarconfig="separate")
+    with pytest.raises(UsageError, match="3 of 3 image files cannot be read") as caught:
+        read(root)
+    assert all("save it as PNG with 16 bits" in detail for detail in caught.value.details)
 
 
 @pytest.mark.parametrize("white", [None, 4095])
@@ -323,18 +377,13 @@ def test_unclear_tables_are_refused(refused, table: Path, text: str, said: str):
 def test_every_file_that_is_not_read_is_counted_with_its_reason(root: Path, caplog):
     for name in ("cat/1.png", "cat/more/2.png", "cat/more/yet/3.png", "dog/4.png"):
         save(root / name)
-    for name in ("README", "cat/notes.txt", "cat/raw.CR2", "dog/a.txt", "dog/.hidden"):
+    for name in ("README", "cat/notes.txt", "cat/raw.CR2", "dog/a.txt", "dog/.x", "dog/._4.png"):
         (root / name).write_text("no image")
     assert len(read(root).x) == 2
     [message] = [record.getMessage() for record in caplog.records]
-    assert (
-        message
-        == (
-            f"{root}: 6 files are not read: 2 with the extension .txt; 1 without an extension; "
-            "1 with the extension .cr2; 1 in the deeper folder cat/more; "
-            "1 in the deeper folder cat/more"
-        )
-        or "in the deeper folder cat/more" in message
+    assert message == (
+        f"{root}: 7 files are not read: 2 with the extension .txt; 2 in the deeper folder cat/more; "
+        "1 without an extension; 1 with the extension .cr2; 1 whose names begin with a dot"
     )
 
 

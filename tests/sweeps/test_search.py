@@ -269,7 +269,7 @@ def test_database_without_the_search_or_its_trials_is_refused(searched, tmp_path
     assert caught.value.hint == ""  # --storage is refused for a database of its own
     with closing(Study(searched.search, tmp_path, None, new=True)) as study:
         assert study.best() == {}
-    with pytest.raises(RunFailed, match="has no trial 0"):
+    with pytest.raises(MissingError, match="has no trial 0"):
         Forge().resume_sweep(tmp_path, quiet=True)
 
 

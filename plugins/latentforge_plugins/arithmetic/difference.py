@@ -73,8 +73,8 @@ def arithmetic(context: ExploreContext, config: ArithmeticConfig) -> Findings:
         "z": shifted.unflatten(2, context.model.latent.shape),
         "x": x,
         "scales": scales,
-        "index": batch.index,
         "difference": (plus - minus).reshape(context.model.latent.shape),
+        **images.locate(batch.index),
     }
     items, notes = select_drawable(context, pictures, NamedArrays("codes", arrays))
     return Findings(items, metrics, protocol, notes)

@@ -37,7 +37,7 @@ def corruption(context: ExploreContext, config: CorruptionConfig) -> Findings:
     count = min(config.n, len(images))
     indices = torch.randperm(len(images))[:count].sort().values.to(images.device)
     curves = compute_curves(context, images, indices, levels)
-    arrays = {"s": levels, "x": noisy, "index": shown.index} | curves
+    arrays = {"s": levels, "x": noisy} | images.locate(shown.index) | curves
     if reconstructs(context):
         arrays["recon"] = torch.stack([reconstruct(context.model, row) for row in noisy])
     grid = draw_grid(context, config.split, shown.index.tolist(), noisy, levels)

@@ -149,6 +149,9 @@ def count_skipped(
     files = [path for path in folder.iterdir() if path.name[0] != "." and not path.is_dir()]
     regular = [path for path in files if path.is_file() or path.is_symlink()]
     others = [p for p in regular if p.suffix.lower() not in EXTENSIONS and p != but]
+    hidden = [p for p in folder.iterdir() if p.name[0] == "." and p.suffix.lower() in EXTENSIONS]
+    if hidden:
+        listing.skipped["whose names begin with a dot"] += len(hidden)
     if special := sum(not p.is_file() and not p.is_symlink() for p in files):
         listing.skipped["that are no regular files"] += special
     for suffix, count in Counter(path.suffix.lower() for path in others).items():

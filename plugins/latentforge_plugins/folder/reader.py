@@ -19,6 +19,8 @@ from latentforge.data.pictures import Values as Pixels
 from latentforge.data.pictures import to_pixels
 from latentforge.errors import UsageError, one_line
 
+from .colours16 import has_16_bits, read_16_bits
+
 if TYPE_CHECKING:
     from . import FolderConfig
 
@@ -132,9 +134,12 @@ def decode(frame: Frame, config: FolderConfig, further: dict[Frame, int]) -> Pix
             further[frame] = count - 1
         if frame.number:
             file.seek(frame.number)
-        image = ImageOps.exif_transpose(file)
-        image.format = file.format  # a rotated copy has none
-    pixels = to_pixels(image, config.channels)
+        if has_16_bits(file):
+            pixels = read_16_bits(frame, config.channels)
+        else:
+            image = ImageOps.exif_transpose(file)
+            image.format = file.format  # a rotated copy has none
+            pixels = to_pixels(image, config.channels)
     return pixels if config.size is None else np.stack([resize(p, config) for p in pixels])
 
 

@@ -63,7 +63,8 @@ class Inpaint:
             "nearest": self._combine(baselines.nearest),
         }
         known = self.known.unflatten(0, self.context.data.shape)
-        arrays = {"index": self.batch.index, "known": known, "nearest": baselines.indices}
+        located = self.context.images(self.config.split).locate(self.batch.index)
+        arrays = {**located, "known": known, "nearest": baselines.indices}
         items: list[Finding] = [NamedArrays("inpainting-of", arrays)]
         if self.context.data.drawable:
             shape = self.context.data.shape

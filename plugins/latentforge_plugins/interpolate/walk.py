@@ -49,7 +49,7 @@ def interpolate(context: ExploreContext, config: InterpolateConfig) -> Findings:
     legs = len(walks[0].x)
     arrays = {"t": join_legs(t + torch.arange(legs, device=t.device)[:, None])}
     if stops:
-        arrays["index"] = stops.index
+        arrays |= images.locate(stops.index)
     metrics = {}
     for walk in walks:
         prefix, x = walk.side.prefix, join_legs(walk.x)

@@ -57,7 +57,7 @@ def latent_map(context: ExploreContext, config: LatentMapConfig) -> Findings:
         codes=codes.float(),
         axes=axes,
     )
-    index_arrays = NamedArrays("index", {"index": indices})  # the scatter stores its own arrays
+    index_arrays = NamedArrays("index", images.locate(indices))  # the scatter stores its own arrays
     return Findings([scatter, index_arrays], metrics | quality, protocol, notes)
 
 

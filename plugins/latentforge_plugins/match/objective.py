@@ -31,6 +31,7 @@ class Match:
         self.config, self.drawable = config, context.data.drawable
         self.represent = make_representation(config.features, context)
         self.batch = select_images(context, config.split, config.images)
+        self.located = context.images(config.split).locate(self.batch.index)
         names = describe_images(self.batch, config.split, context.data.classes)
         self.requests = [f"like {name}" for name in names]
         self.target = self.represent(self.batch.x).detach()  # (N, F)
@@ -60,7 +61,7 @@ class Match:
                 "; match_mse_features: squared difference from the target, mean over requests and "
                 f"outputs of the classifier's layer {self.config.features}, which the search used"
             )
-        items: list[Finding] = [NamedArrays("match-of", {"index": self.batch.index})]
+        items: list[Finding] = [NamedArrays("match-of", self.located)]
         if self.drawable:
             grid = ImageGrid(
                 "match",
