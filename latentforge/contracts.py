@@ -59,13 +59,9 @@ def at_once(spec: DataSpec, most: int) -> int:
 
 @dataclass(frozen=True)
 class Arrays:
-    """One complete split of a dataset.
-
-    `x`: (N, H, W), (N, C, H, W) or (N, D); uint8, or float in [0, 1]. Channels-last, (N, H, W, C),
-    is recognised where the shape has no other reading; data.layout decides. data.black and
-    data.white give the range of other values. `y`: (N,) integers that index `classes`, names of
-    classes, or None. numpy arrays and tensors are both accepted. `files`: the file of each example.
-    `where` names the data in errors, by default the dataset and the split."""
+    """One split of a dataset. `x`: (N, H, W), (N, C, H, W) or (N, D), uint8 or float in [0, 1];
+    data.layout, data.black and data.white describe others. `y`: (N,) integers that index `classes`,
+    names of classes, or None. `files`: of each example. `where` names the data in errors."""
 
     x: np.ndarray[Any, Any] | Tensor
     y: np.ndarray[Any, Any] | Tensor | None = None

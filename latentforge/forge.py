@@ -241,10 +241,9 @@ class Forge:
     ) -> dict[str, Any]:
         """Evaluate a run on a split. The result contains `metrics` and the `protocol` of each.
 
-        Without `measures`, every default measure that the model supports is computed.
-        `options` are `measure.key=value` and `data.key=value`. `data` replaces the run's own data:
-        the name of a dataset, or data itself. The data that the run was trained on is split in the
-        same way; any other data is evaluated as a whole, or by its official splits.
+        Without `measures`, every default measure that the model supports is computed. `options` are
+        `measure.key=value` and `data.key=value`. `data`, a dataset's name or data, replaces the
+        run's own: the same data is split in the same way, other data by official splits or not.
         """
         return evaluate(
             self.registry,

@@ -382,8 +382,9 @@ def test_every_file_that_is_not_read_is_counted_with_its_reason(root: Path, capl
     assert len(read(root).x) == 2
     [message] = [record.getMessage() for record in caplog.records]
     assert message == (
-        f"{root}: 7 files are not read: 2 with the extension .txt; 2 in the deeper folder cat/more; "
-        "1 without an extension; 1 with the extension .cr2; 1 whose names begin with a dot"
+        f"{root}: 7 files are not read: 2 with the extension .txt; "
+        "2 in the deeper folder cat/more; 1 without an extension; 1 with the extension .cr2; "
+        "1 whose names begin with a dot"
     )
 
 

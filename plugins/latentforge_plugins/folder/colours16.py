@@ -6,16 +6,14 @@ With the other byte order Pillow keeps the lower 8 bits instead: an image is dec
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from latentforge.data.pictures import DEEP, Channels
 from latentforge.data.pictures import Values as Pixels
-
-if TYPE_CHECKING:
-    from .reader import Frame
 
 BITS_PER_SAMPLE = 258  # the tag of TIFF
 OTHER_ORDER = {"B": "L", "L": "B", "N": "B"}  # big, little, native: that of libtiff, little
@@ -39,10 +37,10 @@ def in_16_bits(tile: Any) -> bool:
     return ";16" in raw_mode
 
 
-def read_16_bits(frame: Frame, channels: Channels) -> Pixels:
-    """Decode a colour image, (1 or 3, H, W), uint16. Transparency becomes white. Raises ValueError
-    for files whose bits Pillow does not offer."""
-    high, low = (decode(frame, swapped) for swapped in (False, True))
+def read_16_bits(path: Path, number: int, channels: Channels) -> Pixels:
+    """Decode frame `number` of a colour image, (1 or 3, H, W), uint16. Transparency becomes white.
+    Raises ValueError for files whose bits Pillow does not offer."""
+    high, low = (decode(path, number, swapped) for swapped in (False, True))
     values = high.astype(np.uint16) * 256 + low  # (H, W, 3 or 4)
     if values.shape[2] == 4:
         opaque = values[..., 3:] / 65535
@@ -52,9 +50,9 @@ def read_16_bits(frame: Frame, channels: Channels) -> Pixels:
     return np.moveaxis(values.round().astype(np.uint16), 2, 0)
 
 
-def decode(frame: Frame, swapped: bool) -> Pixels:
-    with Image.open(frame.path) as file:
-        file.seek(frame.number)
+def decode(path: Path, number: int, swapped: bool) -> Pixels:
+    with Image.open(path) as file:
+        file.seek(number)
         if not all(map(in_16_bits, file.tile)) or file.format == "PPM" or "LA" in str(file.tile):
             raise ValueError(
                 f"it is a {file.format} file with more than 8 bits per channel of a kind that "

@@ -7,17 +7,14 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from latentforge.data.arrays import data_option
 from latentforge.data.preparation import SPLITS
 from latentforge.errors import MissingError, UsageError
 from latentforge.io.text import natural_key
 
+from .config import FolderConfig
 from .labels import read_label_file
-
-if TYPE_CHECKING:
-    from . import FolderConfig
 
 log = logging.getLogger("latentforge")
 

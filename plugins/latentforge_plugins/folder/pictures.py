@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from latentforge import Arrays
 
+from .config import FolderConfig
 from .listing import Listing
 from .reader import (
     Frame,
@@ -19,9 +20,6 @@ from .reader import (
     try_decode,
     unreadable_error,
 )
-
-if TYPE_CHECKING:
-    from . import FolderConfig
 
 log = logging.getLogger("latentforge")
 

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -20,9 +20,7 @@ from latentforge.data.pictures import to_pixels
 from latentforge.errors import UsageError, one_line
 
 from .colours16 import has_16_bits, read_16_bits
-
-if TYPE_CHECKING:
-    from . import FolderConfig
+from .config import FolderConfig
 
 # Pillow runs external programs for some other formats.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
@@ -135,7 +133,7 @@ def decode(frame: Frame, config: FolderConfig, further: dict[Frame, int]) -> Pix
         if frame.number:
             file.seek(frame.number)
         if has_16_bits(file):
-            pixels = read_16_bits(frame, config.channels)
+            pixels = read_16_bits(*frame, config.channels)
         else:
             image = ImageOps.exif_transpose(file)
             image.format = file.format  # a rotated copy has none
