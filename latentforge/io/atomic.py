@@ -12,7 +12,7 @@ import os
 import secrets
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 JSON_LIMIT = 16 * 2**20  # bytes; LatentForge does not write larger JSON files
 LONGEST_INT = 20  # digits of an integer with 64 bits, and its sign
@@ -70,13 +70,21 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_bytes(path: Path, limit: int = LARGEST) -> bytes:
-    """Read a regular file. Raises OSError, and ValueError if the file is too large, if it is not a
-    regular file (reading a pipe would block), or if it is a link to a place outside its folder."""
+def open_regular(path: Path, limit: int = LARGEST) -> BinaryIO:
+    """Open a file of a run for reading. Raises OSError, and ValueError if it is too large, if it is
+    not a regular file (reading a pipe would block), or if it links to a place outside its folder.
+    """
     check_file(path)
-    with path.open("rb") as file:
-        if os.fstat(file.fileno()).st_size > limit:
-            raise ValueError(f"it is larger than {limit} bytes")
+    file = path.open("rb")
+    if os.fstat(file.fileno()).st_size > limit:
+        file.close()
+        raise ValueError(f"it is larger than {limit} bytes")
+    return file
+
+
+def read_bytes(path: Path, limit: int = LARGEST) -> bytes:
+    """Read a file as a whole. Raises the errors of `open_regular`."""
+    with open_regular(path, limit) as file:
         return file.read(limit)
 
 
@@ -113,21 +121,19 @@ def read_float(text: str) -> float:
 def iterate_lines(path: Path) -> Iterator[str]:
     """Yield the lines of a text file of any length with their line ends; nothing if there is no
     file. Bytes that are not UTF-8 become replacement characters. A line that is too long for JSON
-    is yielded in parts, which are no JSON. Raises OSError, and the ValueErrors of `read_bytes`."""
+    is yielded in parts, which are no JSON. Raises the errors of `open_regular`."""
     if not path.exists():
         return
-    check_file(path)
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while line := file.readline(JSON_LIMIT):
             yield line.decode("utf-8", errors="replace")
 
 
 def count_lines(path: Path) -> int:
-    """The number of lines of a file; 0 if there is none."""
+    """The number of lines of a file; 0 if there is none. Raises the errors of `open_regular`."""
     if not path.exists():
         return 0
-    check_file(path)
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return sum(part.count(b"\n") for part in iter(lambda: file.read(2**20), b""))
 
 

@@ -33,8 +33,7 @@ def has_16_bits(file: Any) -> bool:
 
 
 def in_16_bits(tile: Any) -> bool:
-    raw_mode = tile.args if isinstance(tile.args, str) else tile.args[0]
-    return ";16" in raw_mode
+    return ";16" in str(tile.args)
 
 
 def read_16_bits(path: Path, number: int, channels: Channels) -> Pixels:
