@@ -166,7 +166,9 @@ RESERVED: dict[type[Spec], Set[str]] = {
     ModelSpec: _SECTION,
     LossSpec: _SECTION,
     CallbackSpec: _SECTION,
-    DatasetSpec: _SECTION | {"validation", "test", "split_seed", "binarize", "stream", "workers"},
+    DatasetSpec: _SECTION
+    | {"validation", "test", "split_seed", "binarize", "stream", "workers"}
+    | {"layout", "black", "white"},
     ExplorerSpec: _EXPLORE,
     ObjectiveSpec: _EXPLORE,
 }

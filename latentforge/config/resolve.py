@@ -100,7 +100,8 @@ def resolve_other_data(
 ) -> Any:
     """Return the data that replaces the own data of a run: OtherData for the name of a dataset with
     its options, or for changed options of the run's own dataset. Data itself is returned unchanged,
-    and None without a request. The scale of values and the binarization are those of the run.
+    and None without a request. The scale of values and the binarization are those of the run. The
+    data is split only if an option requests it.
 
     Raises UsageError for options without a dataset, and ConfigError with every fault.
     """
@@ -123,7 +124,8 @@ def resolve_other_data(
         data = config.dataset.entry.reference
         stored = {**own, **config.dataset.as_dict()}
         del stored["name"]
-    return OtherData(*resolve_dataset(registry, data, {**stored, **values}))
+    split = not values.keys().isdisjoint(("validation", "test", "split_seed"))
+    return OtherData(*resolve_dataset(registry, data, {**stored, **values}), split)
 
 
 def _component(

@@ -189,10 +189,11 @@ class Component:
 
 @dataclass(frozen=True)
 class OtherData:
-    """A dataset that replaces the own data of a run."""
+    """A dataset that replaces the own data of a run. It is split only if `split` is set."""
 
     dataset: Component
     config: DataConfig
+    split: bool = False
 
 
 @dataclass(frozen=True)

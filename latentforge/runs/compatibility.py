@@ -106,10 +106,16 @@ def check_same_images(run: RunFolder, role: str, other: RunFolder) -> None:
         )
         differences.append(f"classes: {other_value}, not {own_value}")
     other_steps, own_steps = theirs.get("preprocessing", {}), ours.get("preprocessing", {})
+    # shape is compared above; stored is the dtype in the files, which divide_by accounts for
+    ignored = {"stored", "shape", "layout"}
+    stored, own_stored = (
+        [steps.get(key) for key in ("stored", "white")] for steps in (other_steps, own_steps)
+    )
+    if stored[0] != own_stored[0] or None in (stored[1], own_stored[1]):
+        ignored |= {"black", "white"}  # values of that type; older runs do not store them
     differences += [
         f"{key}: {other_steps.get(key)!r}, not {own_steps.get(key)!r}"
-        # shape is compared above; stored is the dtype in the files, which divide_by accounts for
-        for key in sorted({*other_steps, *own_steps} - {"stored", "shape"})
+        for key in sorted({*other_steps, *own_steps} - ignored)
         if other_steps.get(key) != own_steps.get(key)
     ]
     if differences:

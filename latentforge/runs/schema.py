@@ -58,7 +58,7 @@ class Manifest(Fields):
     metrics: dict[str, dict[str, float | None]]
     epochs: Count = 0
     steps: Count = 0
-    seconds: float = 0.0
+    seconds: float | None = 0.0
     images_per_second: float = 0.0
     weights: str = ""
     created: str = ""

@@ -44,6 +44,7 @@ def write_stdout(text: str) -> None:
         stream.write(f"{text}\n")
         stream.flush()
     except BrokenPipeError:
+        discard_stdout()  # now, because Typer catches the error
         raise
     except OSError as error:
         raise stdout_error(error) from None
@@ -71,8 +72,9 @@ def flush_stdout() -> None:
 
 def discard_stdout() -> None:
     """Discard further output, also the rest of a buffer, which Python writes at its exit."""
-    if sys.__stdout__ is not None:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())
+    stream = STDOUT[-1] if STDOUT else sys.stdout
+    if stream is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 @contextmanager

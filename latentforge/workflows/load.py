@@ -81,9 +81,9 @@ def load_data(run: RunFolder, config: RunConfig, data: Any) -> DataSplits:
     """Load the run's images: its dataset, its training data given in Python, or `data`, which is
     given in Python or a dataset (OtherData).
 
-    If the run was trained on `data`, the data is split as in training. Other data is not split: if
-    it has no splits, all of it is used as each of the run's splits. Labels are matched to the run's
-    classes by name.
+    If the run was trained on `data`, the data is split as in training. Other data is not split
+    without a request: if it has no splits, all of it is used as each of the run's splits. Labels
+    are matched to the run's classes by name.
     """
     if data is None and run.in_memory is not None:
         splits: DataSplits = run.in_memory
@@ -94,6 +94,8 @@ def load_data(run: RunFolder, config: RunConfig, data: Any) -> DataSplits:
     config = replace(config, data=replace(config.data, workers=workers))
     if data is None:
         splits = load_splits(config.dataset, config.data)
+    elif isinstance(data, OtherData) and data.split:
+        splits = load_splits(data.dataset, data.config)
     else:
         other = data.config if isinstance(data, OtherData) else config.data
         splits, has_splits = load_whole(data, other)

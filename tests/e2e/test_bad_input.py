@@ -137,7 +137,7 @@ INVALID = [
     ("encode runs/cnn --out c.npz", "encoding needs encode; model 'cnn-classifier' provides"),
     ("encode runs/ae --out c.csv", "c.csv must end in .parquet or .npz"),
     ("encode runs/ae --out codes.npz", "codes.npz already exists and will not be overwritten"),
-    ("encode runs/ae --out c.npz --set size=8", "--data NAME --set KEY=VALUE"),
+    ("encode runs/ae --out c.npz --set size=8", "(1, 28, 28), this data has shape (1, 8, 8)"),
     ("encode runs/ae --out c.npz --data digits --set size", "write key=VALUE"),
     ("decode runs/cnn codes.npz --out out", "decoding needs decode"),
     ("decode runs/ae runs --out out", "runs must be an .npz or .parquet file"),

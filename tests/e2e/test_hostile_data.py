@@ -103,8 +103,8 @@ def test_long_logs_are_read_in_little_memory(runs, cli):
     line = json.loads(last)
     with (run / METRICS).open("a") as file:
         for number in range(40_000):
-            epoch = line["epoch"] + 1 + number
-            file.write(json.dumps({**line, "epoch": epoch, "pad": "x" * 200}) + "\n")
+            later = {key: line[key] + 1 + number for key in ("epoch", "step")}
+            file.write(json.dumps({**line, **later, "pad": "x" * 200}) + "\n")
     assert (run / METRICS).stat().st_size > 15e6
     tracemalloc.start()
     try:

@@ -75,7 +75,7 @@ def test_evaluate_takes_another_dataset_or_options_of_its_own(cli):
     assert own.json["images"] == 40
     as_trained = cli("evaluate", "r", "--json")
     assert as_trained.json["images"] == 24
-    refused = cli("evaluate", "r", "--data", "digits")
+    refused = cli("evaluate", "r", "--data", "digits", "--set", "data.size=8")
     assert refused.code == 2
     assert "has examples of '0', '1', '2'" in refused.err
 

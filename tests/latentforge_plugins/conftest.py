@@ -75,7 +75,8 @@ def explore() -> Callable[..., Any]:
         binarize="none", **options,
     ):  # fmt: skip
         given = {"train": Arrays(*train) if train else Arrays(x, y), "test": Arrays(x, y)}
-        splits = prepare_whole(given, "arrays", DataConfig(binarize=binarize))
+        layout = "NCHW" if x.ndim == 4 else "auto"
+        splits = prepare_whole(given, "arrays", DataConfig(binarize=binarize, layout=layout))
         entry = registry.get("explorers", name)
         checked_options = check_options(entry.spec.config, options, name)
         context = ExploreContext(

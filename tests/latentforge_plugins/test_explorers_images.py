@@ -212,8 +212,8 @@ def test_layers_and_classes_can_be_selected_and_must_exist(explore, digits):
     with pytest.raises(UsageError, match="no class 10: there are 10"):
         explore("activations", model, x, y, classes=[10])
     with pytest.raises(UsageError, match="no image of class 4"):
-        explore("activations", model, *drop_fours(x, y), classes=[4])
-    shown, _ = explore("activations", model, *drop_fours(x, y))
+        explore("activations", model, *drop_fours(x, y), train=(x, y), classes=[4])
+    shown, _ = explore("activations", model, *drop_fours(x, y), train=(x, y))
     assert shown["maps-features-2"].column_titles == [str(c) for c in range(10) if c != 4]
     with pytest.raises(UsageError, match="no layer with weights"):
         explore("activations", Units(layers=("relu",)), torch.rand(9, 1, 2, 2), torch.arange(9))

@@ -136,7 +136,7 @@ def test_parquet_file_has_one_row_per_image_in_row_groups(forge, run_of, tmp_pat
     said = forge.encode(run, path, split="all")
     file = parquet.ParquetFile(path)
     table = file.read()
-    names = ["index", "split", "label", "label_id", "kl", "z", "image"]
+    names = ["index", "split", "source", "label", "label_id", "kl", "z", "image"]
     assert table.schema.names == said["columns"] == names
     assert str(table.schema.field("z").type) == "fixed_size_list<element: float>[4]"
     assert str(table.schema.field("image").type) == "struct<bytes: binary, path: string>"
@@ -189,7 +189,7 @@ def test_codes_file_records_run_data_and_checkpoint(forge, run_of, tmp_path, suf
 def test_npz_file_has_flat_arrays_without_pickle(forge, run_of, tmp_path):
     forge.encode(run_of("vae"), tmp_path / "codes.npz", split="all")
     arrays = arrays_in(tmp_path / "codes.npz")
-    assert set(arrays) == {"z", "index", "split", "y", "kl", "latentforge"}
+    assert set(arrays) == {"z", "index", "split", "source", "y", "kl", "latentforge"}
     assert (arrays["z"].shape, arrays["z"].dtype) == ((1797, 4), np.float32)
     assert arrays["y"].tolist() == [int(y) for s in SPLITS for y in digits(forge, s).y]
     assert list(dict.fromkeys(arrays["split"].tolist())) == list(SPLITS)
@@ -205,7 +205,7 @@ def test_vector_data_gives_no_images(forge, tmp_path):
     x = np.random.default_rng(0).random((60, 30), np.float32)
     run = forge.train("ae", data=x, train={"epochs": 1}, run=tmp_path / "run", quiet=True)
     said = forge.encode(run, tmp_path / "codes.parquet", split="all")
-    assert said["columns"] == ["index", "split", "z"]
+    assert said["columns"] == ["index", "split", "source", "z"]
     forge.decode(run, tmp_path / "codes.parquet", tmp_path / "out")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"decoded.npz", "decode.json"}
     assert arrays_in(tmp_path / "out" / "decoded.npz")["x"].shape == (60, 30)
@@ -291,7 +291,7 @@ def test_encode_prints_counts_and_columns(cli, runs):
     assert answer.out.splitlines() == [
         "deep/codes.npz",
         "images:  test 359",
-        "columns: z, index, split, y, latentforge",
+        "columns: z, index, split, source, y, latentforge",
     ]
 
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
+from latentforge.config.schema import DataConfig
 from latentforge.contracts import ExploreContext, Images
+from latentforge.data.arrays import as_tensor
 from latentforge.data.images import ImageSplit
+from latentforge.data.levels import find_levels
+from latentforge.data.pictures import Values as Pixels
 from latentforge.errors import MissingError, UsageError, one_line
 
 COLOUR = {1: "grey", 3: "colour"}
@@ -16,7 +23,8 @@ COLOUR = {1: "grey", 3: "colour"}
 def read(file: Path, context: ExploreContext) -> Images:
     """Read a file as a split of one image without a label. Raises UsageError if its size or colour
     differs from the run's images, and MissingError if it does not exist."""
-    from latentforge_plugins.folder.reader import try_decode
+    from latentforge_plugins.folder.config import FolderConfig
+    from latentforge_plugins.folder.reader import Frame, try_decode
 
     shape = context.data.shape
     if not context.data.drawable:
@@ -25,7 +33,7 @@ def read(file: Path, context: ExploreContext) -> Images:
         raise UsageError(f"file: {file} is a folder", hint="--set file=IMAGE, one of its files")
     if not file.is_file():
         raise MissingError(f"file: {file} does not exist", hint="--set file=IMAGE")
-    pixels = try_decode(file, None, "auto")  # uint8 (1 or 3, H, W)
+    pixels = try_decode(Frame(file), FolderConfig(), {})  # (1 or 3, H, W)
     if isinstance(pixels, Exception):
         raise UsageError(f"file: {file} cannot be read: {one_line(pixels)}")
     if shape[0] == 1 and bool((pixels == pixels[:1]).all()):
@@ -40,9 +48,19 @@ def read(file: Path, context: ExploreContext) -> Images:
     if len(pixels) != shape[0]:
         colours = COLOUR[len(pixels)], COLOUR[shape[0]]
         raise UsageError("file: {} is {}, but the run's images are {}".format(file, *colours))
-    images = ImageSplit(torch.tensor(pixels)[None], None, context.data)
+    x = scale(pixels, f"file: {file}", context.preprocessing)
+    images = ImageSplit(x[None], None, context.data)
     mode = context.preprocessing.get("binarize", "none")
     return images.binarized(mode, "file", context.seed).to(context.device)
+
+
+def scale(pixels: Pixels, where: str, preprocessing: Mapping[str, Any]) -> Tensor:
+    """Scale values to [0, 1] as those of the run's data if they have the same type, otherwise by
+    the full scale of their type. uint8 is unchanged."""
+    same = pixels.dtype.name == preprocessing.get("stored")
+    given = {key: preprocessing.get(key) for key in ("black", "white")} if same else {}
+    levels = find_levels(pixels.dtype.name, DataConfig(**given), where)
+    return levels.scale(as_tensor(pixels, where), where)
 
 
 def is_inverted(image: Images, train: Images) -> bool:

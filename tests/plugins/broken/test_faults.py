@@ -164,7 +164,7 @@ def latentforge_measures():
     expected = [
         "loss 'list': needs must be a set of names, not ['encode']",
         "dataset 'd': load must be a function, not None",
-        "dataset 'e': splits must be a tuple of names, not 'train'",
+        "dataset 'e': splits must be a tuple of names or a function, not 'train'",
         "dataset 'f': fetch must be a function, not 'https://example.org'",
         "explorer 's': searches must be the name of an objective, not 3",
         "measure 'up': better must be 'lower' or 'higher', not 'up'",
