@@ -51,7 +51,7 @@ def seeded_draws(seed: int) -> Iterator[None]:
         with torch.random.fork_rng(devices=[]):
             random.seed(seed)
             np.random.seed(seed & 0xFFFFFFFF)
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed seeds all devices
             yield
     finally:
         random.setstate(states[0])

@@ -14,7 +14,7 @@ from latentforge.cli.output import Globals, Json, forge_of, print_result, table
 from latentforge.errors import PluginError, UsageError
 from latentforge.plugins.commands import names_by_distribution
 from latentforge.plugins.registry import same_distribution
-from latentforge.runtime.stdout import escape_controls
+from latentforge.runtime.stdout import escape_controls, write_stdout
 from latentforge.specs import KINDS
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def check(
         if not json:
             suffix = f": {result.saw}" if result.saw else ""
             line = f"{result.status:8}{result.title}: {result.check}{suffix}"
-            print(escape_controls(line), flush=True)
+            write_stdout(escape_controls(line))
     statuses = [result.status for result in results]
     counts = {status: statuses.count(status) for status in ("passed", "failed", "skipped")}
     text = ", ".join(f"{count} {status}" for status, count in counts.items())

@@ -17,6 +17,14 @@ from latentforge.plugins.requirements import KEY, check_requirements
 SECTIONS = ("model", "loss", "data", "train")
 
 
+def separate_options(data: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Separate the options of [data] from the splits in data that was passed in Python. A number is
+    the fraction of a split."""
+    names = {f.name for f in fields(DataConfig)} - {"validation", "test"}
+    options = {k: v for k, v in data.items() if k in names or isinstance(v, int | float)}
+    return options, {k: v for k, v in data.items() if k not in options}
+
+
 @dataclass
 class Draft:
     """The values of a request and the source of each value. Later values replace earlier ones."""
@@ -119,11 +127,9 @@ class Draft:
         del self.values["data"]["name"]
         if not isinstance(data, Mapping):
             return data
-        # numbers are split fractions; values of other names than those of splits are options
-        names = {f.name for f in fields(DataConfig)} - {"validation", "test"}
-        options = {k: v for k, v in data.items() if k in names or isinstance(v, int | float)}
+        options, splits = separate_options(data)
         self.update("data", options, "data=")
-        return {k: v for k, v in data.items() if k not in options}
+        return splits
 
     def enable_callbacks(self, callbacks: Sequence[str | Mapping[str, Any]]) -> None:
         """Enable callbacks, each given as a name or as a mapping of its name and options."""

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-from latentforge.config.request import SECTIONS, Draft, set_nested, toml_value
+from latentforge.config.request import SECTIONS, Draft, separate_options, set_nested, toml_value
 from latentforge.config.schema import Component, DataConfig, OtherData, RunConfig, TrainConfig
 from latentforge.config.validation import Faults, check, find_default_faults, plain
 from latentforge.errors import ConfigError, PluginError, UsageError
@@ -98,21 +98,23 @@ def resolve_other_data(
     data: Any,
     options: Sequence[str] | Mapping[str, Any],
 ) -> Any:
-    """Return the data that replaces the own data of a run: OtherData for the name of a dataset with
-    its options, or for changed options of the run's own dataset. Data itself is returned unchanged,
-    and None without a request. The scale of values and the binarization are those of the run. The
-    data is split only if an option requests it.
+    """Return the data that replaces the own data of a run: OtherData for a dataset or data with
+    options, or for changed options of the run's own dataset. Data without options is returned
+    unchanged, and None without a request. The binarization and the scale of values are those of the
+    run. The data is split only if an option requests it.
 
     Raises UsageError for options without a dataset, and ConfigError with every fault.
     """
-    if not isinstance(data, str | None) or not (data or options):
-        if options:
-            raise UsageError("options of a dataset need its name; data was passed in Python")
-        return data
+    faults = Faults()
     if not isinstance(options, Mapping):
         options = [text.removeprefix("data.") for text in options]
-    values = read_assignments(options, faults := Faults())
-    raise_faults(faults)
+    values = read_assignments(options, faults)
+    if isinstance(data, Mapping):
+        given, splits = (dict(data), {}) if "name" in data else separate_options(data)
+        data = given.pop("name", splits)
+        values = {**given, **values}
+    if not values and not isinstance(data, str):
+        return data
     own = plain(config.data)
     stored: dict[str, Any] = {key: own[key] for key in ("binarize", "black", "white")}
     if data is None:
@@ -125,7 +127,12 @@ def resolve_other_data(
         stored = {**own, **config.dataset.as_dict()}
         del stored["name"]
     split = not values.keys().isdisjoint(("validation", "test", "split_seed"))
-    return OtherData(*resolve_dataset(registry, data, {**stored, **values}), split)
+    if isinstance(data, str):
+        raise_faults(faults)
+        return OtherData(*resolve_dataset(registry, data, {**stored, **values}), split)
+    options_of_data = check(DataConfig, {**stored, **values}, "data", faults)
+    raise_faults(faults)
+    return OtherData(None, options_of_data, split, data)
 
 
 def _component(

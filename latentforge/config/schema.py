@@ -189,11 +189,13 @@ class Component:
 
 @dataclass(frozen=True)
 class OtherData:
-    """A dataset that replaces the own data of a run. It is split only if `split` is set."""
+    """Data that replaces the own data of a run: a dataset, or `data` that was passed in Python with
+    options. It is split only if `split` is set."""
 
-    dataset: Component
+    dataset: Component | None
     config: DataConfig
     split: bool = False
+    data: Any = None
 
 
 @dataclass(frozen=True)

@@ -36,10 +36,14 @@ def read_labels(y: Any, count: int, classes: Sequence[str], where: str) -> Label
     """Read one label for each of `count` examples: numbers, strings, a column, or one-hot rows.
     Raises UsageError if they are none of these, or if some are missing."""
     names = tuple(escape_unprintable(str(name)) for name in classes)
+    check_count(len(names), where)
     if len({*names}) < len(names):
         [(name, _)] = Counter(names).most_common(1)
         raise UsageError(f"{where}: two classes are named {name!r}")
-    values = y.detach().cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
+    try:
+        values = y.detach().cpu().numpy() if isinstance(y, Tensor) else as_array(y)
+    except ValueError:
+        raise UsageError(f"{where}: rows of labels have different lengths") from None
     note = ""
     if values.ndim == 2 and len(values) == count and values.shape[1] == 1:
         values, note = values[:, 0], f"a column {values.shape}"
@@ -70,6 +74,17 @@ def read_labels(y: Any, count: int, classes: Sequence[str], where: str) -> Label
     return Labels(values, names, where, note)
 
 
+def as_array(y: Any) -> Array:
+    """Convert labels to an array. The values of a list keep their types: NumPy would convert a
+    number among strings to a string."""
+    if not isinstance(y, list | tuple) or any(np.ndim(label) for label in y):
+        return np.asarray(y)
+    values = np.empty(len(y), object)
+    for i, label in enumerate(y):
+        values[i] = label
+    return values
+
+
 def is_one_hot(values: Array) -> bool:
     if values.dtype.kind not in "biuf" or values.shape[1] < 2:
         return False
@@ -82,7 +97,7 @@ def as_text(value: Any) -> str:
 
 def read_objects(values: Array, where: str) -> Array:
     """Convert Python objects to an array of numbers or strings."""
-    missing = sum(value is None or value != value for value in values.tolist())
+    missing = sum(is_missing(value) for value in values.tolist())
     if missing:
         raise UsageError(
             f"{where}: {missing} of {len(values)} labels are missing",
@@ -99,6 +114,11 @@ def read_objects(values: Array, where: str) -> Array:
         return numbers
     names = ", ".join(sorted(kind.__name__ for kind in kinds))
     raise UsageError(f"{where}: labels are {names}, but they must be integers or strings")
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a label is None, NaN or pandas.NA, none of which equals itself."""
+    return value is None or (value == value) is not True
 
 
 def read_floats(values: Array, where: str) -> Array:
@@ -131,54 +151,63 @@ def unite(splits: Mapping[str, Labels]) -> tuple[dict[str, Tensor], tuple[str, .
     names, and a message if labels were converted, or "". Names are matched by name. Raises
     UsageError for labels that can be understood in two ways."""
     named = [labels for labels in splits.values() if labels.classes]
-    if named and len(named) < len(splits):
-        unnamed = next(labels for labels in splits.values() if not labels.classes)
-        if unnamed.values.dtype.kind != "U":
+    for unnamed in splits.values():
+        if named and not unnamed.classes and unnamed.values.dtype.kind != "U":
             raise UsageError(
                 f"{named[0].where}: classes have names, but {unnamed.where}: labels are numbers",
                 hint="give the names of the classes for every split",
             )
     notes = list(dict.fromkeys(labels.note for labels in splits.values() if labels.note))
     if named:
-        names, notes_found = named[0].classes, []
-        for labels in named[1:]:
-            names += tuple(name for name in labels.classes if name not in names)
-        indices = {}
-        for split, labels in splits.items():
-            indices[split], note = index_named(labels, names)
-            notes_found += [note] if note else []
-        notes += dict.fromkeys(notes_found)
+        names = tuple(dict.fromkeys(name for labels in named for name in labels.classes))
+        check_count(len(names), named[0].where)
+        first = find_first(splits)
+        place = {name: i for i, name in enumerate(names)}
+        indices = {split: index_named(part, place, first) for split, part in splits.items()}
+        notes += [f"numbers from 1 to {len(named[0].classes)}"] if first else []
     else:
         indices, names, note = index_unnamed(splits)
         notes += [note] if note else []
-    if len(names) > MAX_CLASSES:
-        raise UsageError(
-            f"{next(iter(splits.values())).where}: y has {len(names)} different values, but at "
-            f"most {MAX_CLASSES} classes are supported"
-        )
     message = describe(indices, names, "; ".join(notes)) if notes else ""
     return {k: torch.from_numpy(v) for k, v in indices.items()}, names, message
 
 
-def index_named(labels: Labels, names: tuple[str, ...]) -> tuple[Array, str]:
-    """Return indices of `names` for labels whose classes have names."""
-    values, classes, note = labels.values, labels.classes or names, ""
+def check_count(classes: int, where: str) -> None:
+    if classes > MAX_CLASSES:
+        raise UsageError(
+            f"{where}: y has {classes} different values, but at most {MAX_CLASSES} classes are "
+            "supported"
+        )
+
+
+def find_first(splits: Mapping[str, Labels]) -> int:
+    """Return 1 if labels that index the names of K classes go from 1 to K, otherwise 0. This is
+    decided for all splits together, because a split may lack the last class."""
+    numbers = [labels for labels in splits.values() if labels.values.dtype.kind != "U"]
+    if not numbers or len({labels.classes for labels in numbers}) > 1:
+        return 0
+    low = min(int(labels.values.min()) for labels in numbers)
+    high = max(int(labels.values.max()) for labels in numbers)
+    return int(low == 1 and high == len(numbers[0].classes))
+
+
+def index_named(labels: Labels, place: Mapping[str, int], first: int) -> Array:
+    """Return indices for labels whose classes have names. `place` is the index of each name, and
+    numbers start with `first`."""
+    values, classes = labels.values, labels.classes or tuple(place)
     if values.dtype.kind == "U":
         if unknown := sorted({*values.tolist()} - {*classes}, key=natural_key):
             raise UsageError(
                 f"{labels.where}: {some(unknown)} is no class; classes are {some(classes)}"
             )
-        place = {name: names.index(name) for name in classes}
-        return np.array([place[value] for value in values.tolist()], np.int64), note
+        return np.array([place[value] for value in values.tolist()], np.int64)
     low, high = int(values.min()), int(values.max())
-    if low == 1 and high == len(classes):
-        values, note = values - 1, f"numbers from 1 to {high}"
-    elif low < 0 or high >= len(classes):
+    if low < first or high >= first + len(classes):
         raise UsageError(
-            f"{labels.where}: labels go from {low} to {high}; they must go from 0 to "
-            f"{len(classes) - 1} for the {len(classes)} classes"
+            f"{labels.where}: labels go from {low} to {high}; they must go from {first} to "
+            f"{first + len(classes) - 1} for the {len(classes)} classes"
         )
-    return np.array([names.index(name) for name in classes], np.int64)[values], note
+    return np.array([place[name] for name in classes], np.int64)[values - first]
 
 
 def index_unnamed(
@@ -196,6 +225,7 @@ def index_unnamed(
                 f"{other.where}: labels are {kinds[0]}, but {first.where}: labels are {kinds[1]}"
             )
     unique = np.unique(np.concatenate([labels.values for labels in splits.values()]))
+    check_count(len(unique), first.where)
     if unique.dtype.kind == "U":
         ordered = sorted(unique.tolist(), key=natural_key)
         place = {name: i for i, name in enumerate(ordered)}
@@ -244,15 +274,15 @@ def some(names: Sequence[str]) -> str:
 
 
 def match_names(
-    y: Tensor, classes: Sequence[str], wanted: Sequence[str], where: str, there: str
+    y: Tensor, classes: Sequence[str], wanted: Sequence[str], where: str, owner: str
 ) -> Tensor:
     """Return the labels `y`, which index `classes`, as indices of `wanted`, by name. Raises
-    UsageError if examples have a class that is not in `wanted`. `there` names its owner."""
+    UsageError if examples have a class that is not in `wanted`, the classes of `owner`."""
     place = {name: i for i, name in enumerate(wanted)}
     used = {classes[i] for i in {*y.tolist()}}
     if unknown := sorted(used - set(wanted), key=natural_key):
         raise UsageError(
-            f"{where} has examples of {some(unknown)}, but the classes of {there} are "
+            f"{where} has examples of {some(unknown)}, but the classes of {owner} are "
             f"{some(wanted)}",
             hint="give the classes the same names: Arrays(x, y, classes=[...])",
         )

@@ -63,6 +63,8 @@ class Levels:
         if low >= self.black - margin and high <= self.white + margin:
             return
         suggestion = suggest_levels(low, high)
+        if self.black and "black" not in suggestion:
+            suggestion = {"black": 0.0, **suggestion}
         hint = data_option(where, **suggestion)
         span = f"x is {self.dtype} with values in [{low:.9g}, {high:.9g}]"
         if math.isnan(self.white):
@@ -73,8 +75,10 @@ class Levels:
     def warn_if_dark(self, x: Tensor, where: str) -> None:
         """Warn if scaled values of uint16 use only a small part of its full scale, as those of a
         camera with 12 bits do."""
+        if self.dtype != "uint16" or self.white != FULL_SCALE["uint16"]:
+            return
         high = float(round(self.white * float(x.max())))
-        if self.dtype == "uint16" and self.white == FULL_SCALE["uint16"] and high < self.white / 4:
+        if 0 < high < self.white / 4:
             option = data_option(where, **suggest_levels(0.0, high))
             message = "%s: the values go up to %.0f of 65535, so all images are dark; try %s"
             log.warning(message, where, high, option)

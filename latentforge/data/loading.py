@@ -44,15 +44,15 @@ def list_splits(dataset: Component) -> tuple[str, ...]:
     return tuple(dataset.call(about, splits, dataset.options))
 
 
-def load_whole(data: Any, config: DataConfig) -> tuple[DataSplits, bool]:
+def load_whole(other: OtherData) -> tuple[DataSplits, bool]:
     """Load data that replaces a run's own data, without splitting anything off. Also returns
     whether it has other splits than "train"."""
-    if isinstance(data, OtherData):
-        names, name = list_splits(data.dataset), data.dataset.name
-        loaded = {split: load_split(data.dataset, split) for split in names}
+    if other.dataset:
+        name = other.dataset.name
+        loaded = {split: load_split(other.dataset, split) for split in list_splits(other.dataset)}
     else:
-        loaded, name = as_splits(data), IN_MEMORY
-    return prepare_whole(loaded, name, config), list(loaded) != ["train"]
+        loaded, name = as_splits(other.data), IN_MEMORY
+    return prepare_whole(loaded, name, other.config), list(loaded) != ["train"]
 
 
 def load_dataset(

@@ -32,7 +32,7 @@ def to_pixels(image: Any, channels: Channels) -> Values:
 
     if image.mode.startswith(DEEP):
         values = np.asarray(image)
-        if values.dtype == np.int32 and image.mode == "I" and image.format != "TIFF":
+        if values.dtype == np.int32 and image.format in ("PNG", "PPM"):
             values = values.astype(np.uint16)  # Pillow widens the 16 bits of PNG and PGM files
         values = values.astype(values.dtype.newbyteorder("="))
         return np.repeat(values[None], 3 if channels == "rgb" else 1, 0)

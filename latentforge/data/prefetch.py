@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
 import psutil
@@ -54,31 +55,32 @@ def worker_error(error: BaseException) -> RunFailed | None:
     )
 
 
-def find_room(workers: int, batch: int) -> str:
+def lack_of_memory(workers: int, batch: int) -> str:
     """Return why workers cannot be used for batches of `batch` bytes, or an empty string. Without
     room for the batches in /dev/shm, as in a container, a worker would wait for ever."""
     try:
         free = os.statvfs(SHARED)
     except (OSError, AttributeError):  # another system
         return ""
-    needed, available = (PREFETCHED * workers + 1) * batch, free.f_bavail * free.f_frsize
-    if not workers or needed <= available:
+    needed = (PREFETCHED * workers + 1) * batch
+    if not workers or needed <= free.f_bavail * free.f_frsize:
         return ""
-    return f"{needed:,} bytes are needed in {SHARED}, and {available:,} are free"
-
-
-_announced: set[str] = set()
+    size = free.f_blocks * free.f_frsize
+    return f"{needed:,} bytes are needed in {SHARED}, of whose {size:,} bytes fewer are free"
 
 
 def usable_workers(workers: int, batch: int) -> int:
     """Return `workers`, or 0, with a warning, if there is no room for their batches."""
-    if not (reason := find_room(workers, batch)):
+    if not (reason := lack_of_memory(workers, batch)):
         return workers
-    if reason not in _announced:
-        _announced.add(reason)
-        text = f"{workers} worker{'s' if workers > 1 else ''}"
-        log.warning("images are read without the %s of data.workers: %s", text, reason)
+    announce(f"images are read without the workers of data.workers={workers}: {reason}")
     return 0
+
+
+@cache
+def announce(message: str) -> None:
+    """Log a warning once, because every pass over a split has the same reason for it."""
+    log.warning(message)
 
 
 def unwrap(result: Tensor | RunFailed) -> Tensor:
@@ -157,15 +159,16 @@ class Prefetcher:
                     raise failure from error
                 if "timed out" not in str(error):
                     raise
-                if stop_requested():
-                    self.close()
-                    raise StoppedWaiting from None
-                if time.monotonic() > end:
-                    self.close()
-                    raise RunFailed(
-                        f"a worker process that reads images has not answered for {PATIENCE:g} s",
-                        hint="resume the run (train --resume) with --set data.workers=0",
-                    ) from None
+            # outside of `except`, because its traceback would keep the iterator alive
+            if stop_requested() and not torchrun.is_distributed():
+                self.close()
+                raise StoppedWaiting("stopped while waiting for a worker process")
+            if time.monotonic() > end:
+                self.close()
+                raise RunFailed(
+                    f"a worker process that reads images has not answered for {PATIENCE:g} s",
+                    hint="resume the run (train --resume) with --set data.workers=0",
+                )
 
     def close(self) -> None:
         """End the workers. torch asks them to end and then sends SIGTERM, which they ignore, so

@@ -9,6 +9,7 @@ import hashlib
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -29,8 +30,9 @@ from latentforge.data.memory import streaming_reason
 from latentforge.data.splits import DataSplits
 from latentforge.data.streamed import StreamedImages
 from latentforge.errors import UsageError
+from latentforge.io.paths import as_text
 from latentforge.runtime.memory import host_memory
-from latentforge.seeding import generator
+from latentforge.seeding import generator, mix, seeded_draws
 
 SPLITS = ("train", "validation", "test")
 TEST = 0.2  # fraction of all images, if there is no official test split
@@ -226,7 +228,8 @@ def _make_source(
     if arrays.y is not None:
         labels = read_labels(arrays.y, len(x), arrays.classes, where)
     files = getattr(data, "files", None)
-    return _Source(x, labels, layout, levels, [*map(str, files)] if files else None, where)
+    names = [as_text(file) for file in files] if files else None
+    return _Source(x, labels, layout, levels, names, where)
 
 
 def _gather(dataset: Any, source: readers.Source | None, where: str, config: DataConfig) -> Arrays:
@@ -241,7 +244,9 @@ def _gather(dataset: Any, source: readers.Source | None, where: str, config: Dat
         log.warning(FROZEN, where)
     x, labels = np.empty((len(dataset), *examples.first.shape), examples.first.dtype), []
     for i in range(len(dataset)):
-        x[i], label = examples.read_example(i)
+        # the same draw in every process and after a resume
+        with seeded_draws(mix("frozen item", i)) if examples.random else nullcontext():
+            x[i], label = examples.read_example(i)
         labels.append(label)
     y = None if examples.label is None else readers.as_labels(labels)
     return Arrays(x, y, readers.class_names(dataset))

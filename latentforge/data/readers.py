@@ -48,7 +48,7 @@ class Source:
         if not self.layout.startswith("N"):
             raise UsageError(
                 f"{where}: data.layout={self.layout}, but streamed images must be the first axis",
-                hint="data.stream=never",
+                hint="--set data.stream=never for arrays; items of a dataset have no axis N",
             )
         self.levels = find_levels(stored.dtype.name, config, where)
         first = self.convert(stored)
@@ -204,6 +204,8 @@ def open_source(data: Any, where: str, config: DataConfig) -> Source | None:
     x, where = data.x, data.where or where
     if not isinstance(x, np.memmap) or not len(x):
         return None
+    if config.layout != "auto" and config.layout[0] != "N" and config.stream != "always":
+        return None  # the images are not the first axis
     root: Any = x
     while isinstance(root.base, np.memmap):
         root = root.base
@@ -267,14 +269,10 @@ def read_item(dataset: Any, index: int, where: str) -> tuple[Array, Any]:
 
 
 def as_labels(labels: list[Any]) -> Any:
-    """Convert labels of single examples to an array; labels.py checks them."""
-    if any(isinstance(label, np.ndarray) and label.ndim for label in labels):
-        return np.stack([np.asarray(label) for label in labels])
-    values = np.empty(len(labels), object)
-    values[:] = [
-        label.item() if isinstance(label, np.ndarray | np.generic) else label for label in labels
+    """Return labels of single examples with Python's types; labels.py checks them."""
+    return [
+        label.tolist() if isinstance(label, np.ndarray | np.generic) else label for label in labels
     ]
-    return values
 
 
 def describe_example(x: Array, y: Any) -> str:

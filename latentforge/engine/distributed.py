@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from latentforge._version import __version__
+from latentforge.config.changes import flatten, is_path
 from latentforge.config.schema import RunConfig
 from latentforge.errors import LostProcess
 from latentforge.io.paths import quoted
@@ -35,7 +36,9 @@ def join_processes(config: RunConfig, device: torch.device, splits: DataSplits) 
     from latentforge.runtime.process_group import join
 
     processes = join(device, config.train.batch_size)
-    stored = json.dumps(config.as_dict(), sort_keys=True)
+    # paths may differ between machines; the fingerprint covers the data
+    settings = {k: v for k, v in flatten(config.as_dict()).items() if not is_path(config, k)}
+    stored = json.dumps(settings, sort_keys=True)
     processes.check_equal(
         {
             "the number of images": {name: len(part) for name, part in splits.splits.items()},

@@ -80,7 +80,7 @@ class Trainer:
         self.progress = Progress(
             stream, epochs=train.epochs, steps=self.steps.epoch_length, batch_size=train.batch_size
         )
-        self.stopping, self._saved_at = False, time.monotonic()
+        self.stopping, self._closing, self._saved_at = False, False, time.monotonic()
         self._since = 0.0  # start of the current interval of training time
         evaluated = self.steps.ema.trainee if self.steps.ema else trainee
         self.evaluator = Evaluator(
@@ -174,7 +174,8 @@ class Trainer:
         """Save a checkpoint after a signal, or close an epoch that a callback ended early."""
         if self.stopping:
             self.result.status = "interrupted"
-            self._save()
+            if not self._closing:  # otherwise half of the epoch's results are recorded
+                self._save()
         elif self.state.evaluated_step != self.result.steps:  # stopped in the middle of an epoch
             self.result.stopped = STOPPED_BY_CALLBACK
             self._close_epoch(last=True)
@@ -250,6 +251,7 @@ class Trainer:
 
     def _close_epoch(self, *, last: bool) -> None:
         """Evaluate, log and save, also for an epoch that a callback ended early."""
+        self._closing = True
         self._read_log()
         self._add_time()
         epoch = math.ceil(self.result.steps / self.steps.epoch_length)
@@ -271,6 +273,7 @@ class Trainer:
         self.progress.epoch(epoch, metrics)
         self._warn(epoch, last=last)
         self.state.evaluated_step = self.result.steps  # set before the checkpoint stores it
+        self._closing = False
         self._save(best=best)
         self._add_time()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from latentforge.config.changes import check_changes
 from latentforge.config.request import SECTIONS, Draft
@@ -106,17 +107,10 @@ def check_same_images(run: RunFolder, role: str, other: RunFolder) -> None:
         )
         differences.append(f"classes: {other_value}, not {own_value}")
     other_steps, own_steps = theirs.get("preprocessing", {}), ours.get("preprocessing", {})
-    # shape is compared above; stored is the dtype in the files, which divide_by accounts for
-    ignored = {"stored", "shape", "layout"}
-    stored, own_stored = (
-        [steps.get(key) for key in ("stored", "white")] for steps in (other_steps, own_steps)
-    )
-    if stored[0] != own_stored[0] or None in (stored[1], own_stored[1]):
-        ignored |= {"black", "white"}  # values of that type; older runs do not store them
     differences += [
         f"{key}: {other_steps.get(key)!r}, not {own_steps.get(key)!r}"
-        for key in sorted({*other_steps, *own_steps} - ignored)
-        if other_steps.get(key) != own_steps.get(key)
+        for key in differing_steps(other_steps, own_steps)
+        if key != "shape"  # compared above
     ]
     if differences:
         raise UsageError(
@@ -124,6 +118,16 @@ def check_same_images(run: RunFolder, role: str, other: RunFolder) -> None:
             details=differences,
             hint=f"--with {role}=RUN, where RUN was trained on {run.config['data']['name']}",
         )
+
+
+def differing_steps(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Return the keys of `preprocessing` with different values for the model. The type of the
+    stored values and the order of their axes do not matter: the model sees neither."""
+    ignored = {"stored", "layout"}
+    if one.get("stored") != other.get("stored") or None in (one.get("white"), other.get("white")):
+        ignored |= {"black", "white"}  # values of that type; older runs do not store them
+    keys = {*one, *other} - ignored
+    return sorted(key for key in keys if one.get(key) != other.get(key))
 
 
 def _some(names: Sequence[str]) -> str:

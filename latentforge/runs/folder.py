@@ -140,7 +140,7 @@ def is_locked(folder: Path) -> bool | None:
     import fcntl
 
     try:
-        handle = os.open(folder / LOCK, os.O_RDONLY)
+        handle = os.open(folder / LOCK, os.O_RDONLY | os.O_NONBLOCK)  # it may be a pipe
     except OSError:
         return None
     try:

@@ -28,6 +28,13 @@ class Config(Fields):
     callbacks: list[Named]
 
 
+class Preprocessing(Fields):
+    layout: Annotated[str, Field(pattern="^[NCDHW]{1,5}$")] = "NCHW"
+    stored: str = ""
+    black: float | None = None
+    white: float | None = None
+
+
 class Data(Fields):
     kind: Literal["image", "vector"]
     shape: Annotated[list[Size], Field(min_length=1, max_length=3)]
@@ -35,7 +42,7 @@ class Data(Fields):
     images: dict[str, Count]
     fingerprint: str
     sample: str = ""
-    preprocessing: dict[str, Any] = {}
+    preprocessing: Preprocessing = Preprocessing()
     class_counts: dict[str, dict[str, Count]] = {}
 
 

@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from latentforge.errors import LatentForgeError
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class StoppedWaiting(Exception):
+class StoppedWaiting(LatentForgeError):
     """A signal has requested a stop while training waited for something, as for a worker that does
-    not answer. The state is that of the last step."""
+    not answer."""
 
 
 _received: list[int] = []

@@ -80,8 +80,12 @@ def stored_layout(run: RunFolder) -> str:
     """The layout of decoded images: that of the run's data, with the images as the first axis."""
     about = run.manifest["data"]
     usual = "NCHW" if about["kind"] == "image" else VECTORS
-    layout: str = about.get("preprocessing", {}).get("layout", usual)
-    return "N" + layout.replace("N", "")
+    layout: str = "N" + about.get("preprocessing", {}).get("layout", usual).replace("N", "")
+    if usual == VECTORS or layout == "NHW":
+        fits = layout == VECTORS if usual == VECTORS else about["shape"][0] == 1
+    else:
+        fits = sorted(layout) in (["C", "H", "N", "W"], ["D", "H", "N", "W"])
+    return layout if fits else usual
 
 
 def decode_batches(

@@ -77,9 +77,9 @@ def diagnose_loaded(loaded_run: LoadedRun, split: str, loss: Component) -> list[
 def measure_recall(model: Any, images: ImageSplit) -> tuple[float, list[float]]:
     """Return the accuracy of a classifier, and its accuracy on each class that has images."""
     with torch.no_grad():
-        right = torch.cat([model(b.x).argmax(1) == b.y for b in images.batches(BATCH)]).double()
-    labels = images.y
-    assert labels is not None
+        right = torch.cat([model(b.x).argmax(1) == b.y for b in images.batches(BATCH)])
+    assert images.y is not None
+    right, labels = right.cpu().double(), images.y.cpu()
     recalls = [float(right[labels == label].mean()) for label in labels.unique()]  # type: ignore[no-untyped-call]
     return float(right.mean()), recalls
 

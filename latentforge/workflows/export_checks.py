@@ -79,7 +79,7 @@ def encode(
         _check_packages("embed", "Parquet", "pyarrow")
     from latentforge.workflows.encode import encode
 
-    other = data.dataset.name if isinstance(data, OtherData) else IN_MEMORY
+    other = data.dataset.name if isinstance(data, OtherData) and data.dataset else IN_MEMORY
     name = config.data_name if data is None else other
 
     return encode(

@@ -13,8 +13,10 @@ import torch
 from torch import nn
 
 from latentforge.config.changes import find_edits
-from latentforge.config.schema import OtherData, RunConfig
+from latentforge.config.schema import IN_MEMORY, DataConfig, OtherData, RunConfig
 from latentforge.contracts import DataSpec, Step
+from latentforge.data.arrays import data_option
+from latentforge.data.levels import find_levels
 from latentforge.data.loading import load_splits, load_whole
 from latentforge.data.splits import DataSplits
 from latentforge.engine.build import build_modules, move_to_device
@@ -89,26 +91,51 @@ def load_data(run: RunFolder, config: RunConfig, data: Any) -> DataSplits:
         splits: DataSplits = run.in_memory
         return splits
     about = run.manifest["data"]
-    # run.json may come from somebody else: it must not start 256 processes here
-    workers = min(config.data.workers, os.cpu_count() or 1)
-    config = replace(config, data=replace(config.data, workers=workers))
     if data is None:
-        splits = load_splits(config.dataset, config.data)
-    elif isinstance(data, OtherData) and data.split:
-        splits = load_splits(data.dataset, data.config)
+        splits = load_splits(config.dataset, limit_workers(config.data))
     else:
-        other = data.config if isinstance(data, OtherData) else config.data
-        splits, has_splits = load_whole(data, other)
-        if splits.matches(about):
-            named = data.dataset if isinstance(data, OtherData) else None
-            splits = load_splits(named, config.data, None if named else data)
+        other = data if isinstance(data, OtherData) else OtherData(None, config.data, data=data)
+        own, options = config.data, limit_workers(other.config)
+        splits, has_splits = load_whole(replace(other, config=options))
+        if other.split or splits.matches(about):
+            if not other.split:  # as in training
+                options = replace(
+                    options, validation=own.validation, test=own.test, split_seed=own.split_seed
+                )
+            splits = load_splits(other.dataset, options, other.data)
         elif not has_splits:
             splits = replace(splits, splits=dict.fromkeys(about["images"], splits.split("train")))
+        check_levels(run, own, splits, "" if other.dataset else IN_MEMORY)
     splits = match_run(run, splits)
     if data is None and not splits.matches(about):
         message = "the dataset %s has changed since %s was trained: metrics are not comparable"
         log.warning(message, config.data_name, run.path)
     return splits
+
+
+def limit_workers(config: DataConfig) -> DataConfig:
+    """run.json may come from somebody else: it must not start 256 processes here."""
+    return replace(config, workers=min(config.workers, os.cpu_count() or 1))
+
+
+def check_levels(run: RunFolder, own: DataConfig, splits: DataSplits, where: str) -> None:
+    """Raise UsageError if the levels that were chosen for the values of the run's data are applied
+    to values of another type. `where` is that of `data_option`."""
+    stored, here = (
+        steps.get("stored")
+        for steps in (run.manifest["data"].get("preprocessing", {}), splits.preprocessing)
+    )
+    levels = own.black, own.white
+    if stored == here or levels == (None, None):
+        return
+    if (splits.config.black, splits.config.white) == levels:
+        usual = find_levels(str(here), DataConfig(), "data")
+        white = 1.0 if math.isnan(usual.white) else usual.white
+        raise UsageError(
+            f"{run.path} was trained on {stored} with black {own.black or 0:g} and white "
+            f"{own.white or 0:g}, but this data is {here}",
+            hint=data_option(where, black=0.0, white=white),
+        )
 
 
 def match_run(run: RunFolder, splits: DataSplits) -> DataSplits:

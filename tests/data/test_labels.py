@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas
 import pytest
 import torch
 
@@ -57,7 +58,8 @@ def test_the_announcement_counts_the_images_of_each_class():
     [
         ([-1, 0, 1], (), "1 labels are -1, which can be a class or mean that there is no label"),
         ([0.5, 1.0], (), "2 different real numbers in .0.5, 1., which are no classes"),
-        ([1.0, NAN], (), "1 of 2 labels are NaN"),
+        (np.array([1.0, NAN]), (), "1 of 2 labels are NaN"),
+        ([1.0, NAN], (), "1 of 2 labels are missing"),
         (np.array(["a", None], object), (), "1 of 2 labels are missing"),
         (np.array([{}, {}], object), (), "labels are dict, but they must be integers or strings"),
         (np.zeros((2, 3)), (), r"y has shape \(2, 3\), but x has 2 examples"),
@@ -87,6 +89,35 @@ def test_numbers_from_1_index_as_many_names():
     assert united(([1, 2, 1], ("cat", "dog")))[:2] == ([[0, 1, 0]], ("cat", "dog"))
 
 
+def test_the_first_number_is_decided_for_all_splits_together():
+    names = ("cat", "dog", "eel")
+    found, _, message = united(([1, 2, 3], names), ([1, 2], names))  # no eel in the second split
+    assert found == [[0, 1, 2], [0, 1]]
+    assert "numbers from 1 to 3" in message
+    assert united(([0, 2], names), ([1, 2], names))[0] == [[0, 2], [1, 2]]
+
+
+@pytest.mark.parametrize("dtype", ["Int64", "string", "category", object])
+def test_a_missing_value_of_pandas_is_counted(dtype):
+    y = pandas.Series(["0", None, "1"]).astype(dtype)
+    with pytest.raises(UsageError, match=r"1 of 3 labels are (missing|NaN or infinite)"):
+        united((y, ()))
+    assert united((y.dropna(), ()))[0] == [[0, 1]]
+
+
+def test_mixed_and_ragged_labels_are_refused():
+    with pytest.raises(UsageError, match="labels are int, str, but they must be"):
+        united((["a", 1], ()))
+    with pytest.raises(UsageError, match="rows of labels have different lengths"):
+        united(([[0, 1], [1]], ()))
+
+
+def test_too_many_classes_are_refused_before_they_are_sorted():
+    names = [str(i) for i in range(200_000)]
+    with pytest.raises(UsageError, match="200000 different values, but at most 65536"):
+        united(([0, 1], names))
+
+
 def test_splits_share_classes_by_name():
     found, names, _ = united(([0, 1], ("cat", "dog")), ([0, 1], ("dog", "cat")))
     assert (found, names) == ([[0, 1], [1, 0]], ("cat", "dog"))
@@ -94,6 +125,8 @@ def test_splits_share_classes_by_name():
     assert (found, names) == ([[1, 0], [2, 0]], ("a", "b", "c"))
     with pytest.raises(UsageError, match="classes have names, but s1: labels are numbers"):
         united(([0, 1], ("cat", "dog")), ([0, 1], ()))
+    with pytest.raises(UsageError, match="classes have names, but s2: labels are numbers"):
+        united(([0, 1], ("cat", "dog")), (["cat", "dog"], ()), ([0, 1], ()))
 
 
 @pytest.fixture(scope="module")

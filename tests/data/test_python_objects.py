@@ -6,13 +6,14 @@ import datetime
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 import scipy.sparse
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from latentforge.config.schema import DataConfig
+from latentforge.config.schema import DataConfig, OtherData
 from latentforge.data.loading import load_splits, load_whole
 from latentforge.errors import UsageError
 
@@ -21,11 +22,7 @@ Y = np.arange(40) % 2
 
 
 def whole(data, **options):
-    return load_whole(data, DataConfig(**options))[0].split("train")
-
-
-class Frame:
-    """Enough of a DataFrame for numpy."""
+    return load_whole(OtherData(None, DataConfig(**options), data=data))[0].split("train")
 
 
 @pytest.mark.parametrize(
@@ -59,20 +56,21 @@ def test_pictures_with_many_levels_keep_them(mode, dtype):
     np.testing.assert_allclose(images.x[0, 0] * 2900, values, rtol=1e-6)
 
 
+def test_pictures_with_32_bits_are_not_cut_to_16():
+    images = whole([Image.fromarray(np.full((6, 5), 70_000, np.int32))] * 4, white=70_000)
+    assert float(images.x.min()) == 1
+
+
 @pytest.mark.parametrize(
     ("data", "said", "hint"),
     [
-        (np.ma.masked_equal(X, 7), "values are masked", "x.filled(0)"),
-        (torch.from_numpy(X[:, 0]).to_sparse(), "a sparse Tensor", "x.to_dense()"),
-        (scipy.sparse.csr_matrix(X[:, 0]), "a sparse csr_matrix", "x.toarray()"),
         (Path("a/x.npz"), "is a path", "data={'name': 'arrays', 'path': 'a/x.npz'}"),
         (Path("images"), "is a path", "data={'name': 'folder', 'root': 'images'}"),
-        ([{"image": X[0], "label": 1}], "a dict with the keys 'image', 'label'", "item['image']"),
         (iter(X), "cannot train on a", "map-style dataset"),
         (3, "cannot train on a int", "map-style dataset"),
     ],
 )
-def test_what_is_no_plain_array_is_refused_with_the_conversion(data, said, hint):
+def test_what_is_no_data_is_refused_with_the_form_to_write(data, said, hint):
     with pytest.raises(UsageError) as caught:
         whole(data)
     assert said in str(caught.value)
@@ -84,20 +82,70 @@ class Stream(IterableDataset):
         return iter(X)
 
 
-def test_the_conversions_work(monkeypatch):
-    converted = {
-        "x.filled(0)": np.ma.masked_equal(X, 7).filled(0),
-        "x.to_dense()": torch.from_numpy(X).to_sparse().to_dense(),
-        "x.toarray()": scipy.sparse.csr_matrix(X[:, 0]).toarray(),
-        "list(dataset)": [*Stream()],
-        "items": [(item["image"], item["label"]) for item in [{"image": X[0], "label": 1}] * 3],
-    }
-    for data in converted.values():
-        assert len(whole(data)) in (3, 40)
+ITEMS = [{"image": image, "label": 1} for image in X]
+
+
+@pytest.mark.parametrize(
+    ("data", "said", "code"),
+    [
+        (np.ma.masked_equal(X, 7), "values are masked", "x.filled(0)"),
+        (torch.from_numpy(X[:, 0]).to_sparse(), "a sparse Tensor", "x.to_dense()"),
+        (scipy.sparse.csr_matrix(X[:, 0]), "a sparse csr_matrix", "x.toarray()"),
+        (Stream(), "can only be iterated", "list(dataset)"),
+        (
+            ITEMS,
+            "a dict with the keys 'image', 'label'",
+            "[(item['image'], item['label']) for item in dataset]",
+        ),
+    ],
+)
+def test_the_suggested_conversion_works(data, said, code):
     with pytest.raises(UsageError) as caught:
-        whole(Stream())
-    assert "data=list(dataset)" in caught.value.hint
-    assert len(whole(np.ma.masked_array(X))) == 40  # nothing is masked
+        whole(data)
+    assert said in str(caught.value)
+    assert code in caught.value.hint
+    images = whole(eval(code, {"x": data, "dataset": data}))
+    assert len(images) == 40
+
+
+def test_a_masked_array_without_masked_values_is_read():
+    assert len(whole(np.ma.masked_array(X))) == 40
+
+
+class ImageFeature:
+    pass
+
+
+class ClassLabel:
+    names = ("cat", "dog")
+
+
+class Table:
+    """The part of `datasets.Dataset` of Hugging Face that is used: typed columns."""
+
+    def __init__(self, features):
+        self.features, self.column_names = features, [*features]
+
+    def __len__(self):
+        return 40
+
+    def __getitem__(self, i):
+        row = {"image": Image.fromarray(X[i]), "label": int(Y[i]), "other": X[i].tolist()}
+        return {name: row[name] for name in self.features}
+
+
+ImageFeature.__name__ = "Image"
+
+
+def test_columns_of_a_hugging_face_dataset_are_found():
+    images = whole(Table({"image": ImageFeature(), "label": ClassLabel()}))
+    assert images.spec.classes == ("cat", "dog")
+    assert images.y.tolist() == Y.tolist()
+    assert torch.equal(images.x[:, 0], torch.from_numpy(X))
+    assert whole(Table({"image": ImageFeature()})).y is None
+    with pytest.raises(UsageError, match=r"which column .* contains the images: label") as caught:
+        whole(Table({"label": ClassLabel(), "other": ClassLabel()}))
+    assert "item['image']" in caught.value.hint
 
 
 def test_labels_of_every_kind_are_read_from_items():
@@ -120,7 +168,6 @@ def test_the_dataset_of_a_loader_is_used_and_this_is_said(caplog):
 
 
 def test_tables_of_pandas_are_vectors():
-    pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame(X[:, 0] / 255)
     assert whole((frame, pandas.Series(Y))).spec.shape == (5,)
     assert whole((frame, pandas.Series(["a", "b"] * 20))).spec.classes == ("a", "b")
@@ -180,6 +227,7 @@ def test_random_items_are_read_again_in_each_epoch_and_the_same_after_a_resume(
 def test_random_items_can_be_frozen(caplog):
     dataset = Flip(DRAWS["torch"])
     images = whole(dataset, stream="never")
+    assert torch.equal(whole(dataset, stream="never").x, images.x)  # as a resume reads them
     assert "each was read once, and this draw is used always" in caplog.text
     reads = dataset.reads
     assert torch.equal(images.batch_at([3, 4]).x, images.batch_at([3, 4]).x)

@@ -10,6 +10,9 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from latentforge import Forge, open_run
+from latentforge.errors import UsageError
+
 DIGITS = load_digits()
 X = (DIGITS.images * 15).astype(np.uint8)
 
@@ -78,6 +81,26 @@ def test_evaluate_takes_another_dataset_or_options_of_its_own(cli):
     refused = cli("evaluate", "r", "--data", "digits", "--set", "data.size=8")
     assert refused.code == 2
     assert "has examples of '0', '1', '2'" in refused.err
+
+
+@pytest.mark.usefixtures("trained")
+def test_options_that_leave_the_fingerprint_unchanged_are_applied():
+    run = open_run("r")
+    usual = run.evaluate()
+    binary = run.evaluate(options={"data": {"binarize": "threshold"}})
+    assert binary["recon"] != usual["recon"]
+
+
+def test_levels_of_the_run_are_not_applied_to_values_of_another_type(work):
+    deep, names = X.astype(np.uint16) * 16, {"quiet": True, "train": {"epochs": 1}}
+    run = Forge().train("ae", data={"train": deep, "white": 3840}, run="deep", **names)
+    with pytest.raises(UsageError, match="was trained on uint16 with black 0 and white 3840, but"):
+        run.evaluate(data=X)
+    with pytest.raises(UsageError) as caught:
+        run.evaluate(data=X)
+    fix = eval(caught.value.hint.removeprefix("data="), {"x": X})
+    assert (fix["train"] is X, fix["black"], fix["white"]) == (True, 0, 255)
+    assert run.evaluate(data=fix)["recon"] > 0
 
 
 @pytest.mark.parametrize("name", ["2024", "1e3", "true", "2024-01-01", "007", "3.50"])

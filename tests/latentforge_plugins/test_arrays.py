@@ -86,6 +86,18 @@ def test_rounding_errors_beyond_the_range_are_clamped(path: Path):
     assert load_split(path).x.tolist() == [[0.0, 1.0], [0.0, 0.5]]
 
 
+def test_two_arrays_with_one_role_are_refused(path: Path, refused):
+    np.savez(path, x=np.zeros((20, 4, 4), np.uint8), images=np.zeros((20, 8, 8), np.uint8))
+    assert "has the arrays 'images' and 'x', and it is not clear which contains" in refused()
+
+
+def test_arrays_that_are_not_read_are_announced(path: Path, caplog):
+    x = np.zeros((20, 4, 4), np.uint8)
+    np.savez(path, x_train=x, x_test=x, y_val=np.zeros(20), meta=np.zeros(3))
+    read(path)
+    assert "2 arrays are not read: 'meta', 'y_val'" in caplog.text
+
+
 def test_unknown_keys_are_not_read(path: Path):
     np.savez(path, x=GREY, notes=np.array([{"a": 1}], dtype=object), z=RGB)
     data = bytearray(path.read_bytes())

@@ -319,7 +319,51 @@ def test_a_class_that_a_split_lacks_keeps_its_name(root: Path):
     assert splits.split("test").y.tolist() == [0, 2]
 
 
+def test_a_split_may_have_a_single_class(root: Path):
+    for split, classes in (("train", "ab"), ("test", "b")):
+        for name in classes:
+            save(root / split / name / "1.png", GREY)
+    given = {split: load(FolderConfig(root), split) for split in ("train", "test")}
+    assert prepare_whole(given, "folder").split("test").y.tolist() == [1]
+
+
 # ---------------------------------------------------------------- labels in a table
+
+
+@pytest.mark.parametrize("place", ["train/{}.png", "{}.png"])
+def test_labels_of_official_splits_are_read_from_one_table(root: Path, place: str, caplog):
+    for split, numbers in (("train", range(6)), ("test", range(6, 9))):
+        for i in numbers:
+            save(root / split / f"{i}.png", GREY)
+    table = root.parent / "labels.csv"
+    names = [f"{place.format(i)},{'cat' if i % 2 else 'dog'}" for i in range(6)]
+    names += [f"test/{i}.png,{'cat' if i % 2 else 'dog'}" for i in range(6, 9)]
+    table.write_text("\n".join(["file,label", *names]))
+    config = FolderConfig(root, labels=table)
+    given = {split: load(config, split) for split in ("train", "test")}
+    splits = prepare_whole(given, "folder")
+    assert splits.spec.classes == ("cat", "dog")
+    assert splits.split("train").y.tolist() == [1, 0] * 3
+    assert splits.split("test").y.tolist() == [1, 0, 1]
+    assert "not read" not in caplog.text
+
+
+def test_an_exact_path_in_a_table_is_not_ambiguous(root: Path):
+    save(root / "1.png", GREY)
+    save(root / "old" / "1.png", GREY)
+    table = root.parent / "labels.csv"
+    table.write_text("file,label\n1.png,new\nold/1.png,old\n")
+    arrays = read(root, labels=table)
+    assert dict(zip(arrays.files, arrays.y, strict=True)) == {"1.png": "new", "old/1.png": "old"}
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [("fit=crop", "fit=crop needs size"), ("label_column=kind", "label_column need labels")],
+)
+def test_options_without_effect_are_refused(root: Path, refused, option: str, said: str):
+    save(root / "1.png", GREY)
+    assert said in refused(f"data.{option}")
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ def format_date(text: Any) -> str:
 def read_objects(path: Path, warnings: list[str], most: int = 0) -> list[dict[str, Any]]:
     """Read the objects of a JSON lines file, or about `most` of them, evenly spaced and with the
     last one. A damaged line is skipped and adds a warning."""
-    objects = []
+    objects, damaged = [], 0
     try:
         count = count_lines(path)
         every = max(1, count // most) if most else 1
@@ -46,8 +46,12 @@ def read_objects(path: Path, warnings: list[str], most: int = 0) -> list[dict[st
                 line = None
             if isinstance(line, dict):
                 objects.append(line)
-            elif len(warnings) < MAX_WARNINGS:
-                warnings.append(f"{path}: line {i} is damaged and skipped")
+            else:
+                damaged += 1
+                if damaged <= MAX_WARNINGS:
+                    warnings.append(f"{path}: line {i} is damaged and skipped")
+        if damaged > MAX_WARNINGS:
+            warnings.append(f"{path}: {damaged - MAX_WARNINGS} more lines are damaged and skipped")
     except (OSError, ValueError) as error:
         warnings.append(f"{path} cannot be read: {error}")
     return objects

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 
@@ -12,14 +13,17 @@ from latentforge.data.preparation import SPLITS
 from latentforge.errors import UsageError
 from latentforge.io.npz import Array, Member, list_keys, map_array, open_archive, read_member
 
+log = logging.getLogger("latentforge")
+
 IMAGES, LABELS, CLASSES = ("x", "images"), ("y", "labels"), ("classes",)
 SPLIT_NAMES = {"train": "train", "val": "validation", "valid": "validation", "test": "test"}
 SPLIT_NAMES["validation"] = "validation"
 
 
-def find_keys(keys: list[str]) -> dict[str, dict[str, str]]:
+def find_keys(path: Path, keys: list[str]) -> dict[str, dict[str, str]]:
     """Return the key of the images, labels and classes (x, y, classes) of each split. Keys without
-    the name of a split belong to "train"; classes are shared by all splits."""
+    the name of a split belong to "train"; classes are shared by all splits. Raises UsageError if
+    two keys have the same role."""
     found: dict[str, dict[str, str]] = {}
     names = "|".join(SPLIT_NAMES)
     for key in keys:
@@ -28,14 +32,29 @@ def find_keys(keys: list[str]) -> dict[str, dict[str, str]]:
         for role, accepted in (("x", IMAGES), ("y", LABELS), ("classes", CLASSES)):
             if name in accepted:
                 place = SPLIT_NAMES[split[1] or split[2]] if split else "train"
-                found.setdefault(place, {}).setdefault(role, key)
+                roles = found.setdefault(place, {})
+                if role in roles:
+                    raise UsageError(
+                        f"{path} has the arrays {roles[role]!r} and {key!r}, and it is not clear "
+                        f"which contains the {accepted[-1]} of {place}",
+                        hint="save the file without one of them",
+                    )
+                roles[role] = key
     return found
+
+
+def report_unread(path: Path, keys: list[str], found: dict[str, dict[str, str]]) -> None:
+    """Announce the arrays that are not read, such as labels without images."""
+    used = {key for roles in found.values() if "x" in roles for key in roles.values()}
+    used |= {roles["classes"] for roles in found.values() if "classes" in roles}
+    if unread := [key for key in keys if key not in used]:
+        log.warning("%s: %d arrays are not read: %s", path, len(unread), some(unread))
 
 
 def list_splits(path: Path) -> tuple[str, ...]:
     with open_archive(path, "data.path") as archive:
         keys = list_keys(archive)
-    found = find_keys(keys)
+    found = find_keys(path, keys)
     splits = tuple(split for split in SPLITS if "x" in found.get(split, {}))
     if splits and "train" not in splits:
         used = ", ".join(found[split]["x"] for split in splits)
@@ -50,10 +69,13 @@ def read_npz(path: Path, split: str) -> Arrays:
     """Read the arrays of a split. Raises MissingError if the file does not exist. Other errors are
     UsageErrors that name the file and the key."""
     with open_archive(path, "data.path") as archive:
-        found = find_keys(list_keys(archive))
+        keys = list_keys(archive)
+        found = find_keys(path, keys)
         own = found.get(split, {})
         key = own.get("x", "x")
         x = check_shape(read_member(archive, path, key)).values()
+        if split == "train":
+            report_unread(path, keys, found)
         y = read_member(archive, path, own["y"]).values() if "y" in own else None
         classes: tuple[str, ...] = ()
         if shared := own.get("classes") or found.get("train", {}).get("classes"):

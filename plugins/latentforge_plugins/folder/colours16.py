@@ -15,6 +15,8 @@ from PIL import Image, ImageOps
 from latentforge.data.pictures import DEEP, Channels
 from latentforge.data.pictures import Values as Pixels
 
+from .config import FORMATS
+
 BITS_PER_SAMPLE = 258  # the tag of TIFF
 OTHER_ORDER = {"B": "L", "L": "B", "N": "B"}  # big, little, native: that of libtiff, little
 GREY = np.array([0.299, 0.587, 0.114])  # ITU-R 601-2, as in Pillow
@@ -50,7 +52,7 @@ def read_16_bits(path: Path, number: int, channels: Channels) -> Pixels:
 
 
 def decode(path: Path, number: int, swapped: bool) -> Pixels:
-    with Image.open(path) as file:
+    with Image.open(path, formats=FORMATS) as file:
         file.seek(number)
         if not all(map(in_16_bits, file.tile)) or file.format == "PPM" or "LA" in str(file.tile):
             raise ValueError(

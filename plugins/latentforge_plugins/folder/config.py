@@ -8,6 +8,9 @@ from typing import Literal
 
 from latentforge import Size
 
+# Pillow runs external programs for some other formats.
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+
 
 @dataclass(frozen=True)
 class FolderConfig:
@@ -31,3 +34,9 @@ class FolderConfig:
     channels: Literal["auto", "grey", "rgb"] = "auto"
     frames: Literal["first", "all"] = "first"
     max_pixels: Size = 89_478_485
+
+    def __post_init__(self) -> None:
+        if self.fit != "stretch" and self.size is None:
+            raise ValueError(f"fit={self.fit} needs size")
+        if self.labels is None and (self.file_column or self.label_column):
+            raise ValueError("file_column and label_column need labels, a CSV file")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from latentforge.data.arrays import data_option
 from latentforge.errors import MissingError, UsageError, did_you_mean
@@ -105,11 +105,14 @@ def choose_column(path: Path, header: Sequence[str], name: str, option: str) -> 
 
 
 def file_names(images: Sequence[Path], root: Path) -> dict[str, Path]:
-    """Return the images by the texts that name them without doubt."""
+    """Return the images by the texts that name them without doubt: the path relative to `root`, or
+    if they are unique the path below a sub-folder, the name, and these without the extension."""
+    paths: dict[str, Path] = {}
     named: dict[str, Path | None] = {}
     for image in images:
         relative = image.relative_to(root)
-        texts = {relative.as_posix(), relative.with_suffix("").as_posix(), image.name, image.stem}
-        for text in texts | {str(image)}:
+        paths |= {relative.as_posix(): image, str(image): image}
+        below = [PurePath(*relative.parts[i:]) for i in range(len(relative.parts))]
+        for text in {str(p.as_posix()) for path in below for p in (path, path.with_suffix(""))}:
             named[text] = None if text in named else image
-    return {text: image for text, image in named.items() if image is not None}
+    return {text: image for text, image in named.items() if image is not None} | paths

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -79,28 +79,29 @@ def list_images(root: Path, config: FolderConfig, split: str) -> Listing:
     labelled nor an unlabelled set.
     """
     folders = find_splits(root)
-    listing = list_folder(folders.get(split, root), config)
+    # a class may have no image in this split
+    names = [inner.name for folder in folders.values() for inner in folders_in(folder)]
+    listing = list_folder(folders.get(split, root), root, config, {*names})
     if folders:
-        for folder in folders.values():  # a class may have no image in this split
-            others = tuple(inner.name for inner in folders_in(folder))
-            listing.classes += tuple(name for name in others if name not in listing.classes)
+        if listing.classes:
+            listing.classes = tuple(dict.fromkeys([*listing.classes, *names]))
         if split == "train":
             count_skipped(listing, root, deep=False)
-        if listing.labels is None:
-            listing.classes = ()
     listing.report()
     return listing
 
 
-def list_folder(root: Path, config: FolderConfig) -> Listing:
+def list_folder(root: Path, top: Path, config: FolderConfig, known: Set[str]) -> Listing:
+    """List the images of one split. `top` is data.root, and `known` are the classes of all splits,
+    so that one of them may have a single class."""
     check_folder(root)
     try:
         root_images, folders = images_in(root), folders_in(root)
         images_by_class = {folder: images_in(folder) for folder in folders}
         if config.labels is not None:
-            return read_labelled(root, config)
+            return read_labelled(root, top, config)
         if not root_images:
-            check_classes(root, images_by_class)
+            check_classes(root, images_by_class, known)
     except OSError as error:
         raise UsageError(f"data.root: {root} cannot be read: {error}") from None
     if root_images and folders:
@@ -123,16 +124,20 @@ def list_folder(root: Path, config: FolderConfig) -> Listing:
     return listing
 
 
-def read_labelled(root: Path, config: FolderConfig) -> Listing:
-    """List all images below a folder that have a row in the file data.labels."""
+def read_labelled(root: Path, top: Path, config: FolderConfig) -> Listing:
+    """List all images below a folder that have a row in the file data.labels, which names them
+    relative to `top` or to `root`, a split of it."""
     assert config.labels is not None
     images = [file for folder in [root, *all_folders(root)] for file in images_in(folder)]
     path = config.labels.expanduser().absolute()
-    by_file, missing = read_label_file(path, root, images, config.file_column, config.label_column)
+    everything = [top, *all_folders(top)]
+    listed = images if root == top else [file for f in everything for file in images_in(f)]
+    by_file, missing = read_label_file(path, top, listed, config.file_column, config.label_column)
     files = [file for file in images if file in by_file]
     listing = Listing(root, files, [by_file[file] for file in files])
     listing.skipped[f"without a row in {path.name}"] = len(images) - len(files)
-    listing.skipped[f"named in {path.name}, but missing"] = missing
+    if root == top or root.name.lower().startswith("train"):  # once
+        listing.skipped[f"named in {path.name}, but missing"] = missing
     for folder in [root, *all_folders(root)]:
         count_skipped(listing, folder, deep=False, but=path)
     listing.skipped = +listing.skipped  # without zeros
@@ -173,8 +178,9 @@ def check_folder(root: Path) -> None:
         )
 
 
-def check_classes(root: Path, images_by_class: dict[Path, list[Path]]) -> None:
-    """Raise UsageError unless there are at least two sub-folders and all contain images."""
+def check_classes(root: Path, images_by_class: dict[Path, list[Path]], known: Set[str]) -> None:
+    """Raise UsageError unless there are at least two classes and all sub-folders contain images.
+    `known` are further classes."""
     empty = [folder for folder, images in images_by_class.items() if not images]
     if len(empty) == len(images_by_class):
         raise UsageError(
@@ -189,7 +195,7 @@ def check_classes(root: Path, images_by_class: dict[Path, list[Path]]) -> None:
             f"each sub-folder of {root} is a class",
             hint="move folders that are not classes elsewhere",
         )
-    if len(images_by_class) == 1:
+    if len(images_by_class) == 1 and len(known) < 2:
         (only,) = images_by_class
         raise UsageError(
             f"data.root: {root} has only one sub-folder, {only.name}, "

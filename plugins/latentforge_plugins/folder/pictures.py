@@ -69,7 +69,7 @@ class Pictures:
             image = try_decode(self.frames[i], self.config, self.further)
         if isinstance(image, Exception):
             raise unreadable_error([(self.frames[i], image)], len(self.frames))
-        if self.further and not warned:
+        if self.further and not warned and i:  # the first is also read if `whole` is called
             message = "%s: further frames of files are not read (data.frames=all reads them)"
             log.warning(message, self.files[i])
         return image

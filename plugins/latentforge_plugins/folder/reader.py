@@ -20,10 +20,8 @@ from latentforge.data.pictures import to_pixels
 from latentforge.errors import UsageError, one_line
 
 from .colours16 import has_16_bits, read_16_bits
-from .config import FolderConfig
+from .config import FORMATS, FolderConfig
 
-# Pillow runs external programs for some other formats.
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 SEVERAL = (".png", ".apng", ".gif", ".webp", ".tif", ".tiff")  # can contain several images
 MAX_NAMED = 5  # maximum number of unreadable files that an error names
 
@@ -70,7 +68,7 @@ def list_frames(files: Sequence[Path], config: FolderConfig) -> list[Frame]:
     with decoding():
         for path in files:
             count = 1
-            if path.suffix.lower() in SEVERAL:
+            if path.suffix.lower() in SEVERAL and path.is_file():
                 try:
                     with Image.open(path, formats=FORMATS) as file:
                         count = getattr(file, "n_frames", 1)

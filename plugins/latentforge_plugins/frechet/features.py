@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from latentforge.contracts import EvaluateContext
 from latentforge.errors import UsageError, did_you_mean
+from latentforge.runs.compatibility import differing_steps
 from latentforge_plugins.layers import last_with_weights, output_of
 
 from . import cache
@@ -79,9 +80,8 @@ def check_same_data(context: EvaluateContext, classifier: Any) -> None:
     classifier_values, run_values = manifest["preprocessing"], context.preprocessing
     differing = [
         f"{key}: {classifier_values.get(key)!r} (classifier), {run_values.get(key)!r} (run)"
-        # "stored" is the dtype in files; the models see neither it nor the order of the axes there
-        for key in sorted({*classifier_values} & {*run_values} - {"stored", "layout"})
-        if classifier_values.get(key) != run_values.get(key)
+        for key in differing_steps(classifier_values, run_values)
+        if key in classifier_values and key in run_values
     ]
     if differing:
         raise UsageError(
