@@ -243,7 +243,7 @@ class Forge:
 
         Without `measures`, every default measure that the model supports is computed. `options` are
         `measure.key=value` and `data.key=value`. `data`, a dataset's name or data, replaces the
-        run's own: the same data is split in the same way, other data by official splits or not.
+        run's own. It is split as in training if it is the same, otherwise only if requested.
         """
         return evaluate(
             self.registry,

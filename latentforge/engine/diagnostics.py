@@ -146,7 +146,7 @@ def check_balance(
         f"{present[largest]} of the {total} {split} images are of class {largest}, so that "
         f"answering it always has accuracy {present[largest] / total:.3f}; the model has "
         f"{accuracy:.3f}, and {balanced:.3f} if each class has the same weight",
-        "judge it by the measure balanced_accuracy; add images of the rare classes",
+        "use the measure balanced_accuracy; add images of the rare classes",
     )
 
 

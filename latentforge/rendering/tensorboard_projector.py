@@ -69,9 +69,8 @@ def _write_embedding(item: Scatter, folder: Path) -> str:
     lines = [("tensor_name", item.name), ("tensor_path", f"{relative_path}/tensors.tsv")]
     if item.labels is not None:
         # a name must fit on one line
-        class_names = {i: " ".join(name.split()) for i, name in enumerate(item.classes)}
-        names = [class_names.get(int(i), str(int(i))) for i in item.labels.cpu()[selected]]
-        rows = "".join(f"{as_cell(' '.join(name.split()))}\n" for name in names)
+        class_names = {i: as_cell(" ".join(name.split())) for i, name in enumerate(item.classes)}
+        rows = "".join(f"{class_names.get(int(i), int(i))}\n" for i in item.labels.cpu()[selected])
         (item_folder / "metadata.tsv").write_text(rows, "utf-8")
         lines.append(("metadata_path", f"{relative_path}/metadata.tsv"))
     text = "".join(f"  {key}: {json.dumps(value)}\n" for key, value in lines)

@@ -40,7 +40,7 @@ class RunFolder:
 
     @property
     def status(self) -> str:
-        """The status: running, done, interrupted, failed or killed."""
+        """The status: running, done, interrupted, failed, killed or unknown."""
         return "running" if self.training else status_of(self.path, self.manifest)
 
     @property
