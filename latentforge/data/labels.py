@@ -207,7 +207,8 @@ def index_named(labels: Labels, place: Mapping[str, int], first: int) -> Array:
             f"{labels.where}: labels go from {low} to {high}; they must go from {first} to "
             f"{first + len(classes) - 1} for the {len(classes)} classes"
         )
-    return np.array([place[name] for name in classes], np.int64)[values - first]
+    indices: Array = np.array([place[name] for name in classes], np.int64)[values - first]
+    return indices
 
 
 def index_unnamed(

@@ -12,6 +12,7 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,7 +28,6 @@ from latentforge.findings import (
     Scatter,
     Table,
     checked,
-    is_text,
 )
 from latentforge.io.atomic import is_outside, read_json
 from latentforge.io.npz import list_keys, open_archive, read_member
@@ -69,7 +69,9 @@ def pack(item: Finding) -> tuple[dict[str, Any], dict[str, Array]]:
     arrays: dict[str, Array] = {}
     match item:
         case NamedArrays():
-            arrays = {k: v if is_text(v) else to_numpy(v) for k, v in item.arrays.items()}
+            arrays = {
+                k: v if isinstance(v, np.ndarray) else to_numpy(v) for k, v in item.arrays.items()
+            }
         case Lines():
             values = {"series": list(item.series), "x_title": item.x_title, "y_title": item.y_title}
             arrays = {"x": to_numpy(item.x), **_number_tensors("y", item.series)}
