@@ -110,6 +110,16 @@ def _annotations(cls: type[Any]) -> dict[str, Any]:
         ) from error
 
 
+def absolute_path(value: Any) -> Any:
+    """Return a path as an absolute one, so that a run finds the file from another folder. Other
+    values are unchanged."""
+    if not isinstance(value, Path):
+        return value
+    with suppress(RuntimeError):  # a name like ~x that is no user
+        value = value.expanduser()
+    return value.absolute()
+
+
 def _check_value(
     annotation: Any, value: Any, path: str, faults: Faults, spec: dataclasses.Field[Any]
 ) -> Any:
@@ -120,15 +130,14 @@ def _check_value(
     try:
         text = json.dumps(value, default=_as_json)
         validated = adapter.validate_json(text)
-        # absolute, so that a run finds the file from another folder
-        return validated.expanduser().absolute() if isinstance(validated, Path) else validated
+        if isinstance(validated, Path) and not value:
+            faults.add(path, "is empty, but it must be a path")
+        return absolute_path(validated)
     except ValidationError as error:
         given = faults.text_of(path)
         if given is not None and not isinstance(value, str):  # a folder may be called 2024
             with suppress(ValidationError):
-                validated = adapter.validate_json(json.dumps(given))
-                is_path = isinstance(validated, Path)
-                return validated.expanduser().absolute() if is_path else validated
+                return absolute_path(adapter.validate_json(json.dumps(given)))
         for location, message, input_value in _fault_messages(error.errors(), json.loads(text)):
             if message == "must be a list" and not location:
                 message += _example(adapter, value, _default(spec), path, faults.origins.get(path))

@@ -39,7 +39,7 @@ def read_labels(y: Any, count: int, classes: Sequence[str], where: str) -> Label
     check_count(len(names), where)
     if len({*names}) < len(names):
         [(name, _)] = Counter(names).most_common(1)
-        raise UsageError(f"{where}: two classes are named {name!r}")
+        raise UsageError(f"{where}: two classes are named {name!r}", hint="rename one of them")
     try:
         values = y.detach().cpu().numpy() if isinstance(y, Tensor) else as_array(y)
     except ValueError:
@@ -52,8 +52,9 @@ def read_labels(y: Any, count: int, classes: Sequence[str], where: str) -> Label
             names = tuple(map(str, range(values.shape[1])))
         values, note = values.argmax(1), f"one-hot rows {values.shape}"
     if values.shape != (count,):
+        rows = "" if values.ndim != 2 else f" ({count_faulty_rows(values)} rows are not one-hot)"
         raise UsageError(
-            f"{where}: y has shape {values.shape}, but x has {count} examples",
+            f"{where}: y has shape {values.shape}, but x has {count} examples{rows}",
             hint=f"give one label for each example, shape ({count},), or one-hot rows",
         )
     if values.dtype.kind == "O":
@@ -89,6 +90,13 @@ def is_one_hot(values: Array) -> bool:
     if values.dtype.kind not in "biuf" or values.shape[1] < 2:
         return False
     return bool(((values == 0) | (values == 1)).all() and (values.sum(1) == 1).all())
+
+
+def count_faulty_rows(values: Array) -> int:
+    """The number of rows that are not one-hot."""
+    if values.dtype.kind not in "biuf":
+        return len(values)
+    return int((((values != 0).sum(1) != 1) | (values.max(1, initial=0) != 1)).sum())
 
 
 def as_text(value: Any) -> str:
@@ -259,6 +267,23 @@ def count_classes(y: Tensor, classes: Sequence[str]) -> dict[str, int]:
     return dict(zip(classes, counts, strict=True))
 
 
+def check_counts(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Return warnings about labels from which a classifier cannot learn. `counts` is the number of
+    images of each class by split."""
+    train = counts["train"]
+    used = [name for name, count in train.items() if count]
+    warnings = []
+    for split, others in counts.items():
+        if new := [name for name, count in others.items() if count and not train[name]]:
+            images = sum(others[name] for name in new)
+            warnings.append(f"no training image is of class {some(new)} ({images} in {split})")
+    if len(used) == 1:
+        warnings.append(f"all {train[used[0]]} training images are of class {used[0]!r}")
+    elif len(used) > MAX_LISTED and max(train.values()) == 1:
+        warnings.append(f"each of the {len(used)} classes has a single training image")
+    return warnings
+
+
 def describe(indices: Mapping[str, Array], names: Sequence[str], note: str) -> str:
     total: Counter[int] = Counter()
     for values in indices.values():
@@ -285,7 +310,7 @@ def match_names(
         raise UsageError(
             f"{where} has examples of {some(unknown)}, but the classes of {owner} are "
             f"{some(wanted)}",
-            hint="give the classes the same names: Arrays(x, y, classes=[...])",
+            hint="name the classes of the data as in the run, or give the data without labels",
         )
     order = torch.tensor([place.get(name, -1) for name in classes], dtype=torch.int64)
     return order.to(y.device)[y]

@@ -18,8 +18,9 @@ VECTORS = "ND"
 """Stands for examples without axes of their own, (N, D)."""
 
 
-def find_layout(shape: Sequence[int], option: str, where: str) -> str:
-    """Return the layout of an array of this shape, such as NHWC. `option` is data.layout.
+def find_layout(shape: Sequence[int], option: str, where: str, labels: int | None = None) -> str:
+    """Return the layout of an array of this shape, such as NHWC. `option` is data.layout, and
+    `labels` the number of labels.
 
     Channels-last is recognised only where the shape has no other plausible reading. Raises
     UsageError for a shape that can be read in two ways, with both readings and the option that
@@ -28,6 +29,13 @@ def find_layout(shape: Sequence[int], option: str, where: str) -> str:
     shape = tuple(shape)
     if option != "auto":
         return check_layout(shape, option, where)
+    if labels is not None and shape[0] != labels == shape[-1]:
+        last = {2: "x.T", 3: data_option(where, layout="HWN"), 4: data_option(where, layout="HWCN")}
+        raise UsageError(
+            f"{where}: x has shape {shape} and there are {labels} labels, so that the last axis "
+            "counts the images, not the first one",
+            hint=last.get(len(shape), "x = numpy.moveaxis(x, -1, 0)"),
+        )
     if len(shape) == 2:
         return VECTORS
     if len(shape) == 3 and (shape[2] not in (3, 4) or shape[1] == shape[2]):
@@ -56,10 +64,10 @@ def read_four(first: int, second: int, last: int) -> str:
     if first in CHANNELS and last not in CHANNELS:
         return "NCHW" if last > first or square else ""
     if first in CHANNELS:
-        return "NCHW" if square or first != second else ""
+        return "NCHW" if square else ""
     if last in CHANNELS:
         return "NHWC" if first > 2 and not square else ""
-    return "NCHW" if square or first < min(second, last) else ""
+    return "NCHW" if square or 2 * first <= min(second, last) else ""
 
 
 def check_layout(shape: tuple[int, ...], layout: str, where: str) -> str:

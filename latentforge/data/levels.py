@@ -53,12 +53,12 @@ class Levels:
                 hint="replace these values, or remove their examples",
             )
         if math.isnan(self.white) or not self.black <= low <= high <= self.white:
-            self._check_range(low, high, where)
+            self._check_range(x, low, high, where)
         if (self.black, self.white) != (0.0, 1.0):
             x = (x - self.black) / (self.white - self.black)
         return x.to(torch.float32).clamp(0.0, 1.0)
 
-    def _check_range(self, low: float, high: float, where: str) -> None:
+    def _check_range(self, x: Tensor, low: float, high: float, where: str) -> None:
         margin = ROUNDING * (self.white - self.black)
         if low >= self.black - margin and high <= self.white + margin:
             return
@@ -67,6 +67,10 @@ class Levels:
             suggestion = {"black": 0.0, **suggestion}
         hint = data_option(where, **suggestion)
         span = f"x is {self.dtype} with values in [{low:.9g}, {high:.9g}]"
+        if usual := find_usual_range(x, low, high):
+            span += ", of which 99 % are in [{:.6g}, {:.6g}]".format(*usual)
+            hint = "numpy.clip(x, {:.6g}, {:.6g}), if the others are no values, or ".format(*usual)
+            hint += data_option(where, **suggestion)
         if math.isnan(self.white):
             raise UsageError(f"{where}: {span}, and no value is known to be white", hint=hint)
         allowed = f"[{self.black:.9g}, {self.white:.9g}]"
@@ -82,6 +86,18 @@ class Levels:
             option = data_option(where, **suggest_levels(0.0, high))
             message = "%s: the values go up to %.0f of 65535, so all images are dark; try %s"
             log.warning(message, where, high, option)
+
+
+def find_usual_range(x: Tensor, low: float, high: float) -> tuple[float, float] | None:
+    """Return the range of 99 % of the values that are not 0, if it is a small part of the range of
+    all values, as with a mark for missing values. None otherwise."""
+    sample = x.flatten()[:: max(1, x.numel() // 100_000)].double()
+    sample = sample[sample != 0]
+    if not len(sample):
+        return None
+    usual = torch.quantile(sample, torch.tensor([0.005, 0.995]).double()).tolist()
+    is_small = usual[1] - usual[0] < 0.05 * (high - low)
+    return (usual[0], usual[1]) if is_small and usual[0] < usual[1] else None
 
 
 def find_levels(dtype: str, config: DataConfig, where: str) -> Levels:
@@ -104,9 +120,9 @@ def find_levels(dtype: str, config: DataConfig, where: str) -> Levels:
 
 def suggest_levels(low: float, high: float) -> dict[str, float]:
     """Return values of data.black and data.white, with few digits, that contain [low, high]."""
-    whole = low == int(low) and high == int(high)
-    if whole and low >= 0 and 1 < high <= 65535:
-        return {"white": 255.0 if high <= 255 else 2.0 ** int(high).bit_length() - 1}
+    if low >= 0 and low == int(low) and high == int(high) and 1 < high <= 65535:
+        full = next(2.0**bits - 1 for bits in (8, 10, 12, 14, 16) if high < 2**bits)
+        return {"white": full if 2 * high > full else high}
     if low >= 0 and 127 < high <= 255:
         return {"white": 255.0}
     if -1 <= low < 0 and high <= 1:

@@ -26,13 +26,15 @@ def to_pixels(image: Any, channels: Channels) -> Values:
 
     uint8, or for images with more bits uint16, int32 or float32 with their values unchanged; these
     are grey. Transparency becomes white, the colour of paper. An image is grey if it is stored as
-    grey, or if its palette colours are all grey.
+    grey, or if its palette colours are all grey. EXIF rotation is applied.
     """
-    from PIL import Image
+    from PIL import Image, ImageOps
 
+    form = image.format  # a rotated copy has none
+    image = ImageOps.exif_transpose(image)
     if image.mode.startswith(DEEP):
         values = np.asarray(image)
-        if values.dtype == np.int32 and image.format in ("PNG", "PPM"):
+        if values.dtype == np.int32 and form in ("PNG", "PPM"):
             values = values.astype(np.uint16)  # Pillow widens the 16 bits of PNG and PGM files
         values = values.astype(values.dtype.newbyteorder("="))
         return np.repeat(values[None], 3 if channels == "rgb" else 1, 0)

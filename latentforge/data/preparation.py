@@ -23,7 +23,7 @@ from latentforge.contracts import Arrays, DataSpec
 from latentforge.data import readers
 from latentforge.data.arrays import as_tensor, dtype_name
 from latentforge.data.images import ImageSplit
-from latentforge.data.labels import Labels, read_labels, unite
+from latentforge.data.labels import Labels, check_counts, count_classes, read_labels, unite
 from latentforge.data.layout import find_layout, to_standard
 from latentforge.data.levels import Levels, find_levels
 from latentforge.data.memory import streaming_reason
@@ -141,10 +141,18 @@ def _unite_labels(sources: dict[str, _Source]) -> tuple[dict[str, _Source], tupl
     for other in sources.values():
         if (other.labels is None) != (first.labels is None):
             here, there = ("missing" if s.labels is None else "present" for s in (other, first))
-            raise UsageError(f"{other.where}: labels {here}, but {first.where}: labels {there}")
+            raise UsageError(
+                f"{other.where}: labels {here}, but {first.where}: labels {there}",
+                hint="give labels for every split, or leave out the splits without labels",
+            )
     indices, classes, message = unite(labels)
+    name = first.where.partition(", split")[0]
     if message:
-        log.warning("%s: %s", first.where.partition(", split")[0], message)
+        log.warning("%s: %s", name, message)
+    if "train" in indices:
+        counts = {split: count_classes(y, classes) for split, y in indices.items()}
+        for warning in check_counts(counts):
+            log.warning("%s: %s", name, warning)
     return {split: replace(source, y=indices[split]) for split, source in sources.items()}, classes
 
 
@@ -199,7 +207,8 @@ def _load_all(data: Any, source: readers.Source | None, where: str, config: Data
     where = arrays.where or where
     levels = find_levels(dtype_name(arrays.x), config, where)
     x = as_tensor(arrays.x, where)
-    layout = find_layout(x.shape, config.layout, where)
+    labels = len(arrays.y) if np.ndim(arrays.y) else None
+    layout = find_layout(x.shape, config.layout, where, labels)
     if not x.numel():
         raise UsageError(f"{where}: there are no examples, x has shape {tuple(x.shape)}")
     x = levels.scale(to_standard(x, layout), where)

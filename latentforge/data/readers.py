@@ -20,7 +20,7 @@ from torch import Tensor
 
 from latentforge.config.schema import DataConfig
 from latentforge.contracts import Arrays
-from latentforge.data.arrays import as_tensor
+from latentforge.data.arrays import as_tensor, data_option
 from latentforge.data.layout import find_layout, to_standard
 from latentforge.data.levels import find_levels
 from latentforge.data.pictures import is_picture, to_pixels
@@ -152,7 +152,9 @@ class DatasetSource(Source):
         check_dataset(dataset, where)
         self.dataset, self.where, self.random = dataset, where, False
         self.first, self.label = read_item(dataset, 0, where)
-        self.random = not callable(getattr(dataset, "whole", None)) and self._is_random()
+        self.random = not callable(getattr(dataset, "whole", None)) and self._is_random(
+            config.stream
+        )
         super().__init__(where, len(dataset), config)
 
     def rows(self, indices: Sequence[int]) -> Array:
@@ -187,11 +189,17 @@ class DatasetSource(Source):
             return targets
         return as_labels([self.read_example(index)[1] for index in range(len(self))])
 
-    def _is_random(self) -> bool:
-        """Read some items twice and compare them."""
+    def _is_random(self, stream: str) -> bool:
+        """Read some items twice and compare them. Raises UsageError for random labels, unless each
+        item is read once: labels are read before the images, so that they would not match."""
         count = len(self.dataset)
         for index in sorted({number * count // TRIED for number in range(TRIED)}):
-            (one, _), (other, _) = (self.read_example(index) for _ in range(2))
+            (one, y), (other, y_again) = (self.read_example(index) for _ in range(2))
+            if stream != "never" and not np.array_equal(y, y_again):
+                raise UsageError(
+                    f"{self.where}: the label of item {index} is random: {y} and {y_again}",
+                    hint=f"{data_option(self.where, stream='never')}, which reads each item once",
+                )
             if not np.array_equal(one, other, equal_nan=one.dtype.kind == "f"):
                 return True
         return False

@@ -26,6 +26,7 @@ DEAD_SHARE = 1e-4  # fraction of the largest variance of the codes, for a model 
 COLLAPSED_KL = 0.5  # nats per image, summed over dimensions
 LARGE_KL = 1000.0  # nats in one dimension: codes 45 standard deviations from the prior's mean
 LARGE_LOG_VAR = 10.0  # a standard deviation of 150; the prior's is 1
+MAJORITY = 0.5  # share of the largest class from which a run is checked for imbalance
 IMBALANCE = 1.8  # share of the largest class, as a multiple of that of equal classes
 GAP = 0.1  # accepted excess of the held-out loss, as a fraction of the training loss
 LARGE_GAP = 0.3  # the same limit if only the final held-out loss is known
@@ -130,22 +131,31 @@ def check_training_images(images: ImageSplit, likelihood: Any, *, kl: bool) -> l
 
 
 def check_balance(
-    counts: Mapping[str, int], split: str, accuracy: float, recalls: Sequence[float]
+    counts: Mapping[str, int],
+    held_out: Mapping[str, int],
+    split: str,
+    accuracy: float,
+    recalls: Sequence[float],
 ) -> Iterator[Diagnosis]:
-    """Check whether an accuracy is that of frequent classes. `counts` is the number of images of
-    each class in the split, and `recalls` the accuracy on each class with images."""
+    """Check whether an accuracy is that of a frequent class. `counts` is the number of training
+    images of each class, `held_out` that of the images of `split`, and `recalls` the accuracy on
+    each class that has some of these."""
     present = {name: count for name, count in counts.items() if count}
     total = sum(present.values())
     largest = max(present, key=lambda name: present[name])
-    if len(present) < 2 or present[largest] < IMBALANCE * total / len(present):
+    share = present[largest] / total
+    if len(present) < 2 or share < max(MAJORITY, IMBALANCE / len(present)):
         return
-    balanced = sum(recalls) / len(recalls)
+    balanced, absent = sum(recalls) / len(recalls), len(present) - len(recalls)
+    baseline = held_out.get(largest, 0) / sum(held_out.values())
+    is_baseline = absent > 0 or accuracy < baseline + 0.5 * (1 - baseline)
+    missing = f"; {absent} of the classes have no {split} image" if absent > 0 else ""
     yield Diagnosis(
         "imbalance",
-        "warning" if balanced < accuracy - GAP else "note",
-        f"{present[largest]} of the {total} {split} images are of class {largest}, so that "
-        f"answering it always has accuracy {present[largest] / total:.3f}; the model has "
-        f"{accuracy:.3f}, and {balanced:.3f} if each class has the same weight",
+        "warning" if is_baseline or balanced < accuracy - GAP else "note",
+        f"{present[largest]} of the {total} training images are of class {largest}, and answering "
+        f"it always has accuracy {baseline:.3f} on the {split} images; the model has "
+        f"{accuracy:.3f}, and {balanced:.3f} if each class has the same weight{missing}",
         "use the measure balanced_accuracy; add images of the rare classes",
     )
 

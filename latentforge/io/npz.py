@@ -105,7 +105,9 @@ def read_member(archive: ZipFile, path: Path, key: str) -> Member:
     if key not in (names := list_keys(archive)):
         raise UsageError(
             f"{path} has no key {key}; existing keys: {', '.join(map(repr, names[:10])) or 'none'}",
-            hint=f"write it with numpy.savez(path, {key}=...)",
+            hint=f"write it with numpy.savez(path, {key}=images, y=labels)"
+            if key == "x"
+            else f"write it with numpy.savez(path, {key}=...)",
         )
     info = archive.getinfo(f"{key}.npy")
     if (kind := info.compress_type) not in EXPANSION:

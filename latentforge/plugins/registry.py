@@ -281,8 +281,13 @@ class Registry:
         if not owners:
             close = closest(origin, [plugin.qualifier for plugin in self.plugins])
             # no `pip install` for a misspelt name: somebody may have published it
-            install = f"pip install {shlex.quote(origin)}"
-            hint = f"latentforge list {kind.plural}" if close else install
+            hint = f"pip install {shlex.quote(origin)}"
+            if close:
+                hint = f"latentforge list {kind.plural}"
+            elif kind.plural == "datasets" and Path(qualified).exists():
+                is_folder = Path(qualified).is_dir()
+                option = shlex.quote(f"data.{'root' if is_folder else 'path'}={qualified}")
+                hint = f"--data {'folder' if is_folder else 'arrays'} --set {option}"
             raise PluginError(f"no plugin {origin!r} is installed" + suggest(close), hint=hint)
         not_loaded = [plugin.failure_reason for plugin in owners if plugin.failure_reason]
         error = PluginError if not_loaded else UsageError

@@ -11,7 +11,6 @@ import torch
 from latentforge.config.schema import Component, check_device
 from latentforge.config.selection import select_measures
 from latentforge.data.images import ImageSplit
-from latentforge.data.labels import count_classes
 from latentforge.engine import diagnostics
 from latentforge.engine.diagnostics import Diagnosis
 from latentforge.engine.evaluator import BATCH
@@ -59,8 +58,10 @@ def diagnose_loaded(loaded_run: LoadedRun, split: str, loss: Component) -> list[
         diagnoses += diagnostics.check_log_var(codes)
     if "classify" in provides and held_out.y is not None:
         accuracy, recalls = measure_recall(loaded.model, held_out)
-        counts = count_classes(held_out.y, loaded_run.splits.spec.classes)
-        diagnoses += diagnostics.check_balance(counts, split, accuracy, recalls)
+        counts = loaded_run.splits.class_counts()
+        diagnoses += diagnostics.check_balance(
+            counts["train"], counts[split], split, accuracy, recalls
+        )
     train_loss = measure_split(loaded_run, "train", [loss])[0]["loss"]
     held_out_loss = measure_split(loaded_run, split, [loss])[0]["loss"]
     epochs = [line[split]["loss"] for line in loaded_run.run.history() if split in line]

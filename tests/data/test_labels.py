@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from latentforge import Arrays, Forge
-from latentforge.data.labels import read_labels, unite
+from latentforge.data.labels import check_counts, read_labels, unite
 from latentforge.errors import UsageError
 
 NAN = float("nan")
@@ -103,6 +103,24 @@ def test_a_missing_value_of_pandas_is_counted(dtype):
     with pytest.raises(UsageError, match=r"1 of 3 labels are (missing|NaN or infinite)"):
         united((y, ()))
     assert united((y.dropna(), ()))[0] == [[0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        (
+            {"train": {"a": 3, "b": 0}, "test": {"a": 1, "b": 2}},
+            "no training image is of class 'b'",
+        ),
+        ({"train": {"a": 3}}, "all 3 training images are of class 'a'"),
+        ({"train": {str(i): 1 for i in range(20)}}, "each of the 20 classes has a single"),
+        ({"train": {"a": 3, "b": 1}, "test": {"a": 1, "b": 0}}, ""),
+    ],
+)
+def test_labels_that_cannot_be_learnt_are_announced(counts, said):
+    warnings = check_counts(counts)
+    assert len(warnings) == bool(said)
+    assert all(said in warning for warning in warnings)
 
 
 def test_mixed_and_ragged_labels_are_refused():

@@ -20,7 +20,6 @@ from latentforge.errors import UsageError
         ((9, 28, 28), "NHW"),
         ((9, 1, 28, 28), "NCHW"),
         ((9, 3, 32, 32), "NCHW"),
-        ((9, 3, 8, 4), "NCHW"),
         ((9, 1, 4, 4), "NCHW"),
         ((9, 2, 16, 16), "NCHW"),  # two channels in torch's order
         ((9, 512, 7, 7), "NCHW"),  # features
@@ -43,6 +42,9 @@ def test_shapes_with_one_reading_are_recognised(shape, layout):
         ((9, 4, 4, 3), ("4x3 pixels with 4 channels", "4x4 pixels with 3 channels")),
         ((9, 512, 4, 4), ("4x4 pixels with 512 channels", "512x4 pixels with 4 channels")),
         ((9, 20, 16, 24), ("16x24 pixels with 20 channels", "20x16 pixels with 24 channels")),
+        ((9, 3, 8, 4), ("8x4 pixels with 3 channels", "3x8 pixels with 4 channels")),
+        ((9, 3, 64, 1), ("64x1 pixels with 3 channels", "3x64 pixels with one channel")),
+        ((9, 7, 9, 30), ("9x30 pixels with 7 channels", "7x9 pixels with 30 channels")),
         ((512, 640, 3), ("512 images of 640x3 pixels", "one image of 512x640 pixels")),
     ],
 )
@@ -68,7 +70,10 @@ def test_invalid_layouts_are_refused(cli, work, layout):
     np.savez("x.npz", x=np.zeros((9, 5, 6, 2), np.uint8))
     answer = cli("data", "show", "arrays", "--set", "path=x.npz", "--set", f"layout={layout}")
     assert answer.code == 2
-    assert "data.layout: must be auto, or name each axis once" in answer.err
+    said = (
+        "data.layout=NHW names 3 axes" if layout == "NHW" else "data.layout: must be auto, or name"
+    )
+    assert said in answer.err
 
 
 CUBES = np.random.default_rng(0).random((12, 6, 6, 6)).astype(np.float32)

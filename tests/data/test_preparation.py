@@ -61,7 +61,7 @@ def test_a_byte_batch_is_bit_identical_to_division_by_255():
 
 
 def test_floats_reach_the_model_unchanged():
-    x = torch.rand(10, 3, 5, 4)
+    x = torch.rand(10, 3, 5, 6)
     assert torch.equal(whole(x).batch(torch.tensor([7, 0])).x, x[[7, 0]])
 
 
@@ -132,7 +132,6 @@ def test_a_gpu_gives_the_same_floats_as_the_cpu():
         ((9, 8, 7, 3), (3, 8, 7), "image"),
         ((9, 8, 7, 1), (1, 8, 7), "image"),
         ((9, 2, 8, 7), (2, 8, 7), "image"),
-        ((9, 3, 8, 4), (3, 8, 4), "image"),
         ((9, 64), (64,), "vector"),
     ],
 )
@@ -276,7 +275,7 @@ def corrupt(*values: float) -> np.ndarray:
     ("x", "message", "remedy"),
     [
         (corrupt(np.nan, np.inf, np.nan), "3 of 115008 values of x are NaN or infinite", "replace"),
-        (DIGITS.images, r"float64 with values in \[0, 16\]", "data.white=255$"),
+        (DIGITS.images, r"float64 with values in \[0, 16\]", "data.white=16$"),
         (BYTES.astype(np.float32), r"float32 with values in \[0, 240\]", "data.white=255$"),
         (DIGITS.images / 8 - 1, r"values in \[-1, 1\]", "data.black=-1 --set data.white=1$"),
         (corrupt(-3.0, 900.0), r"values in \[-3, 900\]", "data.black=-3 --set data.white=900$"),

@@ -224,6 +224,31 @@ def test_random_items_are_read_again_in_each_epoch_and_the_same_after_a_resume(
     assert torch.equal(once, twice)
 
 
+@pytest.mark.parametrize("turn", [True, False])
+def test_random_labels_are_refused_unless_items_are_frozen(turn):
+    class Rotated(Dataset):
+        def __len__(self):
+            return 40
+
+        def __getitem__(self, i):
+            k = int(torch.randint(4, ()))
+            return (np.rot90(X[i, :5], k) if turn else X[i, :5]).copy(), k
+
+    with pytest.raises(UsageError, match="the label of item .* is random") as caught:
+        whole(Rotated())
+    assert "'stream': 'never'" in caught.value.hint
+    images = whole(Rotated(), stream="never")
+    if turn:
+        found = [np.rot90(X[i, :5], k) for i, k in enumerate(images.y.tolist())]
+        assert np.array_equal(images.x[:, 0], found)  # each label is that of its image
+
+
+def test_the_exif_orientation_of_pictures_is_applied():
+    picture = Image.fromarray(X[0])
+    picture.getexif()[0x0112] = 6  # turned by 90 degrees
+    assert np.array_equal(whole([picture] * 4).x[0, 0], np.rot90(X[0], -1))
+
+
 def test_random_items_can_be_frozen(caplog):
     dataset = Flip(DRAWS["torch"])
     images = whole(dataset, stream="never")

@@ -44,7 +44,7 @@ def load_split(path: Path):
         (GREY, GREY[:, None]),
         (RGB, RGB.transpose(0, 3, 1, 2)),
         (RGB.transpose(0, 3, 1, 2), RGB.transpose(0, 3, 1, 2)),
-        (RGB.transpose(0, 3, 1, 2)[..., :4], RGB.transpose(0, 3, 1, 2)[..., :4]),
+        (RGB.transpose(0, 3, 1, 2)[..., :5], RGB.transpose(0, 3, 1, 2)[..., :5]),
         (RGB[..., :1], RGB[..., :1].transpose(0, 3, 1, 2)),
         (GREY.reshape(12, -1)[:, :30], GREY.reshape(12, -1)[:, :30]),
         (GREY.astype(np.float16), GREY.astype(np.float16)[:, None]),
@@ -84,6 +84,24 @@ def test_control_characters_of_class_names_are_escaped(cli, path: Path):
 def test_rounding_errors_beyond_the_range_are_clamped(path: Path):
     np.savez(path, x=np.array([[0.0, 1.0000001], [-1e-8, 0.5]]))
     assert load_split(path).x.tolist() == [[0.0, 1.0], [0.0, 0.5]]
+
+
+@pytest.mark.parametrize("outlier", [-9999.0, 500.0])
+def test_a_mark_for_missing_values_is_named(path: Path, refused, outlier):
+    x = np.clip(GREY, 0.01, 0.99)
+    x[0, 0, 0] = outlier
+    np.savez(path, x=x)
+    said = refused()
+    assert "of which 99 % are in [0.0" in said
+    code = said.partition("try: ")[2].partition(", if the others")[0]
+    np.savez(path, x=eval(code, {"numpy": np, "x": x}))
+    assert load_split(path).x.max() > 0.9
+
+
+@pytest.mark.parametrize(("shape", "layout"), [((8, 9, 3, 20), "HWCN"), ((8, 9, 20), "HWN")])
+def test_images_along_the_last_axis_are_recognised_by_the_labels(path, refused, shape, layout):
+    np.savez(path, x=np.zeros(shape, np.uint8), y=np.arange(20) % 2)
+    assert f"try: --set data.layout={layout}" in refused()
 
 
 def test_two_arrays_with_one_role_are_refused(path: Path, refused):
@@ -197,6 +215,9 @@ def test_an_invalid_array_is_refused_with_its_key(path: Path, refused, arrays, m
         (GREY * 6.9077, {"white": 6.91}),
         (101324.63 + 12.34 * GREY.astype(float), {"black": 101324.6, "white": 101337}),
         (RGB.astype(np.int32) * 16, {"white": 4095}),
+        (GREY.round(1) * 160 // 10, {"white": 16}),
+        (np.arange(257.0 * 20).reshape(20, 257) % 257, {"white": 256}),
+        (np.arange(2020).reshape(20, 101) % 101, {"white": 100}),
     ],
 )
 def test_the_suggested_levels_use_the_whole_range(path: Path, refused, cli, x, levels):

@@ -116,6 +116,13 @@ def test_16_bit_values_are_kept(root: Path, name: str):
     assert np.array_equal(pixels(root), deep)
 
 
+@pytest.mark.parametrize(("dtype", "value"), [(np.int8, -64), (np.uint32, 3_000_000_000)])
+def test_the_type_of_tiff_files_is_kept(root: Path, dtype, value):
+    tifffile.imwrite(root / "a.tif", np.full((6, 5), value, dtype))
+    assert read(root).x.dtype == dtype
+    assert (pixels(root) == value).all()
+
+
 DEEP_RGB = RANDOM.integers(0, 65536, (6, 5, 3), dtype=np.uint16)
 
 
@@ -164,7 +171,7 @@ def test_16_bit_images_that_pillow_reads_with_8_bits_are_refused(root: Path):
     tifffile.imwrite(root / "c.tif", planes, photometric="rgb", planarconfig="separate")
     with pytest.raises(UsageError, match="3 of 3 image files cannot be read") as caught:
         read(root)
-    assert all("save it as PNG with 16 bits" in detail for detail in caught.value.details)
+    assert all("reads only 8 bits of each channel" in detail for detail in caught.value.details)
 
 
 @pytest.mark.parametrize("white", [None, 4095])
@@ -319,6 +326,30 @@ def test_a_class_that_a_split_lacks_keeps_its_name(root: Path):
     assert splits.split("test").y.tolist() == [0, 2]
 
 
+def test_other_folders_beside_those_of_splits_are_refused(root: Path, refused):
+    for name in ("train/cat", "train/dog", "test/cat", "test/dog", "extra"):
+        save(root / name / "1.png", GREY)
+    said = refused()
+    assert "has folders of splits and also extra" in said
+    assert f"try: move extra out of {root}" in said
+
+
+def test_train_can_be_a_class(root: Path):
+    for name in ("bus", "plane", "train"):
+        save(root / name / "1.png", GREY)
+    assert read(root).classes == ("bus", "plane", "train")
+
+
+@pytest.mark.parametrize("names", [("fold1", "fold2"), ("seg_train", "seg_test")])
+def test_the_place_of_images_that_are_too_deep_is_named(root: Path, refused, names):
+    for name in names:
+        for kind in ("cat", "dog"):
+            save(root / name / kind / "1.png", GREY)
+    said = refused()
+    assert f"1 .png files in {root / names[0] / 'cat'}" in said
+    assert "FOLDER/train/CLASS" in said
+
+
 def test_a_split_may_have_a_single_class(root: Path):
     for split, classes in (("train", "ab"), ("test", "b")):
         for name in classes:
@@ -346,6 +377,41 @@ def test_labels_of_official_splits_are_read_from_one_table(root: Path, place: st
     assert splits.split("train").y.tolist() == [1, 0] * 3
     assert splits.split("test").y.tolist() == [1, 0, 1]
     assert "not read" not in caplog.text
+
+
+def test_one_hot_columns_are_labels(root: Path, table: Path):
+    rows = [
+        f"{i}.png,{float(i % 3 == 0)},{float(i % 3 == 1)},{float(i % 3 == 2)}" for i in range(20)
+    ]
+    table.write_text("\n".join(["image,cat,dog,eel", *rows]))
+    arrays = read(root, labels=table)
+    expected = {f"{i}.png": ("cat", "dog", "eel")[i % 3] for i in range(20)}
+    assert {Path(f).name: y for f, y in zip(arrays.files, arrays.y, strict=True)} == expected
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ([f"{i}.png,{i + 0.5}" for i in range(20)], "20 different real numbers"),
+        ([f"{i}.png,{i % 3 - 1}" for i in range(20)], "7 labels are -1"),
+    ],
+)
+def test_the_rules_for_numbers_apply_to_numbers_in_a_table(root, table, lines, said):
+    table.write_text("\n".join(["file,label", *lines]))
+    with pytest.raises(UsageError, match=said):
+        prepare_whole({"train": load(FolderConfig(root, labels=table), "train")}, "folder")
+
+
+def test_texts_that_look_like_numbers_keep_their_zeros(root: Path, table: Path):
+    table.write_text("\n".join(["file,label", *(f"{i}.png,00{i % 2}" for i in range(20))]))
+    assert {*read(root, labels=table).y} == {"000", "001"}
+
+
+def test_a_column_of_splits_is_announced(root: Path, table: Path, caplog):
+    rows = [f"{i}.png,{i % 2},{'train' if i < 15 else 'test'}" for i in range(20)]
+    table.write_text("\n".join(["file,label,split", *rows]))
+    read(root, labels=table)
+    assert "column split is not used: splits come from folders" in caplog.text
 
 
 def test_an_exact_path_in_a_table_is_not_ambiguous(root: Path):
@@ -407,7 +473,8 @@ def test_files_and_rows_without_a_partner_are_counted(root: Path, table: Path, c
         ("file,label\n1.png\n", "line 2 of"),
         ("file,label\n1.png,\n", "has no label"),
         ("file,label\n1.png,a\n1.png,b\n", "the labels 'a' and 'b'"),
-        ("", "is not a table"),
+        ("", "has no rows"),
+        ("1.png,a\n2.png,b\n", "the first line of"),
     ],
 )
 def test_unclear_tables_are_refused(refused, table: Path, text: str, said: str):
@@ -428,7 +495,7 @@ def test_every_file_that_is_not_read_is_counted_with_its_reason(root: Path, capl
     assert message == (
         f"{root}: 7 files are not read: 2 with the extension .txt; "
         "2 in the deeper folder cat/more; 1 without an extension; 1 with the extension .cr2; "
-        "1 whose names begin with a dot"
+        "1 whose names, or those of their folders, begin with a dot"
     )
 
 

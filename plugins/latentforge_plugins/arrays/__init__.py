@@ -53,7 +53,7 @@ def check_path(config: ArraysConfig) -> Path:
             f"data.labels can only be used with an .npy file, but data.path is {config.path}",
             hint="store the labels in the .npz file under the key y",
         )
-    return config.path.expanduser().absolute()
+    return config.path.absolute()
 
 
 @hookimpl

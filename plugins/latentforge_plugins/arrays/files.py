@@ -15,7 +15,9 @@ from latentforge.io.npz import Array, Member, list_keys, map_array, open_archive
 
 log = logging.getLogger("latentforge")
 
-IMAGES, LABELS, CLASSES = ("x", "images"), ("y", "labels"), ("classes",)
+IMAGES = ("x", "images", "data")
+LABELS = ("y", "labels", "label", "target", "targets")
+CLASSES = ("classes",)
 SPLIT_NAMES = {"train": "train", "val": "validation", "valid": "validation", "test": "test"}
 SPLIT_NAMES["validation"] = "validation"
 
@@ -25,10 +27,11 @@ def find_keys(path: Path, keys: list[str]) -> dict[str, dict[str, str]]:
     the name of a split belong to "train"; classes are shared by all splits. Raises UsageError if
     two keys have the same role."""
     found: dict[str, dict[str, str]] = {}
-    names = "|".join(SPLIT_NAMES)
+    names = "|".join(sorted(SPLIT_NAMES, key=len, reverse=True))
     for key in keys:
-        split = re.search(rf"^({names})_|_({names})$", key.lower())
-        name = re.sub(rf"^({names})_|_({names})$", "", key.lower())
+        pattern = rf"^({names})_?(?=[a-z]+$)|_({names})$"  # as in train_x, trainX and x_train
+        split = re.search(pattern, key.lower())
+        name = re.sub(pattern, "", key.lower())
         for role, accepted in (("x", IMAGES), ("y", LABELS), ("classes", CLASSES)):
             if name in accepted:
                 place = SPLIT_NAMES[split[1] or split[2]] if split else "train"
@@ -88,7 +91,7 @@ def read_npy(path: Path, labels_path: Path | None) -> Arrays:
     x = check_shape(map_array(path, "data.path")).values()
     if labels_path is None:
         return Arrays(x, where=str(path))
-    labels = map_array(labels_path.expanduser().absolute(), "data.labels")
+    labels = map_array(labels_path.absolute(), "data.labels")
     if labels.shape[:1] != x.shape[:1]:
         raise labels.error(f"has shape {labels.shape}, but x has {len(x)} examples")
     return Arrays(x, np.array(labels.values()), where=str(path))

@@ -33,7 +33,7 @@ def check_root(config: FolderConfig) -> Path:
             "data.root is not given: dataset folder reads the image files of a folder",
             hint="--set data.root=FOLDER",
         )
-    return config.root.expanduser().absolute()
+    return config.root.absolute()
 
 
 @hookimpl

@@ -56,8 +56,8 @@ def decode(path: Path, number: int, swapped: bool) -> Pixels:
         file.seek(number)
         if not all(map(in_16_bits, file.tile)) or file.format == "PPM" or "LA" in str(file.tile):
             raise ValueError(
-                f"it is a {file.format} file with more than 8 bits per channel of a kind that "
-                "Pillow reads with 8 bits only; save it as PNG with 16 bits"
+                "Pillow reads only 8 bits of each channel of it; save it as a PNG or TIFF file "
+                "with 16 bits per channel, as colours or as grey without transparency"
             )
         if swapped:
             file.tile = [tile._replace(args=swap_bytes(tile.args)) for tile in file.tile]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 
@@ -10,7 +11,10 @@ from latentforge.data.arrays import data_option
 from latentforge.errors import MissingError, UsageError, did_you_mean
 from latentforge.io.paths import check_regular
 
+log = logging.getLogger("latentforge")
+
 LABEL_NAMES = ("label", "class", "category", "target", "y")
+SPLIT_COLUMNS = ("split", "subset", "set", "fold", "partition")
 FILE_NAMES = ("file", "filename", "file_name", "path", "image", "image_path", "img")
 
 
@@ -25,6 +29,12 @@ def read_label_file(
     """
     header, rows = read_table(path)
     places = file_names(images, root)
+    example = images[0].relative_to(root).as_posix() if images else "1.png"
+    if any(name in places for name in header):
+        raise UsageError(
+            f"data.labels: the first line of {path} names an image, not the columns",
+            hint="add a first line, for example file,label",
+        )
     named = [name for name in header if name.lower() in FILE_NAMES]
     if file_column:
         column = choose_column(path, header, file_column, "file_column")
@@ -37,14 +47,20 @@ def read_label_file(
         if not matches[column]:
             raise UsageError(
                 f"data.labels: no column of {path} names an image in {root}",
-                details=[f"its columns are {', '.join(header)}", f"an image is {images[0].name}"]
-                if images
-                else [f"there are no images in {root}"],
-                hint="name files as in that folder, for example cat/001.png",
+                details=[f"its columns are {', '.join(header)}"],
+                hint=f"name files as in that folder, for example {example}",
             )
     others = [name for name in header if name != column]
+    unused = [name for name in others if name.lower() in SPLIT_COLUMNS]
+    if unused and not label_column:
+        others = [name for name in others if name not in unused]
+        log.warning("%s: column %s is not used: splits come from folders", path, unused[0])
     if label_column:
         label = choose_column(path, header, label_column, "label_column")
+    elif len(others) > 1 and is_one_hot(header, rows, others):
+        indices = [header.index(name) for name in others]
+        rows = [[*row, others[[float(row[i]) for i in indices].index(1)]] for row in rows]
+        header, label = [*header, "one-hot"], "one-hot"
     else:
         known = [name for name in others if name.lower() in LABEL_NAMES]
         candidates = others if len(others) == 1 else known
@@ -63,14 +79,42 @@ def read_label_file(
         if file is None:
             missing += 1
         elif not value:
-            raise UsageError(f"data.labels: line {number} of {path} has no label")
+            raise UsageError(
+                f"data.labels: line {number} of {path} has no label",
+                hint="add it, or remove the line",
+            )
         elif found.setdefault(file, value) != value:
             raise UsageError(
-                f"data.labels: {path} gives {file.name} the labels {found[file]!r} and {value!r}"
+                f"data.labels: {path} gives {file.name} the labels {found[file]!r} and {value!r}",
+                hint="remove one of the two lines",
             )
     if not found:
         raise UsageError(f"data.labels: the column {column} of {path} names no image in {root}")
     return found, missing
+
+
+def is_one_hot(header: Sequence[str], rows: Sequence[Sequence[str]], names: Sequence[str]) -> bool:
+    """Whether columns contain 0 and 1, with one 1 in each row: their names are the classes then."""
+    indices = [header.index(name) for name in names]
+    try:
+        values = [[float(row[i]) for i in indices] for row in rows]
+    except ValueError:
+        return False
+    return all(sorted(row)[-1] == 1 and sum(map(abs, row)) == 1 for row in values)
+
+
+def as_values(labels: Sequence[str]) -> Sequence[str | int | float]:
+    """Return labels as numbers if all are numbers, so that the rules for numbers apply to them.
+    Texts such as 007 remain texts."""
+    try:
+        numbers = [int(text) for text in labels]
+        return numbers if [*map(str, numbers)] == [*labels] else labels
+    except ValueError:
+        pass
+    try:
+        return [float(text) for text in labels]
+    except ValueError:
+        return labels
 
 
 def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
@@ -81,18 +125,27 @@ def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
     except FileNotFoundError:
         raise MissingError(f"data.labels: the file {path} does not exist") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"data.labels: {path} cannot be read as text: {error}") from None
+        raise UsageError(
+            f"data.labels: {path} cannot be read as text: {error}",
+            hint="save it as CSV in UTF-8, not compressed",
+        ) from None
     first = text.partition("\n")[0]
     delimiter = max(",;\t", key=first.count)
     try:
-        header, *rows = [row for row in csv.reader(text.splitlines(), delimiter=delimiter) if row]
-    except (csv.Error, ValueError) as error:
+        lines = [row for row in csv.reader(text.splitlines(), delimiter=delimiter) if any(row)]
+    except csv.Error as error:
         raise UsageError(f"data.labels: {path} is not a table: {error}") from None
+    if len(lines) < 2:
+        raise UsageError(
+            f"data.labels: {path} has no rows", hint="add a line with file and label for each image"
+        )
+    header, *rows = lines
     for number, row in enumerate(rows, 2):
         if len(row) != len(header):
             raise UsageError(
                 f"data.labels: line {number} of {path} has {len(row)} values, the first line has "
-                f"{len(header)}"
+                f"{len(header)}",
+                hint="put values that contain a delimiter into quotes",
             )
     return [name.strip() for name in header], [[value.strip() for value in row] for row in rows]
 

@@ -14,7 +14,7 @@ from latentforge.errors import MissingError, UsageError
 from latentforge.io.text import natural_key
 
 from .config import FolderConfig
-from .labels import read_label_file
+from .labels import as_values, read_label_file
 
 log = logging.getLogger("latentforge")
 
@@ -22,12 +22,14 @@ EXTENSIONS = (
     *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
     *(".ppm", ".pgm", ".pbm", ".pnm"),
 )
+MAX_LISTED = 5  # folders in a message
 SPLIT_FOLDERS = {
     "train": "train",
     "training": "train",
     "val": "validation",
     "valid": "validation",
     "validation": "validation",
+    "dev": "validation",
     "test": "test",
     "testing": "test",
 }
@@ -40,7 +42,7 @@ class Listing:
 
     root: Path
     files: list[Path]
-    labels: Sequence[int | str] | None = None
+    labels: Sequence[int | float | str] | None = None
     classes: tuple[str, ...] = ()
     skipped: Counter[str] = field(default_factory=Counter)
 
@@ -61,8 +63,16 @@ def find_splits(root: Path) -> dict[str, Path]:
     check_folder(root)
     folders = folders_in(root)
     splits = {SPLIT_FOLDERS.get(folder.name.lower(), ""): folder for folder in folders}
-    if "train" not in splits or "" in splits or images_in(root):
+    if "train" not in splits or images_in(root):
         return {}
+    if "" in splits:
+        if len(splits) == 2:  # "train" and other names: classes, such as kinds of vehicles
+            return {}
+        others = [f.name for f in folders if f.name.lower() not in SPLIT_FOLDERS]
+        raise UsageError(
+            f"data.root: {root} has folders of splits and also {', '.join(others[:5])}",
+            hint=f"move {others[0]} out of {root}",
+        )
     if len(splits) < len(folders):
         names = ", ".join(folder.name for folder in folders)
         raise UsageError(
@@ -129,12 +139,12 @@ def read_labelled(root: Path, top: Path, config: FolderConfig) -> Listing:
     relative to `top` or to `root`, a split of it."""
     assert config.labels is not None
     images = [file for folder in [root, *all_folders(root)] for file in images_in(folder)]
-    path = config.labels.expanduser().absolute()
+    path = config.labels.absolute()
     everything = [top, *all_folders(top)]
     listed = images if root == top else [file for f in everything for file in images_in(f)]
     by_file, missing = read_label_file(path, top, listed, config.file_column, config.label_column)
     files = [file for file in images if file in by_file]
-    listing = Listing(root, files, [by_file[file] for file in files])
+    listing = Listing(root, files, as_values([by_file[file] for file in files]))
     listing.skipped[f"without a row in {path.name}"] = len(images) - len(files)
     if root == top or root.name.lower().startswith("train"):  # once
         listing.skipped[f"named in {path.name}, but missing"] = missing
@@ -151,9 +161,11 @@ def count_skipped(
     files = [path for path in folder.iterdir() if path.name[0] != "." and not path.is_dir()]
     regular = [path for path in files if path.is_file() or path.is_symlink()]
     others = [p for p in regular if p.suffix.lower() not in EXTENSIONS and p != but]
-    hidden = [p for p in folder.iterdir() if p.name[0] == "." and p.suffix.lower() in EXTENSIONS]
-    if hidden:
-        listing.skipped["whose names begin with a dot"] += len(hidden)
+    hidden = [path for path in folder.iterdir() if path.name[0] == "."]
+    inside = [file for path in hidden if path.is_dir() for file in path.iterdir()]
+    images = [path for path in [*hidden, *inside] if path.suffix.lower() in EXTENSIONS]
+    if images:
+        listing.skipped["whose names, or those of their folders, begin with a dot"] += len(images)
     if special := sum(not p.is_file() and not p.is_symlink() for p in files):
         listing.skipped["that are no regular files"] += special
     for suffix, count in Counter(path.suffix.lower() for path in others).items():
@@ -185,15 +197,17 @@ def check_classes(root: Path, images_by_class: dict[Path, list[Path]], known: Se
     if len(empty) == len(images_by_class):
         raise UsageError(
             f"data.root: no images in {root} or its sub-folders",
-            details=[f"supported extensions: {' '.join(EXTENSIONS)}"],
+            details=[*describe_contents(root), f"supported extensions: {' '.join(EXTENSIONS)}"],
             hint=nested_folder_hint(empty)
-            or "--set data.root=FOLDER with a folder that contains images",
+            or "--set data.root=FOLDER with images in FOLDER/CLASS or in FOLDER/train/CLASS, "
+            "FOLDER/val/CLASS and FOLDER/test/CLASS",
         )
     if empty:
         raise UsageError(
             f"data.root: no images in {', '.join(map(str, empty[:5]))}; "
             f"each sub-folder of {root} is a class",
-            hint="move folders that are not classes elsewhere",
+            details=describe_contents(empty[0]),
+            hint="move folders that are not classes elsewhere, or remove them if they are empty",
         )
     if len(images_by_class) == 1 and len(known) < 2:
         (only,) = images_by_class
@@ -204,8 +218,20 @@ def check_classes(root: Path, images_by_class: dict[Path, list[Path]], known: Se
         )
 
 
+def describe_contents(folder: Path) -> list[str]:
+    """Describe where the files below a folder are and what extensions they have."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for inner in [folder, *all_folders(folder)]:
+        files = [path for path in inner.iterdir() if path.is_file() and path.name[0] != "."]
+        counts.update((str(inner), path.suffix.lower()) for path in files)
+    listed = [f"{n} {suffix or 'other'} files in {place}" for (place, suffix), n in counts.items()]
+    return [*listed[:MAX_LISTED], *(["..."] if len(listed) > MAX_LISTED else [])]
+
+
 def nested_folder_hint(empty: list[Path]) -> str:
     """Return a hint if the class folders are one level deeper, as in images/cat and images/dog."""
+    if SPLIT_FOLDERS.keys() & {folder.name.lower() for folder in empty}:
+        return ""  # it would be the folder of one split
     nested = [f for f in empty if sum(bool(images_in(inner)) for inner in folders_in(f)) > 1]
     return data_option("", root=nested[0]) if len(nested) == 1 else ""
 

@@ -23,6 +23,8 @@ from .reader import (
 
 log = logging.getLogger("latentforge")
 
+FEW = 10_000  # files that are all read to report which of them are bad
+
 
 class Pictures:
     """A dataset whose item i is the image in `files[i]`, (1 or 3, H, W), with its label if there
@@ -68,7 +70,9 @@ class Pictures:
         with decoding():
             image = try_decode(self.frames[i], self.config, self.further)
         if isinstance(image, Exception):
-            raise unreadable_error([(self.frames[i], image)], len(self.frames))
+            if not i and len(self.frames) <= FEW:  # nothing is read yet: name all bad files
+                read(self.frames, self.config, self.further)
+            raise unreadable_error([(self.frames[i], image)])
         if self.further and not warned and i:  # the first is also read if `whole` is called
             message = "%s: further frames of files are not read (data.frames=all reads them)"
             log.warning(message, self.files[i])

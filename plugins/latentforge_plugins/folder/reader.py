@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -23,6 +23,7 @@ from .colours16 import has_16_bits, read_16_bits
 from .config import FORMATS, FolderConfig
 
 SEVERAL = (".png", ".apng", ".gif", ".webp", ".tif", ".tiff")  # can contain several images
+SAMPLE_FORMAT, UNSIGNED, SIGNED = 339, 1, 2  # a tag of TIFF and two of its values
 MAX_NAMED = 5  # maximum number of unreadable files that an error names
 
 
@@ -117,7 +118,7 @@ def try_decode(frame: Frame, config: FolderConfig, further: dict[Frame, int]) ->
 def decode(frame: Frame, config: FolderConfig, further: dict[Frame, int]) -> Pixels:
     """Decode an image: (1 or 3, H, W), uint8 or the values of an image with more than 8 bits.
 
-    EXIF rotation is applied. Bilinear resizing uses a wider filter to shrink an image, so it
+    Bilinear resizing uses a wider filter to shrink an image, so it
     neither aliases nor overshoots. `further` gets the number of frames that are not read.
     """
     if not stat.S_ISREG(frame.path.stat().st_mode):  # reading a pipe would block
@@ -133,10 +134,20 @@ def decode(frame: Frame, config: FolderConfig, further: dict[Frame, int]) -> Pix
         if has_16_bits(file):
             pixels = read_16_bits(*frame, config.channels)
         else:
-            image = ImageOps.exif_transpose(file)
-            image.format = file.format  # a rotated copy has none
-            pixels = to_pixels(image, config.channels)
+            pixels = correct_type(to_pixels(file, config.channels), file)
     return pixels if config.size is None else np.stack([resize(p, config) for p in pixels])
+
+
+def correct_type(pixels: Pixels, file: Any) -> Pixels:
+    """Return values with the type that a TIFF file gives: Pillow reads int8 as uint8, and uint32 as
+    int32."""
+    tags = getattr(file, "tag_v2", {})
+    kind = tags.get(SAMPLE_FORMAT, (UNSIGNED,))[0]
+    if kind == SIGNED and pixels.dtype == np.uint8:
+        return pixels.view(np.int8)
+    if kind == UNSIGNED and pixels.dtype == np.int32:
+        return pixels.view(np.uint32)
+    return pixels
 
 
 def resize(channel: Pixels, config: FolderConfig) -> Pixels:
@@ -181,14 +192,15 @@ def mixed_images_error(one: Frame, image: Pixels, other: Frame, other_image: Pix
     )
 
 
-def unreadable_error(faults: Sequence[tuple[Frame, Exception]], count: int) -> UsageError:
+def unreadable_error(faults: Sequence[tuple[Frame, Exception]], count: int = 0) -> UsageError:
+    """Return the error for files that cannot be read, of `count` files if that is known."""
     details = [f"{frame.path}: {one_line(error)}" for frame, error in faults[:MAX_NAMED]]
     if len(faults) > MAX_NAMED:
         details.append(f"and {len(faults) - MAX_NAMED} more")
     large = [error.pixels for _, error in faults if isinstance(error, TooLarge)]
     enough = f"--set data.max_pixels={max(large)}" if len(large) == len(faults) else ""
     return UsageError(
-        f"data.root: {len(faults)} of {count} image files cannot be read",
+        f"data.root: {len(faults)}{f' of {count}' * (count > 0)} image files cannot be read",
         details=details,
         hint=enough or "delete or replace them",
     )
