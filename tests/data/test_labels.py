@@ -109,7 +109,7 @@ def test_a_missing_value_of_pandas_is_counted(dtype):
     ("counts", "said"),
     [
         (
-            {"train": {"a": 3, "b": 0}, "test": {"a": 1, "b": 2}},
+            {"train": {"a": 3, "b": 0, "c": 2}, "test": {"a": 1, "b": 2}},
             "no training image is of class 'b'",
         ),
         ({"train": {"a": 3}}, "all 3 training images are of class 'a'"),
@@ -193,4 +193,4 @@ def test_classes_that_the_run_does_not_have_are_refused(classifier, y, classes, 
     run, test = classifier
     with pytest.raises(UsageError, match=f"has examples of {unknown}") as caught:
         run.evaluate(data={"train": Arrays(test.x, y(test.y), classes)})
-    assert "the same names" in caught.value.hint
+    assert "name the classes of the data as in the run" in caught.value.hint

@@ -234,7 +234,7 @@ def test_random_labels_are_refused_unless_items_are_frozen(turn):
             k = int(torch.randint(4, ()))
             return (np.rot90(X[i, :5], k) if turn else X[i, :5]).copy(), k
 
-    with pytest.raises(UsageError, match="the label of item .* is random") as caught:
+    with pytest.raises(UsageError, match=r"the label of item .* is random") as caught:
         whole(Rotated())
     assert "'stream': 'never'" in caught.value.hint
     images = whole(Rotated(), stream="never")
