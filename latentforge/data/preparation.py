@@ -207,7 +207,8 @@ def _load_all(data: Any, source: readers.Source | None, where: str, config: Data
     where = arrays.where or where
     levels = find_levels(dtype_name(arrays.x), config, where)
     x = as_tensor(arrays.x, where)
-    labels = len(arrays.y) if np.ndim(arrays.y) else None
+    y = arrays.y
+    labels = len(y) if y is not None and getattr(y, "ndim", 1) else None
     layout = find_layout(x.shape, config.layout, where, labels)
     if not x.numel():
         raise UsageError(f"{where}: there are no examples, x has shape {tuple(x.shape)}")

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from latentforge.errors import LatentForgeError
+from latentforge.errors import RunFailed
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class StoppedWaiting(LatentForgeError):
+class StoppedWaiting(RunFailed):
     """A signal has requested a stop while training waited for something, as for a worker that does
     not answer."""
 
