@@ -208,7 +208,7 @@ def _load_all(data: Any, source: readers.Source | None, where: str, config: Data
     levels = find_levels(dtype_name(arrays.x), config, where)
     x = as_tensor(arrays.x, where)
     y = arrays.y
-    labels = len(y) if y is not None and getattr(y, "ndim", 1) else None
+    labels = len(y) if y is not None and getattr(y, "ndim", 1) > 0 else None
     layout = find_layout(x.shape, config.layout, where, labels)
     if not x.numel():
         raise UsageError(f"{where}: there are no examples, x has shape {tuple(x.shape)}")
