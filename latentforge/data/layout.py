@@ -63,8 +63,8 @@ def read_four(first: int, second: int, last: int) -> str:
     square = second == last != first or first == second == last == 1
     if first in CHANNELS and last not in CHANNELS:
         return "NCHW" if last > first or square else ""
-    if first in CHANNELS:
-        return "NCHW" if square else ""
+    if first in CHANNELS:  # an image of height 1 is not plausible
+        return "NCHW" if square or first == 1 else ""
     if last in CHANNELS:
         return "NHWC" if first > 2 and not square else ""
     return "NCHW" if square or 2 * first <= min(second, last) else ""

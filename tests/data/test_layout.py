@@ -21,6 +21,7 @@ from latentforge.errors import UsageError
         ((9, 1, 28, 28), "NCHW"),
         ((9, 3, 32, 32), "NCHW"),
         ((9, 1, 4, 4), "NCHW"),
+        ((9, 1, 5, 4), "NCHW"),
         ((9, 2, 16, 16), "NCHW"),  # two channels in torch's order
         ((9, 512, 7, 7), "NCHW"),  # features
         ((9, 28, 28, 1), "NHWC"),

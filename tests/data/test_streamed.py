@@ -198,15 +198,15 @@ class Sleeper(Dataset):
 
 
 def test_small_shared_memory_is_announced_and_not_used(monkeypatch, caplog):
-    free = SimpleNamespace(f_bavail=16, f_frsize=16)
+    free = SimpleNamespace(f_bavail=16, f_frsize=16, f_blocks=4)
     monkeypatch.setattr(os, "statvfs", lambda path: free)
-    monkeypatch.setattr(prefetch, "_announced", set())
+    prefetch.announce.cache_clear()
     streamed, resident = splits("always", workers=2), splits("never")
     pairs = [[b.x for b in s.split("train").batches(16)] for s in (streamed, resident)]
     assert all(map(torch.equal, *pairs))
     [message] = [record.getMessage() for record in caplog.records]
-    assert message.startswith("images are read without the 2 workers of data.workers: ")
-    assert "bytes are needed in /dev/shm, and 256 are free" in message
+    assert message.startswith("images are read without the workers of data.workers=2: ")
+    assert "bytes are needed in /dev/shm, of whose 64 bytes fewer are free" in message
 
 
 @pytest.mark.slow  # torch waits five seconds for the worker

@@ -18,7 +18,7 @@ from PIL import Image
 
 from latentforge import Forge, open_run
 from latentforge.rendering.report.formatting import read_objects
-from latentforge.runs.folder import METRICS, is_locked, lock_run
+from latentforge.runs.folder import LOCK, METRICS, is_locked, lock_run
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs POSIX pipes and links")
 
@@ -84,6 +84,24 @@ def test_reader_of_the_status_does_not_keep_a_run_from_training(runs):
     finally:
         stop.set()
         reader.join()
+
+
+@posix
+def test_pipe_in_place_of_the_lock_does_not_block(runs):
+    run = runs / "ae"
+    (run / LOCK).unlink(missing_ok=True)
+    os.mkfifo(run / LOCK)
+    assert not is_locked(run)
+
+
+@posix
+def test_pipe_among_animations_does_not_block(cli, work):
+    Path("images").mkdir()
+    for i in range(10):
+        Image.fromarray(np.full((6, 5), 20 * i, np.uint8)).save(f"images/{i}.gif")
+    os.mkfifo("images/pipe.gif")
+    line = ("data", "show", "folder", "--set", "root=images", "--set", "frames=all")
+    assert "1 that are no regular files" in cli(*line).err
 
 
 @pytest.mark.slow  # two processes and their imports
