@@ -27,7 +27,7 @@ slow: $(READY)
 
 # Both in one call, which is faster than one after the other.
 check: $(READY)
-	$(TESTS) -n auto --dist loadfile --no-loadscope-reorder
+	$(TESTS) -n auto --dist loadfile --no-loadscope-reorder --durations=40
 
 torture: $(READY)
 	$(BIN)/python tests/torture.py

@@ -71,6 +71,7 @@ def test_bad_options_are_found_in_every_kind(kind, name):
     assert "size" in str(failure.value)
 
 
+@pytest.mark.slow
 def test_a_heavy_hook_module_is_found_in_every_kind(work):
     """The check loads the module alone in a new process, so its kind does not matter."""
     text = (

@@ -105,6 +105,7 @@ def vae(tmp_path_factory):
     return Forge().train("vae", data="digits", model=model, train=train, run=path, quiet=True).path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "roles", "images"),
     [

@@ -125,6 +125,7 @@ def test_metrics_follow_from_the_stored_results(explored):
         assert share == pytest.approx((solved <= step).sum() / len(met))
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_results(explored, guided, work):
     runs, first = explored
     shutil.copytree(runs / "vae/explore", work / "runs/vae/explore")

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from latentforge import Forge
 
 FLOW = ("cli", "forge", "workflows", "engine")
@@ -43,6 +45,7 @@ run(["train", "--resume", sys.argv[1], "--epochs", "2", "--quiet"])
 """
 
 
+@pytest.mark.slow
 def test_resume_calls_few_functions_before_the_first_step(tmp_path: Path):
     small = {"encoder": [8], "decoder": [8]}
     run = Forge().train("vae", model=small, train={"epochs": 1}, run=tmp_path / "run", quiet=True)

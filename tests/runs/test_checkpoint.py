@@ -458,6 +458,7 @@ print(killed, code)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked children")
 def test_a_kill_before_any_file_operation_leaves_valid_checkpoints(tmp_path: Path):
     done = subprocess.run(
@@ -537,6 +538,7 @@ for _ in range(2):
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_error_and_keeps_the_previous_checkpoint(tmp_path: Path):
     pytest.importorskip("resource", reason="limits the size of files")
     done = subprocess.run(

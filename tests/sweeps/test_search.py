@@ -182,6 +182,7 @@ def latentforge_models():
 """
 
 
+@pytest.mark.slow
 def test_failing_trial_stops_no_other_and_a_retry_is_reported(tmp_path):
     plugin, broken = tmp_path / "fragile.py", tmp_path / "broken"
     plugin.write_text(FRAGILE.format(path=str(broken)), "utf-8")
@@ -241,6 +242,7 @@ def test_unrecorded_trials_are_adopted_or_marked_as_failed(searched, tmp_path):
     assert states(own_trials(path)) == [*["COMPLETE"] * 13, "FAIL", "COMPLETE"]
 
 
+@pytest.mark.slow
 def test_resume_reports_finished_trials_missing_in_optuna(searched, tmp_path):
     path = shutil.copytree(searched.path, tmp_path / "copy")
     record = read(path / "sweep.json")
