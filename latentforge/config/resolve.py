@@ -109,9 +109,10 @@ def resolve_other_data(
     if not isinstance(options, Mapping):
         options = [text.removeprefix("data.") for text in options]
     values = read_assignments(options, faults)
+    raise_faults(faults)
     if isinstance(data, Mapping):
         given, splits = (dict(data), {}) if "name" in data else separate_options(data)
-        data = given.pop("name", splits)
+        data = given.pop("name", splits or None)
         values = {**given, **values}
     if not values and not isinstance(data, str):
         return data
@@ -127,12 +128,15 @@ def resolve_other_data(
         stored = {**own, **config.dataset.as_dict()}
         del stored["name"]
     split = not values.keys().isdisjoint(("validation", "test", "split_seed"))
+    scaled = not values.keys().isdisjoint(("black", "white"))
+    values = {**stored, **values}
     if isinstance(data, str):
+        dataset, checked = resolve_data({"name": data, **values}, registry, faults)
         raise_faults(faults)
-        return OtherData(*resolve_dataset(registry, data, {**stored, **values}), split)
-    options_of_data = check(DataConfig, {**stored, **values}, "data", faults)
+        return OtherData(dataset, checked, split, scaled)
+    checked = check(DataConfig, values, "data", faults)
     raise_faults(faults)
-    return OtherData(None, options_of_data, split, data)
+    return OtherData(None, checked, split, scaled, data)
 
 
 def _component(

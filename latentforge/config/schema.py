@@ -190,11 +190,13 @@ class Component:
 @dataclass(frozen=True)
 class OtherData:
     """Data that replaces the own data of a run: a dataset, or `data` that was passed in Python with
-    options. It is split only if `split` is set."""
+    options. It is split only if `split` is set. `scaled` is whether the request gives its levels.
+    """
 
     dataset: Component | None
     config: DataConfig
     split: bool = False
+    scaled: bool = False
     data: Any = None
 
 

@@ -126,7 +126,10 @@ def read_objects(values: Array, where: str) -> Array:
 
 def is_missing(value: Any) -> bool:
     """Whether a label is None, NaN or pandas.NA, none of which equals itself."""
-    return value is None or (value == value) is not True
+    try:
+        return value is None or not bool(value == value)
+    except (TypeError, ValueError):  # pandas.NA has no truth value
+        return True
 
 
 def read_floats(values: Array, where: str) -> Array:

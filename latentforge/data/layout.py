@@ -29,7 +29,7 @@ def find_layout(shape: Sequence[int], option: str, where: str, labels: int | Non
     shape = tuple(shape)
     if option != "auto":
         return check_layout(shape, option, where)
-    if labels is not None and shape[0] != labels == shape[-1]:
+    if labels is not None and shape and shape[0] != labels == shape[-1]:
         last = {2: "x.T", 3: data_option(where, layout="HWN"), 4: data_option(where, layout="HWCN")}
         raise UsageError(
             f"{where}: x has shape {shape} and there are {labels} labels, so that the last axis "

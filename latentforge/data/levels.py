@@ -76,14 +76,16 @@ class Levels:
         allowed = f"[{self.black:.9g}, {self.white:.9g}]"
         raise UsageError(f"{where}: {span}, but values must be in {allowed}", hint=hint)
 
-    def warn_if_dark(self, x: Tensor, where: str) -> None:
+    def warn_if_dark(self, x: Tensor, where: str, *, is_whole: bool) -> None:
         """Warn if scaled values of uint16 use only a small part of its full scale, as those of a
-        camera with 12 bits do."""
+        camera with 12 bits do. If `x` is only a sample, other images may be brighter."""
         if self.dtype != "uint16" or self.white != FULL_SCALE["uint16"]:
             return
         high = float(round(self.white * float(x.max())))
         if 0 < high < self.white / 4:
-            option = data_option(where, **suggest_levels(0.0, high))
+            full = 2.0 ** int(high).bit_length() - 1
+            levels = suggest_levels(0.0, high) if is_whole else {"white": full}
+            option = data_option(where, **levels)
             message = "%s: the values go up to %.0f of 65535, so all images are dark; try %s"
             log.warning(message, where, high, option)
 

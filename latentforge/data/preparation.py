@@ -213,7 +213,7 @@ def _load_all(data: Any, source: readers.Source | None, where: str, config: Data
     if not x.numel():
         raise UsageError(f"{where}: there are no examples, x has shape {tuple(x.shape)}")
     x = levels.scale(to_standard(x, layout), where)
-    levels.warn_if_dark(x, where)
+    levels.warn_if_dark(x, where, is_whole=True)
     return _make_source(x, arrays, data, layout, levels, where)
 
 
@@ -226,7 +226,8 @@ def _stream(data: Any, source: readers.Source | None, where: str, config: DataCo
     arrays = data
     if isinstance(source, readers.DatasetSource):
         arrays = Arrays(source.first, source.labels(), readers.class_names(data))
-    source.levels.warn_if_dark(source.read(range(min(len(source), SAMPLE_BATCH))), source.where)
+    sample = source.read(range(min(len(source), SAMPLE_BATCH)))
+    source.levels.warn_if_dark(sample, source.where, is_whole=False)
     return _make_source(source, arrays, data, source.layout, source.levels, source.where)
 
 
@@ -238,7 +239,9 @@ def _make_source(
     if arrays.y is not None:
         labels = read_labels(arrays.y, len(x), arrays.classes, where)
     files = getattr(data, "files", None)
-    names = [as_text(file) for file in files] if files else None
+    names = None
+    if files is not None and len(files) == len(x):  # not the shards of a dataset
+        names = [as_text(str(file)) for file in files]
     return _Source(x, labels, layout, levels, names, where)
 
 

@@ -137,7 +137,7 @@ class Trainer:
         with closing(self.progress), deterministic_kernels():
             self._run_engine()
             self.result.status = "done"
-            if self.result.epochs < epochs:
+            if self.result.epochs < epochs or (self.stopping and self._closing):
                 self._finish_early()
             for finding in self.state.warnings.passed():
                 self.progress.note(str(finding))

@@ -96,16 +96,19 @@ def load_data(run: RunFolder, config: RunConfig, data: Any) -> DataSplits:
     else:
         other = data if isinstance(data, OtherData) else OtherData(None, config.data, data=data)
         own, options = config.data, limit_workers(other.config)
-        splits, has_splits = load_whole(replace(other, config=options))
-        if other.split or splits.matches(about):
-            if not other.split:  # as in training
-                options = replace(
-                    options, validation=own.validation, test=own.test, split_seed=own.split_seed
-                )
-            splits = load_splits(other.dataset, options, other.data)
-        elif not has_splits:
-            splits = replace(splits, splits=dict.fromkeys(about["images"], splits.split("train")))
-        check_levels(run, own, splits, "" if other.dataset else IN_MEMORY)
+        if not other.split:
+            splits, has_splits = load_whole(replace(other, config=options))
+            if not splits.matches(about):
+                if not other.scaled:
+                    check_levels(run, own, splits, "" if other.dataset else IN_MEMORY)
+                if not has_splits:
+                    whole = splits.split("train")
+                    splits = replace(splits, splits=dict.fromkeys(about["images"], whole))
+                return match_run(run, splits)
+            options = replace(  # as in training
+                options, validation=own.validation, test=own.test, split_seed=own.split_seed
+            )
+        splits = load_splits(other.dataset, options, other.data)
     splits = match_run(run, splits)
     if data is None and not splits.matches(about):
         message = "the dataset %s has changed since %s was trained: metrics are not comparable"
@@ -125,17 +128,20 @@ def check_levels(run: RunFolder, own: DataConfig, splits: DataSplits, where: str
         steps.get("stored")
         for steps in (run.manifest["data"].get("preprocessing", {}), splits.preprocessing)
     )
-    levels = own.black, own.white
-    if stored == here or levels == (None, None):
+    levels = own.black or 0.0, own.white
+    if stored == here or (own.black, own.white) == (None, None):
         return
-    if (splits.config.black, splits.config.white) == levels:
-        usual = find_levels(str(here), DataConfig(), "data")
-        white = 1.0 if math.isnan(usual.white) else usual.white
-        raise UsageError(
-            f"{run.path} was trained on {stored} with black {own.black or 0:g} and white "
-            f"{own.white or 0:g}, but this data is {here}",
-            hint=data_option(where, black=0.0, white=white),
-        )
+    before, usual = (find_levels(str(kind), DataConfig(), "data") for kind in (stored, here))
+    no_scale = math.isnan(before.white) and math.isnan(usual.white)  # integers of two sizes
+    floats = "float" in str(stored) and "float" in str(here)
+    if no_scale or floats or levels == (0.0, usual.white):
+        return
+    white = levels[1] if math.isnan(usual.white) else usual.white
+    raise UsageError(
+        f"{run.path} was trained on {stored} with black {levels[0]:g} and white "
+        f"{'1' if levels[1] is None else f'{levels[1]:g}'}, but this data is {here}",
+        hint=data_option(where, black=0.0, white=white),
+    )
 
 
 def match_run(run: RunFolder, splits: DataSplits) -> DataSplits:

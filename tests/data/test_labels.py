@@ -32,6 +32,7 @@ def united(*splits):
         ([7, 401, 7], [0, 1, 0], ("7", "401"), "numbers from 7 to 401"),
         ([-1, 1, 1], [0, 1, 1], ("-1", "1"), "numbers from -1 to 1"),
         ([1.0, 0.0, 2.0], [1, 0, 2], ("0", "1", "2"), "whole numbers stored as floats"),
+        ([*np.array([1, 0, 1])], [1, 0, 1], ("0", "1"), ""),  # a list of numpy's numbers
         ([True, False], [1, 0], ("0", "1"), "False and True"),
         (["dog", "cat", "dog"], [1, 0, 1], ("cat", "dog"), "strings"),
         (["10", "9", "10"], [1, 0, 1], ("9", "10"), "strings"),

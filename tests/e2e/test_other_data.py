@@ -84,6 +84,14 @@ def test_evaluate_takes_another_dataset_or_options_of_its_own(cli):
 
 
 @pytest.mark.usefixtures("trained")
+def test_an_option_without_a_value_is_refused(cli):
+    for line in (["evaluate", "r"], ["encode", "r", "--out", "c.npz"]):
+        answer = cli(*line, "--set", "data.test")
+        assert answer.code == 2
+        assert "write key=VALUE" in answer.err
+
+
+@pytest.mark.usefixtures("trained")
 def test_options_that_leave_the_fingerprint_unchanged_are_applied():
     run = open_run("r")
     usual = run.evaluate()
@@ -101,6 +109,10 @@ def test_levels_of_the_run_are_not_applied_to_values_of_another_type(work):
     fix = eval(caught.value.hint.removeprefix("data="), {"x": X})
     assert (fix["train"] is X, fix["black"], fix["white"]) == (True, 0, 255)
     assert run.evaluate(data=fix)["recon"] > 0
+    assert run.evaluate(data=deep) == run.evaluate(data={"train": deep, "white": 3840})
+    with pytest.raises(UsageError, match=r"white 3840, but this data is float32") as caught:
+        run.evaluate(data=(X / 255).astype(np.float32))
+    assert run.evaluate(data=eval(caught.value.hint[5:], {"x": X / 255}))["recon"] > 0
 
 
 @pytest.mark.parametrize("name", ["2024", "1e3", "true", "2024-01-01", "007", "3.50"])

@@ -105,8 +105,18 @@ def test_images_along_the_last_axis_are_recognised_by_the_labels(path, refused, 
 
 
 def test_two_arrays_with_one_role_are_refused(path: Path, refused):
-    np.savez(path, x=np.zeros((20, 4, 4), np.uint8), images=np.zeros((20, 8, 8), np.uint8))
-    assert "has the arrays 'images' and 'x', and it is not clear which contains" in refused()
+    small, large = np.zeros((20, 4, 4), np.uint8), np.zeros((20, 8, 8), np.uint8)
+    np.savez(path, data=small, images=large)
+    assert "has the arrays 'data' and 'images', and it is not clear which contains" in refused()
+
+
+def test_x_and_y_take_precedence_over_other_names(path: Path, caplog):
+    x = np.zeros((20, 4, 4), np.uint8)
+    np.savez(path, x=x, images=np.zeros((20, 8, 8)), label=np.ones(20), y=np.arange(20) % 2)
+    arrays = read(path)
+    assert arrays.x.shape == x.shape
+    assert arrays.y.tolist() == [0, 1] * 10
+    assert "2 arrays are not read: 'images', 'label'" in caplog.text
 
 
 def test_arrays_that_are_not_read_are_announced(path: Path, caplog):

@@ -169,7 +169,9 @@ def test_16_bit_images_that_pillow_reads_with_8_bits_are_refused(root: Path):
     (root / "b.ppm").write_bytes(b"P6 5 6 65535\n" + DEEP_RGB.astype(">u2").tobytes())
     planes = np.moveaxis(DEEP_RGB, 2, 0)
     tifffile.imwrite(root / "c.tif", planes, photometric="rgb", planarconfig="separate")
-    with pytest.raises(UsageError, match="3 of 3 image files cannot be read") as caught:
+    ink = np.concatenate([DEEP_RGB, DEEP_RGB[..., :1]], 2)
+    tifffile.imwrite(root / "d.tif", ink, photometric="separated")
+    with pytest.raises(UsageError, match="4 of 4 image files cannot be read") as caught:
         read(root)
     assert all("reads only 8 bits of each channel" in detail for detail in caught.value.details)
 
@@ -405,6 +407,12 @@ def test_the_rules_for_numbers_apply_to_numbers_in_a_table(root, table, lines, s
 def test_texts_that_look_like_numbers_keep_their_zeros(root: Path, table: Path):
     table.write_text("\n".join(["file,label", *(f"{i}.png,00{i % 2}" for i in range(20))]))
     assert {*read(root, labels=table).y} == {"000", "001"}
+
+
+def test_numbers_that_name_columns_and_images_are_no_missing_header(root: Path, table: Path):
+    rows = [f"{i}.png,{int(i % 2 == 0)},{int(i % 2 == 1)}" for i in range(20)]
+    table.write_text("\n".join(["file,0,1", *rows]))
+    assert {*read(root, labels=table).y} == {0, 1}
 
 
 def test_a_column_of_splits_is_announced(root: Path, table: Path, caplog):

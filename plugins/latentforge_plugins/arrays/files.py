@@ -24,9 +24,10 @@ SPLIT_NAMES["validation"] = "validation"
 
 def find_keys(path: Path, keys: list[str]) -> dict[str, dict[str, str]]:
     """Return the key of the images, labels and classes (x, y, classes) of each split. Keys without
-    the name of a split belong to "train"; classes are shared by all splits. Raises UsageError if
-    two keys have the same role."""
+    the name of a split belong to "train"; classes are shared by all splits. x and y take precedence
+    over other names. Raises UsageError if two other keys have the same role."""
     found: dict[str, dict[str, str]] = {}
+    own_names: dict[str, str] = {}  # keys without the name of a split
     names = "|".join(sorted(SPLIT_NAMES, key=len, reverse=True))
     for key in keys:
         pattern = rf"^({names})_?(?=[a-z]+$)|_({names})$"  # as in train_x, trainX and x_train
@@ -36,13 +37,15 @@ def find_keys(path: Path, keys: list[str]) -> dict[str, dict[str, str]]:
             if name in accepted:
                 place = SPLIT_NAMES[split[1] or split[2]] if split else "train"
                 roles = found.setdefault(place, {})
-                if role in roles:
+                if role in roles and role not in (name, own_names.get(roles[role])):
                     raise UsageError(
                         f"{path} has the arrays {roles[role]!r} and {key!r}, and it is not clear "
                         f"which contains the {accepted[-1]} of {place}",
                         hint="save the file without one of them",
                     )
-                roles[role] = key
+                if role not in roles or name == role:
+                    roles[role] = key
+                own_names[key] = name
     return found
 
 
@@ -92,7 +95,7 @@ def read_npy(path: Path, labels_path: Path | None) -> Arrays:
     if labels_path is None:
         return Arrays(x, where=str(path))
     labels = map_array(labels_path.absolute(), "data.labels")
-    if labels.shape[:1] != x.shape[:1]:
+    if labels.shape[:1] not in (x.shape[:1], x.shape[-1:]):  # the images may be the last axis
         raise labels.error(f"has shape {labels.shape}, but x has {len(x)} examples")
     return Arrays(x, np.array(labels.values()), where=str(path))
 

@@ -18,6 +18,7 @@ from latentforge.data.pictures import Values as Pixels
 from .config import FORMATS
 
 BITS_PER_SAMPLE = 258  # the tag of TIFF
+OTHERS = ("LA", "RGBa", "CMYK")  # with transparency or ink in other channels
 OTHER_ORDER = {"B": "L", "L": "B", "N": "B"}  # big, little, native: that of libtiff, little
 GREY = np.array([0.299, 0.587, 0.114])  # ITU-R 601-2, as in Pillow
 
@@ -29,7 +30,7 @@ def has_16_bits(file: Any) -> bool:
         return False
     if file.format == "PPM":
         codec, *_, arguments = file.tile[0]
-        return codec.startswith("ppm") and int(arguments[1]) > 255
+        return codec.startswith("ppm") and isinstance(arguments, tuple) and arguments[1] > 255
     tags = getattr(file, "tag_v2", {})
     return max(tags.get(BITS_PER_SAMPLE, (8,))) > 8 or any(map(in_16_bits, file.tile))
 
@@ -54,7 +55,11 @@ def read_16_bits(path: Path, number: int, channels: Channels) -> Pixels:
 def decode(path: Path, number: int, swapped: bool) -> Pixels:
     with Image.open(path, formats=FORMATS) as file:
         file.seek(number)
-        if not all(map(in_16_bits, file.tile)) or file.format == "PPM" or "LA" in str(file.tile):
+        if (
+            not all(map(in_16_bits, file.tile))
+            or file.format == "PPM"
+            or any(name in str(file.tile) for name in OTHERS)
+        ):
             raise ValueError(
                 "Pillow reads only 8 bits of each channel of it; save it as a PNG or TIFF file "
                 "with 16 bits per channel, as colours or as grey without transparency"

@@ -30,11 +30,6 @@ def read_label_file(
     header, rows = read_table(path)
     places = file_names(images, root)
     example = images[0].relative_to(root).as_posix() if images else "1.png"
-    if any(name in places for name in header):
-        raise UsageError(
-            f"data.labels: the first line of {path} names an image, not the columns",
-            hint="add a first line, for example file,label",
-        )
     named = [name for name in header if name.lower() in FILE_NAMES]
     if file_column:
         column = choose_column(path, header, file_column, "file_column")
@@ -50,6 +45,11 @@ def read_label_file(
                 details=[f"its columns are {', '.join(header)}"],
                 hint=f"name files as in that folder, for example {example}",
             )
+    if column in places:
+        raise UsageError(
+            f"data.labels: the first line of {path} names an image, not the columns",
+            hint="add a first line, for example file,label",
+        )
     others = [name for name in header if name != column]
     unused = [name for name in others if name.lower() in SPLIT_COLUMNS]
     if unused and not label_column:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -96,7 +97,8 @@ def list_images(root: Path, config: FolderConfig, split: str) -> Listing:
         if listing.classes:
             listing.classes = tuple(dict.fromkeys([*listing.classes, *names]))
         if split == "train":
-            count_skipped(listing, root, deep=False)
+            table = None if config.labels is None else config.labels.absolute()
+            count_skipped(listing, root, deep=False, but=table)
     listing.report()
     return listing
 
@@ -144,7 +146,8 @@ def read_labelled(root: Path, top: Path, config: FolderConfig) -> Listing:
     listed = images if root == top else [file for f in everything for file in images_in(f)]
     by_file, missing = read_label_file(path, top, listed, config.file_column, config.label_column)
     files = [file for file in images if file in by_file]
-    listing = Listing(root, files, as_values([by_file[file] for file in files]))
+    values = dict(zip(by_file, as_values([*by_file.values()]), strict=True))  # of all splits
+    listing = Listing(root, files, [values[file] for file in files])
     listing.skipped[f"without a row in {path.name}"] = len(images) - len(files)
     if root == top or root.name.lower().startswith("train"):  # once
         listing.skipped[f"named in {path.name}, but missing"] = missing
@@ -162,7 +165,10 @@ def count_skipped(
     regular = [path for path in files if path.is_file() or path.is_symlink()]
     others = [p for p in regular if p.suffix.lower() not in EXTENSIONS and p != but]
     hidden = [path for path in folder.iterdir() if path.name[0] == "."]
-    inside = [file for path in hidden if path.is_dir() for file in path.iterdir()]
+    inside: list[Path] = []
+    for path in hidden:
+        with suppress(OSError):  # a folder that may not be read, such as .Trash-0
+            inside += path.iterdir() if path.is_dir() else []
     images = [path for path in [*hidden, *inside] if path.suffix.lower() in EXTENSIONS]
     if images:
         listing.skipped["whose names, or those of their folders, begin with a dot"] += len(images)

@@ -40,6 +40,7 @@ class Pictures:
             label_of = dict(zip(listing.files, labels, strict=True))
             self.targets = [label_of[frame.path] for frame in self.frames]
         self.files = [frame.name(listing.root) for frame in self.frames]
+        self.announced = False
         self.further: dict[Frame, int] = {}  # the number of frames that are not read, by file
 
     def __len__(self) -> int:
@@ -66,14 +67,14 @@ class Pictures:
         return self.decode(0)
 
     def decode(self, i: int) -> Pixels:
-        warned = bool(self.further)
         with decoding():
             image = try_decode(self.frames[i], self.config, self.further)
         if isinstance(image, Exception):
             if not i and len(self.frames) <= FEW:  # nothing is read yet: name all bad files
                 read(self.frames, self.config, self.further)
             raise unreadable_error([(self.frames[i], image)])
-        if self.further and not warned and i:  # the first is also read if `whole` is called
+        if self.further and i and not self.announced:  # the first is read before `whole`, too
+            self.announced = True
             message = "%s: further frames of files are not read (data.frames=all reads them)"
             log.warning(message, self.files[i])
         return image

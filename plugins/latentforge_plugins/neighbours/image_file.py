@@ -60,7 +60,10 @@ def scale(pixels: Pixels, where: str, preprocessing: Mapping[str, Any]) -> Tenso
     same = pixels.dtype.name == preprocessing.get("stored")
     given = {key: preprocessing.get(key) for key in ("black", "white")} if same else {}
     levels = find_levels(pixels.dtype.name, DataConfig(**given), where)
-    return levels.scale(as_tensor(pixels, where), where)
+    try:
+        return levels.scale(as_tensor(pixels, where), where)
+    except UsageError as error:  # its hint is an option of the run's data
+        raise UsageError(error.message, hint="use an image with the range of the data") from None
 
 
 def is_inverted(image: Images, train: Images) -> bool:
