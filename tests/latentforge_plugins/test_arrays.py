@@ -394,8 +394,8 @@ def test_truncated_and_mismatched_npy_files_are_refused(tmp_path):
     with pytest.raises(UsageError, match="Fortran order"):
         load(ArraysConfig(path), "train")
     np.save(path, np.zeros((4, 3, 3), np.uint8))
-    np.save(tmp_path / "y.npy", np.zeros(3, np.int64))
-    with pytest.raises(UsageError, match=r"y\.npy: the array has shape \(3,\), but x has 4"):
+    np.save(tmp_path / "y.npy", np.zeros(5, np.int64))
+    with pytest.raises(UsageError, match=r"y\.npy: the array has shape \(5,\), but x has 4"):
         load(ArraysConfig(path, tmp_path / "y.npy"), "train")
     with pytest.raises(UsageError, match=r"data\.labels can only be used with an \.npy"):
         load(ArraysConfig(tmp_path / "x.npz", tmp_path / "y.npy"), "train")
