@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from latentforge.specs import KINDS
+
 Count = Annotated[int, Field(ge=0)]
 Size = Annotated[int, Field(ge=1)]
 
@@ -47,7 +49,7 @@ class Data(Fields):
 
 
 class Plugin(Fields):
-    kind: str
+    kind: Annotated[str, Field(pattern=f"^({'|'.join(KINDS)})$")]
     name: str
     plugin: str
     module: str | None = None

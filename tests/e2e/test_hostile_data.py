@@ -95,6 +95,14 @@ def test_pipe_in_place_of_the_lock_does_not_block(runs):
 
 
 @posix
+def test_pipe_in_place_of_the_evaluations_does_not_block(cli, runs):
+    os.mkfifo(runs / "ae" / "evaluations.jsonl")
+    answer = cli("evaluate", "runs/ae")
+    assert answer.code == 0
+    assert "evaluations.jsonl is not a regular file" in answer.err
+
+
+@posix
 def test_pipe_among_animations_does_not_block(cli, work):
     Path("images").mkdir()
     for i in range(10):
@@ -150,6 +158,7 @@ def test_long_logs_are_read_in_little_memory(runs, cli):
         ("data", "[]", "data: Input should be"),
         ("metrics", '{"test": {"loss": {}}}', "metrics.test.loss: Input should be a valid number"),
         ("findings", '"none"', "findings: Input should be a valid list"),
+        ("plugins", '[{"kind": "x", "name": "a", "plugin": "b"}]', "plugins.0.kind: String should"),
         ("protocol", '{"loss": 3}', "protocol.loss: Input should be a valid string"),
     ],
 )
