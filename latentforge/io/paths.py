@@ -126,7 +126,7 @@ def append_json_line(path: Path, value: Mapping[str, Any]) -> None:
     if is_outside(path, path.parent):
         raise RunFailed(f"{path} is a link to a place outside its folder and is not written to")
     if path.exists() and not path.is_file():  # opening a pipe would block
-        raise RunFailed(f"{path} is not a regular file", hint="remove it")
+        raise RunFailed(f"cannot write to {path}: it is not a regular file", hint="remove it")
     try:
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(replace_nonfinite(value)) + "\n")

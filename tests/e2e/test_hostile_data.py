@@ -99,7 +99,7 @@ def test_pipe_in_place_of_the_evaluations_does_not_block(cli, runs):
     os.mkfifo(runs / "ae" / "evaluations.jsonl")
     answer = cli("evaluate", "runs/ae")
     assert answer.code == 0
-    assert "evaluations.jsonl is not a regular file" in answer.err
+    assert "evaluations.jsonl: it is not a regular file" in answer.err
 
 
 @posix
