@@ -209,7 +209,6 @@ def _report(error: LatentForgeError, arguments: list[str]) -> int:
 def _print_failure(error: LatentForgeError) -> None:
     details = {"error": error.message, "details": list(error.details), "remedy": error.hint}
     result = {"status": "failed", "id": error.id, **details}
-    with suppress(
-        RunFailed, BrokenPipeError
-    ):  # if stdout itself fails, the exit code and stderr say so
+    # if stdout itself fails, the exit code and stderr say so
+    with suppress(RunFailed, BrokenPipeError):
         print_json({**result, **error.result, "exit_code": error.exit_code})

@@ -87,9 +87,8 @@ def as_array(y: Any) -> Array:
 
 
 def is_one_hot(values: Array) -> bool:
-    if values.dtype.kind not in "biuf" or values.shape[1] < 2:
-        return False
-    return bool(((values == 0) | (values == 1)).all() and (values.sum(1) == 1).all())
+    """Whether each row of (N, K) is one-hot, with at least two columns."""
+    return values.shape[1] >= 2 and not count_faulty_rows(values)
 
 
 def count_faulty_rows(values: Array) -> int:

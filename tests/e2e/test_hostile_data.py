@@ -33,12 +33,16 @@ def test_pipe_or_device_as_data_is_refused(cli, work, name):
     assert "is not a regular file" in answer.err
 
 
-@posix
-def test_pipes_among_the_images_of_a_folder_are_counted_or_refused(cli, work):
+def save_images_and_pipe(extension):
     Path("images").mkdir()
     for i in range(10):
-        Image.fromarray(np.full((6, 5), 20 * i, np.uint8)).save(f"images/{i}.png")
-    os.mkfifo("images/pipe.png")
+        Image.fromarray(np.full((6, 5), 20 * i, np.uint8)).save(f"images/{i}.{extension}")
+    os.mkfifo(f"images/pipe.{extension}")
+
+
+@posix
+def test_pipes_among_the_images_of_a_folder_are_counted_or_refused(cli, work):
+    save_images_and_pipe("png")
     shown = cli("data", "show", "folder", "--set", "root=images")
     assert shown.code == 0
     assert "1 file is not read: 1 that are no regular files" in shown.err
@@ -104,10 +108,7 @@ def test_pipe_in_place_of_the_evaluations_does_not_block(cli, runs):
 
 @posix
 def test_pipe_among_animations_does_not_block(cli, work):
-    Path("images").mkdir()
-    for i in range(10):
-        Image.fromarray(np.full((6, 5), 20 * i, np.uint8)).save(f"images/{i}.gif")
-    os.mkfifo("images/pipe.gif")
+    save_images_and_pipe("gif")
     line = ("data", "show", "folder", "--set", "root=images", "--set", "frames=all")
     assert "1 that are no regular files" in cli(*line).err
 

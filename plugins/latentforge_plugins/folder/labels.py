@@ -7,7 +7,10 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 
+import numpy as np
+
 from latentforge.data.arrays import data_option
+from latentforge.data.labels import is_one_hot
 from latentforge.errors import MissingError, UsageError, did_you_mean
 from latentforge.io.paths import check_regular
 
@@ -57,7 +60,7 @@ def read_label_file(
         log.warning("%s: column %s is not used: splits come from folders", path, unused[0])
     if label_column:
         label = choose_column(path, header, label_column, "label_column")
-    elif len(others) > 1 and is_one_hot(header, rows, others):
+    elif len(others) > 1 and are_one_hot(header, rows, others):
         indices = [header.index(name) for name in others]
         rows = [[*row, others[[float(row[i]) for i in indices].index(1)]] for row in rows]
         header, label = [*header, "one-hot"], "one-hot"
@@ -93,14 +96,13 @@ def read_label_file(
     return found, missing
 
 
-def is_one_hot(header: Sequence[str], rows: Sequence[Sequence[str]], names: Sequence[str]) -> bool:
+def are_one_hot(header: Sequence[str], rows: Sequence[Sequence[str]], names: Sequence[str]) -> bool:
     """Whether columns contain 0 and 1, with one 1 in each row: their names are the classes then."""
     indices = [header.index(name) for name in names]
     try:
-        values = [[float(row[i]) for i in indices] for row in rows]
+        return is_one_hot(np.array([[float(row[i]) for i in indices] for row in rows]))
     except ValueError:
         return False
-    return all(sorted(row)[-1] == 1 and sum(map(abs, row)) == 1 for row in values)
 
 
 def as_values(labels: Sequence[str]) -> Sequence[str | int | float]:

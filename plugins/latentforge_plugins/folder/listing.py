@@ -161,10 +161,11 @@ def count_skipped(
     listing: Listing, folder: Path, *, deep: bool = True, but: Path | None = None
 ) -> Listing:
     """Count the files of a folder that are not images and, if `deep`, all files in its folders."""
-    files = [path for path in folder.iterdir() if path.name[0] != "." and not path.is_dir()]
+    entries = [*folder.iterdir()]
+    files = [path for path in entries if path.name[0] != "." and not path.is_dir()]
     regular = [path for path in files if path.is_file() or path.is_symlink()]
     others = [p for p in regular if p.suffix.lower() not in EXTENSIONS and p != but]
-    hidden = [path for path in folder.iterdir() if path.name[0] == "."]
+    hidden = [path for path in entries if path.name[0] == "."]
     inside: list[Path] = []
     for path in hidden:
         with suppress(OSError):  # a folder that may not be read, such as .Trash-0

@@ -118,8 +118,8 @@ def try_decode(frame: Frame, config: FolderConfig, further: dict[Frame, int]) ->
 def decode(frame: Frame, config: FolderConfig, further: dict[Frame, int]) -> Pixels:
     """Decode an image: (1 or 3, H, W), uint8 or the values of an image with more than 8 bits.
 
-    Bilinear resizing uses a wider filter to shrink an image, so it
-    neither aliases nor overshoots. `further` gets the number of frames that are not read.
+    Bilinear resizing uses a wider filter to shrink an image, so it neither aliases nor overshoots.
+    `further` gets the number of frames that are not read.
     """
     if not stat.S_ISREG(frame.path.stat().st_mode):  # reading a pipe would block
         raise ValueError("it is not a regular file")
