@@ -15,6 +15,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -54,10 +55,12 @@ ANNOUNCEMENTS = (
     "was edited after",
     "is damaged",
     "has changed since",
+    "is damaged and skipped",
     "metrics are not",
     " instead",
 )
 """Parts of the warnings that say why metrics differ."""
+DECIMALS = re.compile(r"\d\.\d{3,}")
 WEIGHTS = {
     "evaluate": 6,
     "resume": 4,
@@ -99,7 +102,7 @@ def change(run: Path, draw: random.Random) -> str:
         run / "checkpoints/LATEST": 1,
         run / "checkpoints/BEST": 1,
         explored: 2,
-        **dict.fromkeys((file for file in checkpoint.iterdir()), 1),
+        **dict.fromkeys(sorted(checkpoint.iterdir()), 1),
     }
     [file] = draw.choices(list(files), list(files.values()))
     as_json = file.suffix in (".json", ".jsonl") and draw.random() < 0.7
@@ -201,7 +204,7 @@ def call(command: list[str], folder: Path) -> tuple[int | None, str, str]:
     return None, "", err.read_text("utf-8", "replace")
 
 
-def figures(name: str, out: str) -> Any:
+def figures(name: str, out: str, folder: Path) -> Any:
     """The metrics in the answer of a command, which a change must not alter silently."""
     answer = json.loads(out)
     return {
@@ -210,10 +213,15 @@ def figures(name: str, out: str) -> Any:
         "list": lambda: [run["metrics"] for run in answer["runs"] if "metrics" in run],
         "encode": lambda: [answer["images"], answer["latent_shape"]],
         "decode": lambda: answer["images"],
-    }.get(name, lambda: None)()
+        "doctor": lambda: answer["findings"],
+        "explore": lambda: answer["metrics"],
+        "report": lambda: DECIMALS.findall((folder / answer["report"]).read_text()),
+    }[name]()
 
 
-def judge(name: str, code: int | None, out: str, err: str, expected: Any, edited: str) -> str:
+def judge(
+    name: str, folder: Path, code: int | None, out: str, err: str, expected: Any, edited: str
+) -> str:
     """Return what is wrong with a command, or an empty string."""
     if code is None:
         return "hang"
@@ -225,10 +233,10 @@ def judge(name: str, code: int | None, out: str, err: str, expected: Any, edited
         return f"exit code {code}"
     if code:
         return "" if err.startswith(("error: ", "warning: ")) else "no message"
-    found = figures(name, out)
-    announced = any(word in err for word in ANNOUNCEMENTS) or not found
-    own = name == "list" and edited.startswith("run.json: metrics")  # what the command shows
-    if found != expected and not announced and not own:
+    found = figures(name, out, folder)
+    announced = any(word in err for word in ANNOUNCEMENTS) or not found  # listed as unreadable
+    option = name == "report" and edited.startswith("run.json: config.")  # the page shows options
+    if found != expected and not announced and not option:
         return "silently changed"
     return ""
 
@@ -243,7 +251,7 @@ def work(folder: Path, count: int, seed: int, expected: dict[str, Any]) -> Count
         edited = change(place / "run", draw)
         [name] = draw.choices(list(WEIGHTS), list(WEIGHTS.values()))
         code, out, err = call(COMMANDS[name], place)
-        wrong = judge(name, code, out, err, expected[name], edited)
+        wrong = judge(name, place, code, out, err, expected[name], edited)
         counts["refused" if code else "worked"] += 1
         if wrong:
             counts[wrong] += 1
@@ -271,7 +279,7 @@ def main() -> int:
             shutil.copy(folder / "given.npz", place)
             code, out, err = call(command, place)
             assert code == 0, err
-            expected[name] = figures(name, out)
+            expected[name] = figures(name, out, place)
         counts = in_parallel(
             [
                 lambda i=i: work(folder, -(-options.count // 2), 2 * options.seed + i, expected)

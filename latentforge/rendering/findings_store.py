@@ -6,6 +6,7 @@ grids, animations and raw files are not read back as findings; only their files 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
@@ -30,14 +31,17 @@ from latentforge.findings import (
     checked,
 )
 from latentforge.io.atomic import is_outside, read_json
+from latentforge.io.checksum import KEY, add_checksum, is_edited
 from latentforge.io.npz import list_keys, open_archive, read_member
 from latentforge.io.paths import write_json
 from latentforge.rendering.images import Array, to_numpy, to_uint8
 
 SUMMARY = "findings.json"
-RESERVED = ("metrics", "protocol", "notes", "files", "items")  # all other keys belong to `about`
+RESERVED = ("metrics", "protocol", "notes", "files", "items", KEY)  # the others are `about`
 KINDS = {".png": "ImageGrid", ".npz": "NamedArrays"}  # for older folders, which store no kinds
 RESTORED = ("Lines", "Histogram", "Bars", "Table", "Scatter")
+
+log = logging.getLogger("latentforge")
 
 
 @dataclass(frozen=True)
@@ -131,7 +135,7 @@ def write_summary(
         "files": [file.name for item_files in files for file in item_files],
         "items": items,
     }
-    write_json(folder / SUMMARY, content)
+    write_json(folder / SUMMARY, add_checksum(content))
     return folder / SUMMARY
 
 
@@ -150,6 +154,8 @@ def read_findings(folder: Path) -> StoredFindings:
     except (OSError, ValueError) as error:
         raise _create_error(path, error) from None
     try:
+        if is_edited(content):
+            log.warning("%s was edited after it was written: its metrics may be wrong", path)
         return StoredFindings(
             about={key: value for key, value in content.items() if key not in RESERVED},
             metrics={name: _to_float(value) for name, value in content["metrics"].items()},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -12,6 +13,7 @@ from typing import Any
 
 from latentforge.errors import MissingError, RunFailed, UsageError, did_you_mean
 from latentforge.io.atomic import iterate_lines, parse_json, read_json
+from latentforge.io.checksum import KEY, add_checksum, compute_checksum, is_edited
 from latentforge.io.paths import append_json_line, create_folder, quoted, write_error, write_json
 
 MANIFEST = "run.json"
@@ -19,6 +21,9 @@ METRICS = "metrics.jsonl"
 LOCK = ".lock"
 FORMAT = 1
 MAX_FAULTS = 5  # maximum number of faults of run.json in an error
+RESULTS = ("status", "epochs", "steps", "metrics", "per_dim", "best", "findings", KEY)
+
+log = logging.getLogger("latentforge")
 
 
 @dataclass(eq=False, repr=False)
@@ -63,17 +68,32 @@ class RunFolder:
     def history(self) -> list[dict[str, Any]]:
         """Read the lines of metrics.jsonl, one per epoch. An incomplete last line, which a killed
         process has left, is ignored. Raises RunFailed if another line is damaged."""
+        from latentforge.runs.schema import Epoch, find_faults  # pydantic is slow to import
+
+        path, lines, edited = self.path / METRICS, [], []
         try:
-            lines = iterate_lines(self.path / METRICS)
-            return [parse_json(line) for line in lines if line.endswith("\n")]
+            for number, text in enumerate(iterate_lines(path), 1):
+                if not text.endswith("\n"):
+                    continue
+                line = parse_json(text)
+                if faults := find_faults(line, Epoch):
+                    raise ValueError(f"line {number}: {faults[0]}")
+                edited += [str(number)] if is_edited(line) else []
+                lines.append({key: value for key, value in line.items() if key != KEY})
         except (OSError, ValueError) as error:
-            raise RunFailed(f"{self.path / METRICS} is damaged: {error}") from None
+            raise RunFailed(f"{path} is damaged: {error}") from None
+        if edited:
+            where = f"line{'s' * (len(edited) > 1)} {', '.join(edited[:MAX_FAULTS])}"
+            more = ", ..." * (len(edited) > MAX_FAULTS)
+            log.warning("%s was edited after training: %s%s", path, where, more)
+        return lines
 
     # ------------------------------------------------------------ writing
 
     def update(self, **changes: Any) -> None:
         """Change the manifest and write it atomically."""
         self.manifest.update(changes)
+        self.manifest[KEY] = compute_checksum(select_results(self.manifest))
         if self.writes:
             write_json(self.path / MANIFEST, self.manifest)
 
@@ -90,12 +110,18 @@ class RunFolder:
     def record(self, line: Mapping[str, Any]) -> None:
         """Append the line of an epoch to metrics.jsonl."""
         if self.writes:
-            append_json_line(self.path / METRICS, line)
+            append_json_line(self.path / METRICS, add_checksum(line))
 
 
 def open_folder(run: RunFolder | str | Path) -> RunFolder:
     """Open a run folder by its path. Raises MissingError if `run` is not a run folder."""
     return run if isinstance(run, RunFolder) else RunFolder(Path(run), read_manifest(Path(run)))
+
+
+def select_results(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of run.json that its checksum protects. Its configuration is protected by
+    the checkpoints, which contain it."""
+    return {key: manifest[key] for key in RESULTS if key in manifest}
 
 
 def create_run_folder(requested: Path | None, root: Path, name: str) -> Path:
@@ -212,6 +238,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
     if faults := find_faults(manifest):
         raise MissingError(f"{file} is not the manifest of a run", details=faults[:MAX_FAULTS])
+    if is_edited(select_results(manifest)):
+        log.warning("%s was edited after training: its metrics may be wrong", file)
     return fill(manifest)
 
 

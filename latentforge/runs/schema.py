@@ -1,4 +1,5 @@
-"""The types of the fields of run.json, which may come from somebody else or be damaged."""
+"""The types of the fields of run.json and of the lines of metrics.jsonl, which may come from
+somebody else or be damaged."""
 
 from __future__ import annotations
 
@@ -84,13 +85,23 @@ class Manifest(Fields):
     events: list[str] = []
 
 
-def find_faults(manifest: Any) -> list[str]:
-    """Return what is wrong with a manifest, one line per field; empty if nothing is."""
+class Epoch(Fields):
+    """A line of metrics.jsonl."""
+
+    epoch: Count
+    step: Count
+    train: dict[str, float | None]
+    validation: dict[str, float | None] = {}
+    test: dict[str, float | None] = {}
+
+
+def find_faults(value: Any, schema: type[Fields] = Manifest) -> list[str]:
+    """Return what is wrong with a JSON object, one line per field; empty if nothing is."""
     try:
-        Manifest.model_validate(manifest)
+        schema.model_validate(value)
     except ValidationError as error:
         return [
-            f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}"
+            ": ".join(filter(None, (".".join(map(str, fault["loc"])), fault["msg"])))
             for fault in error.errors(include_url=False, include_input=False)
         ]
     return []

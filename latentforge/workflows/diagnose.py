@@ -64,7 +64,8 @@ def diagnose_loaded(loaded_run: LoadedRun, split: str, loss: Component) -> list[
         )
     train_loss = measure_split(loaded_run, "train", [loss])[0]["loss"]
     held_out_loss = measure_split(loaded_run, split, [loss])[0]["loss"]
-    epochs = [line[split]["loss"] for line in loaded_run.run.history() if split in line]
+    logged_losses = [line.get(split, {}).get("loss") for line in loaded_run.run.history()]
+    epochs = [loss for loss in logged_losses if loss is not None]
     curve = [*epochs[:-1], held_out_loss] if split == "validation" else [held_out_loss]
     diagnoses += diagnostics.check_overfitting(
         train_loss, curve, "the training images", f"the {split} images"

@@ -11,6 +11,7 @@ from latentforge.config.resolve import resolve_other_data
 from latentforge.config.schema import Component, check_device, describe_weights
 from latentforge.config.selection import select_measures
 from latentforge.errors import RunFailed, UsageError
+from latentforge.io.checksum import add_checksum
 from latentforge.io.paths import append_json_line
 from latentforge.plugins.registry import Registry
 from latentforge.runs.compatibility import open_roles, resolve_stored_config
@@ -82,7 +83,7 @@ def record_metrics(
         "fingerprint": splits.fingerprint,  # of the evaluated data, which may not be the run's
     }
     try:
-        append_json_line(run.path / "evaluations.jsonl", {"at": now(), **result})
+        append_json_line(run.path / "evaluations.jsonl", add_checksum({"at": now(), **result}))
     except RunFailed as error:  # a read-only run can still be evaluated
         log.warning("the metrics cannot be saved: %s", error.message)
     return result

@@ -5,14 +5,17 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import threading
 from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 
 from latentforge import Forge, Run, open_run
+from latentforge.cli.app import run as run_cli
 from latentforge.errors import MissingError, RunFailed, UsageError
 from latentforge.io.paths import append_json_line, create_numbered_folder, write_json
 from latentforge.runs.folder import LOCK, create_run_folder, find_run_folders, read_manifest
@@ -261,10 +264,39 @@ def test_a_run_without_a_metrics_file_has_no_history(runs):
     assert run.history() == []
 
 
-def test_damaged_history_is_named(runs):
-    (runs / "ae" / "metrics.jsonl").write_text('{"epoch": 1\n')
-    with pytest.raises(RunFailed, match=r"ae/metrics\.jsonl is damaged: "):
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ('{"epoch": 1', "Expecting ',' delimiter"),
+        ("[]", "line 1: Input should be"),
+        ('{"epoch": 1, "step": 1, "train": {}, "validation": "nan"}', "line 1: validation: "),
+        ('{"epoch": 1, "step": 1, "train": {"loss": "1"}}', r"line 1: train\.loss: "),
+        ('{"epoch": 1, "step": 1}', "line 1: train: Field required"),
+    ],
+)
+def test_damaged_history_is_named(runs, line, fault):
+    (runs / "ae" / "metrics.jsonl").write_text(line + "\n")
+    with pytest.raises(RunFailed, match=rf"ae/metrics\.jsonl is damaged: {fault}"):
         open_run(runs / "ae").history()
+
+
+@pytest.mark.parametrize("file", ["run.json", "metrics.jsonl", "evaluations.jsonl"])
+def test_an_edited_metric_is_reported(runs, capsys, file):
+    open_run(runs / "ae").evaluate()
+    path = runs / "ae" / file
+    assert run_cli(["report", str(runs / "ae")]) == 0
+    assert "edited" not in capsys.readouterr().err
+    edited, count = re.subn(r'"loss": [\d.]+', '"loss": 1.5', path.read_text())
+    assert count
+    path.write_text(edited)
+    assert run_cli(["report", str(runs / "ae")]) == 0
+    assert re.search(rf"{file}.* was edited after", capsys.readouterr().err)
+
+
+def test_equal_runs_have_equal_checksums(work):
+    train = partial(Forge().train, "ae", data=torch.rand(30, 1, 4, 4), quiet=True)
+    one, other, longer = (train(train={"epochs": epochs}).manifest for epochs in (1, 1, 2))
+    assert one["checksum"] == other["checksum"] != longer["checksum"]
 
 
 def test_full_disk_at_the_start_leaves_no_folder(work, monkeypatch):

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from latentforge.io.atomic import count_lines, iterate_lines, parse_json
+from latentforge.io.checksum import KEY, is_edited
 
-MAX_WARNINGS = 20  # maximum number of damaged lines that are named
+MAX_WARNINGS = 20  # maximum number of damaged and edited lines that are named
 
 
 def format_number(value: Any) -> str:
@@ -32,8 +33,8 @@ def format_date(text: Any) -> str:
 
 def read_objects(path: Path, warnings: list[str], most: int = 0) -> list[dict[str, Any]]:
     """Read the objects of a JSON lines file, or about `most` of them, evenly spaced and with the
-    last one. A damaged line is skipped and adds a warning."""
-    objects, damaged = [], 0
+    last one. A damaged line is skipped and adds a warning, as does an edited line."""
+    objects, faults = [], []
     try:
         count = count_lines(path)
         every = max(1, count // most) if most else 1
@@ -44,14 +45,16 @@ def read_objects(path: Path, warnings: list[str], most: int = 0) -> list[dict[st
                 line = parse_json(text)
             except ValueError:
                 line = None
-            if isinstance(line, dict):
-                objects.append(line)
-            else:
-                damaged += 1
-                if damaged <= MAX_WARNINGS:
-                    warnings.append(f"{path}: line {i} is damaged and skipped")
-        if damaged > MAX_WARNINGS:
-            warnings.append(f"{path}: {damaged - MAX_WARNINGS} more lines are damaged and skipped")
+            if not isinstance(line, dict):
+                faults.append(f"{path}: line {i} is damaged and skipped")
+                continue
+            if is_edited(line):
+                faults.append(f"{path}: line {i} was edited after it was written")
+            objects.append({key: value for key, value in line.items() if key != KEY})
+        warnings += faults[:MAX_WARNINGS]
+        if len(faults) > MAX_WARNINGS:
+            more = len(faults) - MAX_WARNINGS
+            warnings.append(f"{path}: {more} more lines are damaged and skipped, or were edited")
     except (OSError, ValueError) as error:
         warnings.append(f"{path} cannot be read: {error}")
     return objects
