@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from latentforge.config.schema import IN_MEMORY
+from latentforge.config.schema import IN_MEMORY, DataConfig
 from latentforge.errors import UsageError
 from latentforge.io.paths import quoted
+
+_form: ContextVar[Mapping[str, str]] = ContextVar("form", default=MappingProxyType({"train": "x"}))
 
 
 def as_tensor(values: Any, where: str) -> Tensor:
@@ -36,12 +42,31 @@ def dtype_name(values: Any) -> str:
     return str(np.asarray(values).dtype.name)
 
 
+@contextmanager
+def suggestions_for(data: Any, config: DataConfig | None = None) -> Iterator[None]:
+    """Let `data_option` write data that was passed in Python as it was passed: its splits, with
+    labels if there are any, and the options of `config` that are not the defaults."""
+    splits = data if isinstance(data, Mapping) else {"train": data}
+    form = {}
+    for split, value in splits.items():
+        own = "" if split == "train" else f"_{split}"
+        pair = isinstance(value, tuple) and len(value) == 2
+        form[split] = f"(x{own}, y{own})" if pair else f"x{own}"
+    default = vars(DataConfig())
+    changed = {k: repr(v) for k, v in vars(config or DataConfig()).items() if v != default[k]}
+    token = _form.set({**form, **changed})
+    try:
+        yield
+    finally:
+        _form.reset(token)
+
+
 def data_option(where: str, **options: Any) -> str:
     """Return the text that sets options of [data] in a command, or in Python if `where` begins
     with the name of data that was passed in Python."""
     if where.startswith(IN_MEMORY):
-        given = "".join(f", {key!r}: {value!r}" for key, value in options.items())
-        return f"data={{'train': x{given}}}"
+        form = {**_form.get(), **{key: repr(value) for key, value in options.items()}}
+        return f"data={{{', '.join(f'{key!r}: {text}' for key, text in form.items())}}}"
     texts = (f"{v:.12g}" if isinstance(v, float) else str(v) for v in options.values())
     parts = (quoted(f"data.{key}={text}") for key, text in zip(options, texts, strict=True))
     return " ".join(f"--set {part}" for part in parts)

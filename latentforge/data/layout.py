@@ -38,7 +38,8 @@ def find_layout(shape: Sequence[int], option: str, where: str, labels: int | Non
         )
     if len(shape) == 2:
         return VECTORS
-    if len(shape) == 3 and (shape[2] not in (3, 4) or shape[1] == shape[2]):
+    images_last = len(shape) > 2 and shape[0] == shape[1] < shape[-1]  # as MATLAB stores them
+    if len(shape) == 3 and not images_last and (shape[2] not in (3, 4) or shape[1] == shape[2]):
         return "NHW"
     if len(shape) == 4 and (layout := read_four(*shape[1:])):
         return layout
@@ -47,9 +48,11 @@ def find_layout(shape: Sequence[int], option: str, where: str, labels: int | Non
             f"{where}: x has shape {shape}, and an example must be an image or a vector",
             hint="give (N, H, W), (N, C, H, W), (N, H, W, C) or (N, D)",
         )
-    readings = ("NHW", "HWC") if len(shape) == 3 else ("NCHW", "NHWC")
+    readings = ["NHW", "HWC"] if len(shape) == 3 else ["NCHW", "NHWC"]
+    if images_last:
+        readings[1] = "HWN" if len(shape) == 3 else "HWCN"
     options = [data_option(where, layout=name) for name in readings if "N" in name]
-    if len(shape) == 3:
+    if "HWC" in readings:
         options.append("x[None] for the single image")
     raise UsageError(
         f"{where}: x has shape {shape}, which can be read in two ways: "

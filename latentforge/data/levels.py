@@ -20,6 +20,9 @@ from latentforge.errors import UsageError
 log = logging.getLogger("latentforge")
 
 ROUNDING = 1e-6  # scaled values this far outside [0, 1] are clamped: resizing gives 1.0000001
+SAMPLE = 100_000  # values that are searched for marks of missing values
+MARKS = 3  # maximum number of different marks
+GAP = 20.0
 FULL_SCALE = {"uint16": 65535.0, "bool": 1.0}
 EXACT = ("uint8", "uint16", "int8", "int16", "bool", "float16", "bfloat16", "float32")
 """Types of which float32 represents every value."""
@@ -46,6 +49,11 @@ class Levels:
             return x if self.is_stored else x.to(torch.float32)
         x = x.to(torch.float32 if self.dtype in EXACT else torch.float64)
         low, high = (float(value) for value in x.aminmax())  # nan if x contains one
+        if math.isfinite(low) and math.isfinite(high) and math.isinf(high - low):
+            raise UsageError(
+                f"{where}: x has values in [{low:.9g}, {high:.9g}], a range that is too large",
+                hint=f"numpy.clip(x, a, b) to the range of its values, or x / {high:.3g}",
+            )
         if not math.isfinite(high - low):
             count = x.numel() - int(x.isfinite().sum())
             raise UsageError(
@@ -67,9 +75,16 @@ class Levels:
             suggestion = {"black": 0.0, **suggestion}
         hint = data_option(where, **suggestion)
         span = f"x is {self.dtype} with values in [{low:.9g}, {high:.9g}]"
-        if usual := find_usual_range(x, low, high):
-            span += ", of which 99 % are in [{:.6g}, {:.6g}]".format(*usual)
-            hint = "numpy.clip(x, {:.6g}, {:.6g}), if the others are no values, or ".format(*usual)
+        sample = x.flatten()[:: max(1, x.numel() // SAMPLE)].double()
+        if usual := find_marked_range(sample):
+            others = int(((x < usual[0]) | (x > usual[1])).sum())
+            span += f", all but {others} of {x.numel()} in [{{:.6g}}, {{:.6g}}]".format(*usual)
+            hint = "numpy.clip(x, {:.6g}, {:.6g}), if the others mark missing values".format(*usual)
+            if usual[0] < self.black or not usual[1] <= self.white:
+                hint += f", with {data_option(where, **suggest_levels(*usual))}"
+        elif wide := find_usual_range(sample, low, high):
+            span += ", of which 99 % are in [{:.6g}, {:.6g}]".format(*wide)
+            hint = "numpy.clip(x, {:.6g}, {:.6g}), if the others are no values, or ".format(*wide)
             hint += data_option(where, **suggestion)
         if math.isnan(self.white):
             raise UsageError(f"{where}: {span}, and no value is known to be white", hint=hint)
@@ -90,10 +105,28 @@ class Levels:
             log.warning(message, where, high, option)
 
 
-def find_usual_range(x: Tensor, low: float, high: float) -> tuple[float, float] | None:
+def find_marked_range(sample: Tensor) -> tuple[float, float] | None:
+    """Return the range of the values without those that mark missing values, such as -9999: values
+    that are at least `GAP` times as far away as the range of the others. None if there are none."""
+    values = sample.sort().values
+    for _ in range(MARKS):
+        if len(values) < 2:
+            break
+        gap, i = values.diff().max(0)
+        below, above = values[: i + 1], values[i + 1 :]
+        others = below if len(below) > len(above) else above
+        span = others[-1] - others[0]
+        if bool(((others == others[0]) | (others == others[-1])).all()) or gap < GAP * span:
+            break
+        values = others
+    if len(values) == len(sample):
+        return None
+    return float(values[0]), float(values[-1])
+
+
+def find_usual_range(sample: Tensor, low: float, high: float) -> tuple[float, float] | None:
     """Return the range of 99 % of the values that are not 0, if it is a small part of the range of
-    all values, as with a mark for missing values. None otherwise."""
-    sample = x.flatten()[:: max(1, x.numel() // 100_000)].double()
+    all values, as with single values that are wrong. None otherwise."""
     sample = sample[sample != 0]
     if not len(sample):
         return None
@@ -108,7 +141,10 @@ def find_levels(dtype: str, config: DataConfig, where: str) -> Levels:
     numbers or if black is not below white."""
     kind = dtype.rstrip("0123456789")
     if kind not in ("uint", "int", "float", "bfloat", "bool"):
-        raise UsageError(f"{where}: x has values of type {dtype}, which are not real numbers")
+        raise UsageError(
+            f"{where}: x has values of type {dtype}, which are not real numbers",
+            hint="data=list(x), if each is an image or an array" if dtype == "object" else "",
+        )
     black, white = config.black, config.white
     if white is None and dtype == "uint8":
         white = 255.0

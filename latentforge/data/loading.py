@@ -8,6 +8,7 @@ from typing import Any
 
 from latentforge.config.resolve import resolve_dataset
 from latentforge.config.schema import IN_MEMORY, Component, DataConfig, OtherData
+from latentforge.data.arrays import suggestions_for
 from latentforge.data.preparation import SPLITS, prepare, prepare_whole
 from latentforge.data.python_objects import as_source
 from latentforge.data.splits import DataSplits
@@ -20,7 +21,8 @@ def load_splits(dataset: Component | None, config: DataConfig, data: Any = None)
     if both are None."""
     if data is not None:
         splits = as_splits(data)
-        return prepare(splits.__getitem__, tuple(splits), IN_MEMORY, config)
+        with suggestions_for(data, config):
+            return prepare(splits.__getitem__, tuple(splits), IN_MEMORY, config)
     if dataset is None:
         raise MissingError(
             "this run was trained on data passed in Python, which is not stored in the run",
@@ -52,7 +54,8 @@ def load_whole(other: OtherData) -> tuple[DataSplits, bool]:
         loaded = {split: load_split(other.dataset, split) for split in list_splits(other.dataset)}
     else:
         loaded, name = as_splits(other.data), IN_MEMORY
-    return prepare_whole(loaded, name, other.config), list(loaded) != ["train"]
+    with suggestions_for(other.data):
+        return prepare_whole(loaded, name, other.config), list(loaded) != ["train"]
 
 
 def load_dataset(
@@ -67,7 +70,10 @@ def as_splits(data: Any) -> dict[str, Any]:
     """Return in-memory data by split. Data that is not a mapping is the split "train"."""
     splits = dict(data) if isinstance(data, Mapping) else {"train": data}
     if unknown := sorted(set(splits) - set(SPLITS)):
+        pair = "data=(data['x'], data['y'])" if set(splits) == {"x", "y"} else ""
         raise UsageError(
-            f"data: no such split {unknown[0]!r}; give 'train' and, if any, 'validation' and 'test'"
+            f"data: no such split {unknown[0]!r}; give 'train' and, if any, 'validation' and "
+            "'test'",
+            hint=pair or "data={'train': x, 'test': x_test}",
         )
     return {split: as_source(value) for split, value in splits.items()}

@@ -22,6 +22,7 @@ from latentforge.config.schema import DataConfig
 from latentforge.contracts import Arrays, DataSpec
 from latentforge.data import readers
 from latentforge.data.arrays import as_tensor, dtype_name
+from latentforge.data.attributes import class_names, item_values
 from latentforge.data.images import ImageSplit
 from latentforge.data.labels import Labels, check_counts, count_classes, read_labels, unite
 from latentforge.data.layout import find_layout, to_standard
@@ -37,6 +38,7 @@ from latentforge.seeding import generator, mix, seeded_draws
 SPLITS = ("train", "validation", "test")
 TEST = 0.2  # fraction of all images, if there is no official test split
 VALIDATION = 0.1  # fraction of the remaining images, if there is no official test split
+FEW = 10  # fewer images may be other axes that were taken for the images
 SAMPLE = 256  # images of each split that the fingerprint of streamed data includes
 SAMPLE_BATCH = 16  # images of the sample that are in memory at the same time
 DEFAULT = DataConfig()
@@ -45,6 +47,12 @@ RANDOM = (
     "%s: items of this dataset are random; they are read again in each epoch, and evaluation "
     "always uses the same draw (data.stream=never reads each item once and keeps it)"
 )
+OWN_GENERATOR = (
+    "%s: items of this dataset are random and come from a generator of its own, so that each "
+    "evaluation uses other draws: draw from the global generator of torch, NumPy or Python, or "
+    "read each item once with data.stream=never"
+)
+FEW_IMAGES = "%s: x is read as %d images with %d channels; with data.layout=CNHW it is the reverse"
 FROZEN = "%s: items of this dataset are random; each was read once, and this draw is used always"
 
 log = logging.getLogger("latentforge")
@@ -80,6 +88,10 @@ def prepare(
     """
     _check_splits(official, config, name)
     sources, splits = _load_sources({split: load(split) for split in official}, name, config)
+    if config.layout == "auto" and sources["train"].layout == "NCHW":
+        n, channels = len(splits["train"]), splits["train"].spec.shape[0]
+        if n < channels:
+            log.warning(FEW_IMAGES, sources["train"].where, n, channels)
     validation, test, seed = config.validation, config.test, config.split_seed
     if validation is None:
         validation = 0.0 if {"test", "validation"} & set(official) else VALIDATION
@@ -108,9 +120,11 @@ def _load_sources(
         }
     size = sum(math.prod(s.shape) * s.dtype.itemsize for s in streams.values() if s)
     reason = streaming_reason(config, size, host_memory(), "memory")
-    if random := [places[key] for key, s in streams.items() if getattr(s, "random", False)]:
-        log.warning(RANDOM, " and ".join(random))
-        reason = reason or "its items are random"
+    datasets = [s for s in streams.values() if isinstance(s, readers.DatasetSource) and s.random]
+    for message, seeded in ((RANDOM, True), (OWN_GENERATOR, False)):
+        if names := [source.where for source in datasets if source.seeded is seeded]:
+            log.warning(message, " and ".join(names))
+            reason = reason or "its items are random"
     sources = {}
     for split, where in places.items():
         data = loaded.pop(split)  # frees the original after its conversion
@@ -225,7 +239,7 @@ def _stream(data: Any, source: readers.Source | None, where: str, config: DataCo
         return replace(stored, x=readers.InMemory(stored.x, where))
     arrays = data
     if isinstance(source, readers.DatasetSource):
-        arrays = Arrays(source.first, source.labels(), readers.class_names(data))
+        arrays = Arrays(source.first, source.labels(), class_names(data, source.where))
     sample = source.read(range(min(len(source), SAMPLE_BATCH)))
     source.levels.warn_if_dark(sample, source.where, is_whole=False)
     return _make_source(source, arrays, data, source.layout, source.levels, source.where)
@@ -238,10 +252,10 @@ def _make_source(
     labels = None
     if arrays.y is not None:
         labels = read_labels(arrays.y, len(x), arrays.classes, where)
-    files = getattr(data, "files", None)
-    names = None
-    if files is not None and len(files) == len(x):  # not the shards of a dataset
-        names = [as_text(str(file)) for file in files]
+    files = data.files if isinstance(data, Arrays) else item_values(data, "files")
+    if files is not None and len(files) != len(x):  # of the shards of a dataset
+        files = None
+    names = None if files is None else [as_text(str(file)) for file in files]
     return _Source(x, labels, layout, levels, names, where)
 
 
@@ -262,7 +276,7 @@ def _gather(dataset: Any, source: readers.Source | None, where: str, config: Dat
             x[i], label = examples.read_example(i)
         labels.append(label)
     y = None if examples.label is None else readers.as_labels(labels)
-    return Arrays(x, y, readers.class_names(dataset))
+    return Arrays(x, y, class_names(dataset, where))
 
 
 def _build_spec(sources: Sequence[_Source], classes: tuple[str, ...]) -> DataSpec:
@@ -290,10 +304,13 @@ def _split_off(
     n = len(images)
     count = round(n * fraction)
     if not 0 < count < n:
+        smallest = next((f / 100 for f in range(1, 100) if 0 < round(n * f / 100) < n), None)
+        give = f"give images for the {split} split, or more images"
         raise UsageError(
             f"dataset {name}: a {split} fraction of {fraction} of {n} images is {count} "
             f"and leaves {n - count} for training; neither may be 0",
-            hint=f"choose another {split} fraction",
+            details=[f"an image has the shape {images.spec.shape}"] if n < FEW else [],
+            hint=give if smallest is None else f"data.{split}={smallest:g}, or {give}",
         )
     order = torch.randperm(n, generator=generator("cpu", f"split {split}", seed))
     splits["train"] = images.select(order[count:].sort().values)

@@ -15,9 +15,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import (
+    DataLoader,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+    SubsetRandomSampler,
+    default_collate,
+    default_convert,
+)
 
 from latentforge.contracts import Arrays
+from latentforge.data.attributes import LABELS
+from latentforge.data.pictures import is_picture
 from latentforge.errors import UsageError
 
 log = logging.getLogger("latentforge")
@@ -26,14 +37,20 @@ log = logging.getLogger("latentforge")
 def as_source(value: Any) -> Any:
     """Return Arrays or a map-style dataset for one split of data that was passed in Python."""
     if isinstance(value, Arrays):
+        check_columns(value.x)
         return replace(value, x=dense(value.x), y=dense(value.y))
     if isinstance(value, tuple) and len(value) == 2:
-        return Arrays(dense(value[0]), dense(value[1]))
-    if isinstance(value, DataLoader):
-        log.warning(
-            "data: the dataset of the DataLoader is used; its batches, order and workers are not"
+        x, y = value
+        check_columns(x)
+        is_wide = is_table(y) and y.ndim == 2 and y.shape[1] > 1  # one column for each class
+        return Arrays(dense(x), dense(y), tuple(map(str, y.columns)) if is_wide else ())
+    if isinstance(value, tuple):
+        raise UsageError(
+            f"data: a tuple of {len(value)} parts is not data; a pair is (x, y)",
+            hint="data=list(data), if each part is an image",
         )
-        value = value.dataset
+    if isinstance(value, DataLoader):
+        value = read_loader(value)
     if isinstance(value, PurePath):
         kind = "arrays" if value.suffix in (".npz", ".npy") else "folder"
         option = "path" if kind == "arrays" else "root"
@@ -44,6 +61,7 @@ def as_source(value: Any) -> Any:
     if is_hugging_face(value):
         return Columns(value)
     if isinstance(value, torch.Tensor | np.ndarray) or is_table(value) or is_sparse(value):
+        check_columns(value)
         return Arrays(dense(value))
     if isinstance(value, IterableDataset):
         raise UsageError(
@@ -75,14 +93,64 @@ def dense(value: Any) -> Any:
     if is_table(value) and value.ndim == 2:
         texts = [name for name, kind in value.dtypes.items() if kind.kind not in "biuf"]
         if texts:
-            columns = f"[{', '.join(map(repr, texts))}]"
-            given = f"(x.drop(columns={columns}), x[{texts[0]!r}])" if len(texts) == 1 else ""
             raise UsageError(
                 f"data: columns of the DataFrame are not numbers: {', '.join(map(str, texts))}",
-                hint=f"data={given}" if given else f"data=x.drop(columns={columns})",
+                hint=suggest_columns(value, texts),
             )
         return value.to_numpy()
     return value.to_numpy() if is_table(value) else value
+
+
+def suggest_columns(table: Any, texts: Sequence[Any]) -> str:
+    """Return the data to write for a DataFrame whose columns `texts` are not numbers."""
+    images = [name for name in texts if is_image(table[name].iloc[0])]
+    if len(images) == 1:
+        labels = [name for name in table.columns if name != images[0]]
+        x = f"list(x[{images[0]!r}])"
+        return f"data=({x}, list(x[{labels[0]!r}]))" if len(labels) == 1 else f"data={x}"
+    if all(isinstance(value, float | int | None) for name in texts for value in table[name]):
+        return "data=x.astype(float).fillna(0)"  # numbers and None
+    columns = f"[{', '.join(map(repr, texts))}]"
+    if len(texts) == 1:
+        return f"data=(x.drop(columns={columns}), x[{texts[0]!r}])"
+    return f"data=x.drop(columns={columns})"
+
+
+def check_columns(x: Any) -> None:
+    """Raise UsageError for a DataFrame of values with a column that seems to contain labels."""
+    if not (is_table(x) and x.ndim == 2):
+        return
+    found = [name for name in x.columns if str(name).lower() in LABELS]
+    if found and len(x.columns) > 1:
+        raise UsageError(
+            f"data: column {found[0]!r} of the DataFrame seems to contain labels, not values",
+            hint=f"data=(x.drop(columns={found!r}), x[{found[0]!r}]), or data=x.to_numpy() "
+            "if it is a value",
+        )
+
+
+def read_loader(loader: DataLoader[Any]) -> Any:
+    """Return the dataset of a DataLoader with the items that its sampler draws from, and announce
+    what is not used. Raises UsageError for a sampler whose items are not known."""
+    log.warning(
+        "data: the dataset of the DataLoader is used; its batches, order and workers are not"
+    )
+    if loader.collate_fn not in (default_collate, default_convert):
+        log.warning("data: the collate_fn of the DataLoader is not called")
+    match loader.sampler:
+        case SequentialSampler() | RandomSampler():
+            return loader.dataset
+        case SubsetRandomSampler(indices=indices):
+            log.warning("data: its sampler draws from %d items, which are used", len(indices))
+            return Subset(loader.dataset, sorted(map(int, indices)))
+    raise UsageError(
+        f"data: the items of the DataLoader's {type(loader.sampler).__name__} are not known",
+        hint="data=loader.dataset for all items, or data=torch.utils.data.Subset(dataset, indices)",
+    )
+
+
+def is_image(value: Any) -> bool:
+    return is_picture(value) or (isinstance(value, np.ndarray | torch.Tensor) and value.ndim > 0)
 
 
 def is_sparse(value: Any) -> bool:

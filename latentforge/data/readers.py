@@ -7,11 +7,12 @@ split or a device.
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import mmap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from torch import Tensor
 from latentforge.config.schema import DataConfig
 from latentforge.contracts import Arrays
 from latentforge.data.arrays import as_tensor, data_option
+from latentforge.data.attributes import LABELS, class_names, item_values
 from latentforge.data.layout import find_layout, to_standard
 from latentforge.data.levels import find_levels
 from latentforge.data.pictures import is_picture, to_pixels
@@ -31,6 +33,8 @@ Array = np.ndarray[Any, Any]
 
 HINT = "fix or replace it; train --resume continues a run from its last checkpoint"
 TRIED = 16  # items of a dataset that are read twice, to find out whether they are random
+
+log = logging.getLogger("latentforge")
 
 
 class Source:
@@ -145,13 +149,16 @@ class DatasetSource(Source):
 
     `random` is whether an item that is read twice differs. The random numbers of such a dataset
     are then a function of the batch in which the item is read: they differ between epochs, whose
-    order differs, and are the same after a resume and in every evaluation.
+    order differs, and are the same after a resume and in every evaluation. This needs a dataset
+    that draws from the global generators of torch, NumPy or Python; `seeded` is whether it does.
     """
 
     def __init__(self, dataset: Any, where: str, config: DataConfig) -> None:
         check_dataset(dataset, where)
-        self.dataset, self.where, self.random = dataset, where, False
+        self.dataset, self.where, self.random, self.seeded = dataset, where, False, True
+        self.tried: dict[int, Any] = {}  # the labels of some items
         self.first, self.label = read_item(dataset, 0, where)
+        check_kind(self.first, where)
         self.random = not callable(getattr(dataset, "whole", None)) and self._is_random(
             config.stream
         )
@@ -181,28 +188,40 @@ class DatasetSource(Source):
         return x, y
 
     def labels(self) -> Any:
-        """The labels of all examples. A dataset without `targets` is read once from end to end."""
+        """The labels of all examples. A dataset is read once from end to end, unless it has
+        `targets` that are the labels of its items."""
         if self.label is None:
             return None
-        targets = getattr(self.dataset, "targets", None)  # torchvision's convention
-        if targets is not None and len(targets) == len(self):
-            return targets
+        targets = item_values(self.dataset, "targets")
+        if targets is not None:
+            places = [*self.tried]
+            pairs = (as_labels([targets[i] for i in places]), as_labels([*self.tried.values()]))
+            if [*map(repr, pairs[0])] == [*map(repr, pairs[1])]:
+                return targets
+            message = "%s: its `targets` are not the labels of its items, which are used"
+            log.warning(message, self.where)
         return as_labels([self.read_example(index)[1] for index in range(len(self))])
 
     def _is_random(self, stream: str) -> bool:
         """Read some items twice and compare them. Raises UsageError for random labels, unless each
         item is read once: labels are read before the images, so that they would not match."""
-        count = len(self.dataset)
+        count, is_random = len(self.dataset), False
         for index in sorted({number * count // TRIED for number in range(TRIED)}):
             (one, y), (other, y_again) = (self.read_example(index) for _ in range(2))
+            self.tried[index] = y
             if stream != "never" and repr(y) != repr(y_again):  # NaN is not equal to itself
                 raise UsageError(
                     f"{self.where}: the label of item {index} is random: {y} and {y_again}",
                     hint=f"{data_option(self.where, stream='never')}, which reads each item once",
                 )
-            if not np.array_equal(one, other, equal_nan=one.dtype.kind == "f"):
-                return True
-        return False
+            if not is_random and not is_same(one, other):
+                is_random = True
+                self.seeded = is_same(*(self._read_seeded(index) for _ in range(2)))
+        return is_random
+
+    def _read_seeded(self, index: int) -> Array:
+        with seeded_draws(mix("random item", index)):
+            return self.read_example(index)[0]
 
 
 def open_source(data: Any, where: str, config: DataConfig) -> Source | None:
@@ -239,10 +258,18 @@ def check_dataset(dataset: Any, where: str) -> None:
         raise UsageError(f"{where}: there are no examples")
 
 
-def class_names(dataset: Any) -> Sequence[str]:
-    """The class names of a dataset that follows torchvision's convention; empty for others."""
-    classes = getattr(dataset, "classes", ())
-    return classes if isinstance(classes, (list, tuple)) else ()
+def check_kind(first: Array, where: str) -> None:
+    """Raise UsageError for examples that are texts or files instead of images."""
+    if first.dtype.kind == "S":
+        hint = "data=[PIL.Image.open(io.BytesIO(item)) for item in data], if they are image files"
+        raise UsageError(f"{where}: example 0 is bytes, not an image", hint=hint)
+    if first.dtype.kind == "U" or isinstance(first.flat[0] if first.size else None, PurePath):
+        hint = "data=[PIL.Image.open(path) for path in data], if these are paths of images"
+        raise UsageError(f"{where}: example 0 is {str(first)!r}, not an image", hint=hint)
+
+
+def is_same(one: Array, other: Array) -> bool:
+    return np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
 
 
 def read_item(dataset: Any, index: int, where: str) -> tuple[Array, Any]:
@@ -258,8 +285,7 @@ def read_item(dataset: Any, index: int, where: str) -> tuple[Array, Any]:
         keys = ", ".join(map(repr, example))
         raise UsageError(
             f"{where}: example {index} is a dict with the keys {keys}; it must be x or (x, y)",
-            hint="give a dataset whose items are tuples, as in "
-            "[(item['image'], item['label']) for item in dataset]",
+            hint=f"data={suggest_pairs(example, class_names(dataset, where))}",
         )
     x, *labels = example if isinstance(example, (tuple, list)) else (example,)
     if len(labels) > 1:
@@ -274,6 +300,25 @@ def read_item(dataset: Any, index: int, where: str) -> tuple[Array, Any]:
     if isinstance(label, Tensor):
         label = label.detach().cpu().numpy()
     return np.asarray(x), label
+
+
+def suggest_pairs(item: Mapping[Any, Any], classes: Sequence[str]) -> str:
+    """Return the Python code that converts a dataset with items such as `item` to pairs."""
+    images = [
+        key
+        for key, value in item.items()
+        if is_picture(value) or (isinstance(value, Tensor | np.ndarray) and value.ndim > 0)
+    ]
+    others = [key for key in item if key not in images]
+    labels = [key for key in others if str(key).lower() in LABELS] or others
+    if len(images) != 1 or len(labels) > 1:
+        return "[(item[IMAGE], item[LABEL]) for item in dataset], with two of these keys"
+    if not labels:
+        return f"[item[{images[0]!r}] for item in dataset]"
+    y = f"item[{labels[0]!r}]"
+    if classes and isinstance(item[labels[0]], int):
+        y = f"dataset.classes[{y}]"
+    return f"[(item[{images[0]!r}], {y}) for item in dataset]"
 
 
 def as_labels(labels: list[Any]) -> Any:

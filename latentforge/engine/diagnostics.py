@@ -165,7 +165,9 @@ def check_value_range(images: ImageSplit, likelihood: Any, *, kl: bool) -> Itera
     low, high, std, grey = value_statistics(images)
     fact = f"the training values go from {low:g} to {high:g}, standard deviation {std:.3g}"
     if high <= 0.1:
-        hint = "scale them to fill [0, 1]: were they divided by 255 twice?"
+        white = f"data.white={high * 255:g}, if that is the largest possible value"
+        is_byte = images.stored == torch.uint8
+        hint = white if is_byte else "scale them to fill [0, 1]: were they divided by 255 twice?"
         yield Diagnosis("range", "warning", fact, hint)
     elif low >= 0.4 or high - low < 0.3:
         hint = "stretch them over [0, 1]: little contrast is left"

@@ -88,7 +88,7 @@ class Member:
         if self.dtype.hasobject:  # a pickle of any length follows the header
             raise self.error(
                 "contains Python objects, which LatentForge does not unpickle",
-                "store numbers; use numpy.stack for arrays of equal shape",
+                "numpy.stack(x) converts arrays of equal shape, y.astype(str) converts names",
             )
         size = start + math.prod(self.shape) * self.dtype.itemsize
         if size != declared or size > limit:

@@ -54,10 +54,12 @@ def decode(
         if loaded.data.drawable:
             parts = write_images(parts, folder, sheet)
         layout = stored_layout(run)
+        if not layout.startswith("N"):  # then all images are written at once
+            parts = iter([torch.cat([*parts])])
         stored = (to_stored(x, layout).numpy() for x in parts)
-        shape = to_stored(torch.empty(1, *loaded.data.shape), layout).shape[1:]
+        shape = to_stored(torch.empty(len(z), *loaded.data.shape, device="meta"), layout).shape
         with zipfile.ZipFile(folder / "decoded.npz", "w") as archive:
-            write_array(archive, "x", (len(z), *shape), stored)
+            write_array(archive, "x", tuple(shape), stored)
         files = ["decoded.npz"]
         if sheet:
             files += [contact_sheet(torch.cat(sheet), len(z), folder, loaded), "images"]
@@ -77,11 +79,12 @@ def decode(
 
 
 def stored_layout(run: RunFolder) -> str:
-    """The layout of decoded images: that of the run's data, with the images as the first axis."""
+    """The layout of decoded images: that of the run's data."""
     about = run.manifest["data"]
     usual = "NCHW" if about["kind"] == "image" else VECTORS
-    layout: str = "N" + about.get("preprocessing", {}).get("layout", usual).replace("N", "")
-    if usual == VECTORS or layout == "NHW":
+    layout: str = about.get("preprocessing", {}).get("layout", usual)
+    layout = layout if "N" in layout else f"N{layout}"  # the items of a dataset have no axis N
+    if usual == VECTORS or sorted(layout) == ["H", "N", "W"]:
         fits = layout == VECTORS if usual == VECTORS else about["shape"][0] == 1
     else:
         fits = sorted(layout) in (["C", "H", "N", "W"], ["D", "H", "N", "W"])

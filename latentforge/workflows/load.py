@@ -15,7 +15,8 @@ from torch import nn
 from latentforge.config.changes import find_edits
 from latentforge.config.schema import IN_MEMORY, DataConfig, OtherData, RunConfig
 from latentforge.contracts import DataSpec, Step
-from latentforge.data.arrays import data_option
+from latentforge.data.arrays import data_option, suggestions_for
+from latentforge.data.labels import some
 from latentforge.data.levels import find_levels
 from latentforge.data.loading import load_splits, load_whole
 from latentforge.data.splits import DataSplits
@@ -29,6 +30,9 @@ from latentforge.runtime.device import resolve_device
 from latentforge.seeding import callers_state_kept
 
 log = logging.getLogger("latentforge")
+
+RANGE_SAMPLE = 256  # images of other data whose range is checked
+DARK = 0.02  # images whose values are all smaller have probably been scaled twice
 
 
 @dataclass(frozen=True)
@@ -100,11 +104,14 @@ def load_data(run: RunFolder, config: RunConfig, data: Any) -> DataSplits:
             splits, has_splits = load_whole(replace(other, config=options))
             if not splits.matches(about):
                 if not other.scaled:
-                    check_levels(run, own, splits, "" if other.dataset else IN_MEMORY)
+                    with suggestions_for(other.data):
+                        check_levels(run, own, splits, "" if other.dataset else IN_MEMORY)
                 if not has_splits:
                     whole = splits.split("train")
                     splits = replace(splits, splits=dict.fromkeys(about["images"], whole))
-                return match_run(run, splits)
+                splits = match_run(run, splits)
+                warn_if_unlike(run, splits)
+                return splits
             options = replace(  # as in training
                 options, validation=own.validation, test=own.test, split_seed=own.split_seed
             )
@@ -136,12 +143,35 @@ def check_levels(run: RunFolder, own: DataConfig, splits: DataSplits, where: str
     floats = "float" in str(stored) and "float" in str(here)
     if no_scale or floats or levels == (0.0, usual.white):
         return
-    white = levels[1] if math.isnan(usual.white) else usual.white
+    own_white = 1.0 if levels[1] is None else levels[1]
+    hint = data_option(where, black=levels[0], white=own_white) + ", if it has the same scale"
+    if not math.isnan(usual.white):
+        hint += f", or {data_option(where, black=0.0, white=usual.white)}"
     raise UsageError(
-        f"{run.path} was trained on {stored} with black {levels[0]:g} and white "
-        f"{'1' if levels[1] is None else f'{levels[1]:g}'}, but this data is {here}",
-        hint=data_option(where, black=0.0, white=white),
+        f"{run.path} was trained on {stored} with black {levels[0]:g} and white {own_white:g}, but "
+        f"this data is {here}",
+        hint=hint,
     )
+
+
+def warn_if_unlike(run: RunFolder, splits: DataSplits) -> None:
+    """Announce what makes other data unlike that of a run: classes without examples, another scale
+    of values of the same type, and values that are all dark."""
+    about, here = run.manifest["data"].get("preprocessing", {}), splits.preprocessing
+    levels, own = ((steps.get("black"), steps.get("white")) for steps in (here, about))
+    if about.get("stored") == here["stored"] and levels != own:
+        message = "black is %g and white is %g for this data, but %g and %g for that of %s"
+        log.warning(message, *levels, *own, run.path)
+    images = {id(split): split for split in splits.splits.values()}.values()
+    samples = [split.batch_at(range(min(RANGE_SAMPLE, len(split)))).x for split in images]
+    if (high := max(float(x.max()) for x in samples)) <= DARK:
+        message = "this data goes up to %.3g on the scale of %s, from 0 to 1: was it scaled twice?"
+        log.warning(message, high, run.path)
+    counts = splits.class_counts().values()
+    classes = splits.spec.classes if counts else ()
+    if missing := [name for name in classes if not any(count[name] for count in counts)]:
+        message = "this data has no examples of %d of the %d classes of %s: %s"
+        log.warning(message, len(missing), len(classes), run.path, some(missing))
 
 
 def match_run(run: RunFolder, splits: DataSplits) -> DataSplits:

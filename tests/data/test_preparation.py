@@ -278,7 +278,11 @@ def corrupt(*values: float) -> np.ndarray:
         (DIGITS.images, r"float64 with values in \[0, 16\]", "data.white=16$"),
         (BYTES.astype(np.float32), r"float32 with values in \[0, 240\]", "data.white=255$"),
         (DIGITS.images / 8 - 1, r"values in \[-1, 1\]", "data.black=-1 --set data.white=1$"),
-        (corrupt(-3.0, 900.0), r"values in \[-3, 900\]", "data.black=-3 --set data.white=900$"),
+        (
+            corrupt(-3.0, 900.0),
+            r"values in \[-3, 900\], all but 1 of 115008 in \[-3, 1\]",
+            r"clip\(x, -3, 1\), if .*, with --set data.black=-3 --set data.white=1$",
+        ),
         (BYTES.astype(np.int64), "int64 with values in .* no value is known to be white", "=255"),
         (BYTES.astype(np.complex64), "complex64, which are not real numbers", ""),
         (BYTES[0, 0], r"x has shape \(8,\)", r"\(N, H, W\)"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 from pathlib import Path
 
 import numpy as np
@@ -262,3 +263,102 @@ def test_random_items_can_be_frozen(caplog):
 def test_a_dataset_that_is_not_random_is_read_into_memory(caplog):
     assert whole([*X]).x.shape == (40, 1, 6, 5)
     assert caplog.text == ""
+
+
+# ---------------------------------------------------------------- tables and suggestions
+
+
+def test_the_columns_of_dummies_are_the_names_of_the_classes():
+    names = pandas.Series(["zero", "three"] * 20)
+    other_order = pandas.get_dummies(names)[["zero", "three"]]
+    for table in (pandas.get_dummies(names), other_order):
+        images = whole((X, table))
+        assert [images.spec.classes[y] for y in images.y] == [*names]
+
+
+def follow(data, **options):
+    """Return the images of the first suggestion for refused data, read as written."""
+    with pytest.raises(UsageError) as caught:
+        whole(data, **options)
+    code = re.split(", (?:or|if) ", caught.value.hint.removeprefix("data="))[0]
+    return eval(code, {"x": data, "data": data, "dataset": data, "list": list})
+
+
+def test_a_column_of_labels_is_not_taken_for_a_value():
+    frame = pandas.DataFrame(X[:, 0] / 255)
+    frame.insert(0, "Label", Y)
+    images = whole(follow(frame))
+    assert images.spec.shape == (5,)
+    assert images.y.tolist() == Y.tolist()
+    assert whole(frame.to_numpy()).spec.shape == (6,)
+
+
+def test_suggestions_for_columns_of_objects_work():
+    pictures = pandas.DataFrame({"image": [Image.fromarray(x) for x in X], "kind": ["a", "b"] * 20})
+    images = whole(follow(pictures))
+    assert (images.spec.shape, images.spec.classes) == ((1, 6, 5), ("a", "b"))
+    holes = pandas.DataFrame({0: [None, 1.0] * 20, 1: [0.5] * 40}, dtype=object)
+    assert whole(follow(holes)).x[:2].tolist() == [[0, 0.5], [1, 0.5]]
+
+
+@pytest.mark.parametrize(
+    ("item", "classes"),
+    [
+        (lambda i: {"img": X[i], "lbl": ("a", "b")[i % 2]}, ("a", "b")),
+        (lambda i: {"x": torch.from_numpy(X[i]), "label": i % 2, "id": i}, ("0", "1")),
+    ],
+)
+def test_suggestions_for_dicts_name_their_keys(item, classes):
+    images = whole(follow([item(i) for i in range(40)]))
+    assert (images.spec.classes, images.y.tolist()) == (classes, Y.tolist())
+
+
+def objects(images):
+    array = np.empty(len(images), object)
+    array[:] = images
+    return array
+
+
+PICTURES = [Image.fromarray(x) for x in X]
+
+
+@pytest.mark.parametrize("data", [tuple(X), objects(PICTURES), pandas.Series(PICTURES)])
+def test_images_in_other_containers_are_converted_as_suggested(data):
+    assert whole(follow(data)).spec.shape == (1, 6, 5)
+
+
+@pytest.mark.parametrize(
+    ("item", "said"), [("a/0.png", "'a/0.png', not an image"), (b"\x89PNG", "bytes, not an image")]
+)
+def test_paths_and_bytes_are_not_images(item, said):
+    with pytest.raises(UsageError, match=said) as caught:
+        whole([item] * 9)
+    assert "PIL.Image.open" in caught.value.hint
+
+
+def test_suggested_levels_keep_labels_splits_and_options():
+    x, y = X.astype(np.float32), Y
+    data = {"train": (x, y), "test": (x, y)}
+    with pytest.raises(UsageError) as caught:
+        load_splits(None, DataConfig(layout="NHW"), data)
+    code = caught.value.hint.removeprefix("data=")
+    given = eval(code, {"x": x, "y": y, "x_test": x, "y_test": y})
+    assert given == data | {"layout": "NHW", "white": 255.0}
+
+
+def test_values_with_a_range_above_the_largest_number_are_refused():
+    with pytest.raises(UsageError, match="a range that is too large"):
+        whole(np.array([[-1e308, 1e308]] * 9))
+
+
+def test_a_single_image_needs_a_test_split_of_its_own():
+    with pytest.raises(UsageError, match="of 1 images is 0") as caught:
+        load_splits(None, DataConfig(), X[:1])
+    assert caught.value.hint.startswith("give images for the test split")
+    with pytest.raises(UsageError) as caught:
+        load_splits(None, DataConfig(), X[:3])
+    fraction = float(caught.value.hint.partition("data.validation=")[2].partition(",")[0])
+    splits = load_splits(None, DataConfig(validation=fraction), X[:3])
+    assert {name: len(images) for name, images in splits.splits.items()} == dict.fromkeys(
+        ("train", "validation", "test"), 1
+    )

@@ -1,0 +1,111 @@
+"""What a dataset says about its items: classes, targets and files, also through wrappers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import ConcatDataset, DataLoader, Subset, SubsetRandomSampler
+
+from latentforge.config.schema import DataConfig, OtherData
+from latentforge.data.loading import load_whole
+from latentforge.errors import UsageError
+
+X = np.random.default_rng(0).integers(0, 256, (40, 6, 5), np.uint8)
+
+
+class Named:
+    """Items with an attribute for each: `classes` are in either order, labels accordingly."""
+
+    def __init__(self, classes=("dark", "light"), flip=False):
+        self.classes = list(classes)
+        self.names = [("dark", "light")[i % 2] for i in range(40)]
+        self.targets = [self.classes.index(name) for name in self.names]
+        self.files = [f"{i}.png" for i in range(40)]
+        self.flip = flip
+
+    def __len__(self):
+        return 40
+
+    def __getitem__(self, i):
+        return X[i], 1 - self.targets[i] if self.flip else self.targets[i]
+
+
+def whole(data, **options):
+    return load_whole(OtherData(None, DataConfig(**options), data=data))[0].split("train")
+
+
+@pytest.mark.parametrize("stream", ["never", "always"])
+def test_a_subset_keeps_classes_labels_and_files(stream):
+    places = [7, 2, 9, 30]
+    images = whole(Subset(Subset(Named(["light", "dark"]), range(40)), places), stream=stream)
+    assert images.spec.classes == ("light", "dark")
+    assert [images.spec.classes[y] for y in images.y] == ["light", "dark", "light", "dark"]
+    assert images.files == [f"{i}.png" for i in places]
+
+
+@pytest.mark.parametrize("stream", ["never", "always"])
+def test_a_concat_dataset_keeps_common_classes(stream):
+    images = whole(ConcatDataset([Named(), Subset(Named(), [3, 4])]), stream=stream)
+    assert images.spec.classes == ("dark", "light")
+    assert images.y.tolist() == [i % 2 for i in [*range(40), 3, 4]]
+    assert images.files[-2:] == ["3.png", "4.png"]
+
+
+def test_a_concat_dataset_with_other_orders_of_classes_is_refused():
+    dataset = ConcatDataset([Named(), Named(["light", "dark"])])
+    with pytest.raises(UsageError, match="have different classes") as caught:
+        whole(dataset)
+    code = caught.value.hint.removeprefix("data=")
+    images = whole(eval(code, {"dataset": dataset}))
+    assert [images.spec.classes[y] for y in images.y] == ["dark", "light"] * 40
+
+
+@pytest.mark.parametrize("stream", ["never", "always"])
+def test_labels_are_those_of_the_items_if_targets_differ(stream, caplog):
+    images = whole(Named(flip=True), stream=stream)
+    assert images.y.tolist() == [1 - i % 2 for i in range(40)]
+    assert ("its `targets` are not the labels" in caplog.text) == (stream == "always")
+
+
+def test_random_items_have_the_labels_of_their_items():
+    class Noisy(Named):
+        def __getitem__(self, i):
+            return torch.rand(6, 5), super().__getitem__(i)[1]
+
+    assert whole(Noisy(flip=True)).y.tolist() == [1 - i % 2 for i in range(40)]
+
+
+def test_samples_name_the_files_as_in_an_image_folder():
+    dataset = Named()
+    dataset.samples = [(f"cat/{i}.png", 0) for i in range(40)]
+    del dataset.files
+    assert whole(dataset).files[3] == "cat/3.png"
+
+
+def test_the_items_of_a_sampler_are_used(caplog):
+    images = whole(DataLoader(Named(), sampler=SubsetRandomSampler([8, 3, 5])))
+    assert np.array_equal(images.x[:, 0], X[[3, 5, 8]])
+    assert "draws from 3 items" in caplog.text
+
+
+def test_a_sampler_with_unknown_items_is_refused():
+    sampler = torch.utils.data.WeightedRandomSampler([1.0] * 40, 10)
+    with pytest.raises(UsageError, match="WeightedRandomSampler are not known") as caught:
+        whole(DataLoader(Named(), sampler=sampler))
+    loader = DataLoader(Named(), sampler=sampler)
+    assert len(
+        whole(eval(caught.value.hint.split("=", 1)[1].split(" for ")[0], {"loader": loader}))
+    )
+
+
+def test_an_own_generator_is_announced(caplog):
+    class Own(Named):
+        draw = np.random.default_rng(0)
+
+        def __getitem__(self, i):
+            return self.draw.random((6, 5)), 0
+
+    whole(Own())
+    assert "a generator of its own" in caplog.text
+    assert "always uses the same draw" not in caplog.text
