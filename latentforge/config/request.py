@@ -41,6 +41,9 @@ class Draft:
     def select(self, section: str, name: str, origin: str) -> None:
         """Set the component of a section. Options of the previous component are dropped."""
         options = self.values.get(section, {})
+        before = self.origins.get(f"{section}.name")
+        if before == "--data" and origin.startswith("--set") and options["name"] != name:
+            self.faults.append(f"{origin}: --data gives another dataset, {options['name']}")
         if options.get("name") not in (None, name):
             keep = {f.name for f in fields(DataConfig)} if section == "data" else set()
             self.values[section] = {k: v for k, v in options.items() if k in keep}

@@ -114,6 +114,13 @@ def resolve_other_data(
         given, splits = (dict(data), {}) if "name" in data else separate_options(data)
         data = given.pop("name", splits or None)
         values = {**given, **values}
+    if "name" in values:
+        if isinstance(data, str) and data != values["name"]:
+            raise UsageError(
+                f"data {data!r} and data.name={values['name']} are two datasets",
+                hint="give only one of them",
+            )
+        data = values.pop("name")
     if not values and not isinstance(data, str):
         return data
     own = plain(config.data)

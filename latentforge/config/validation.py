@@ -138,6 +138,10 @@ def _check_value(
         if given is not None and not isinstance(value, str):  # a folder may be called 2024
             with suppress(ValidationError):
                 return absolute_path(adapter.validate_json(json.dumps(given)))
+        if type(value) is int:  # in a config file
+            with suppress(ValidationError):
+                if isinstance(folder := adapter.validate_json(f'"{value}"'), Path):
+                    return absolute_path(folder)
         for location, message, input_value in _fault_messages(error.errors(), json.loads(text)):
             if message == "must be a list" and not location:
                 message += _example(adapter, value, _default(spec), path, faults.origins.get(path))

@@ -251,7 +251,7 @@ def index_unnamed(
         raise UsageError(
             f"{first.where}: {count} labels are -1, which can be a class or mean that there is no "
             "label",
-            hint="remove these examples, or give the labels as strings",
+            hint="remove these examples, or name their class, as in 'unknown'",
         )
     if low == 0 and high == len(unique) - 1:
         names = tuple(map(str, range(high + 1)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -24,7 +25,7 @@ from latentforge.data import readers
 from latentforge.data.arrays import as_tensor, dtype_name
 from latentforge.data.attributes import class_names, item_values
 from latentforge.data.images import ImageSplit
-from latentforge.data.labels import Labels, check_counts, count_classes, read_labels, unite
+from latentforge.data.labels import Labels, check_counts, read_labels, unite
 from latentforge.data.layout import find_layout, to_standard
 from latentforge.data.levels import Levels, find_levels
 from latentforge.data.memory import streaming_reason
@@ -38,6 +39,7 @@ from latentforge.seeding import generator, mix, seeded_draws
 SPLITS = ("train", "validation", "test")
 TEST = 0.2  # fraction of all images, if there is no official test split
 VALIDATION = 0.1  # fraction of the remaining images, if there is no official test split
+FRAME = re.compile(r"#\d+$")  # of the name of an image in a file with several
 FEW = 10  # fewer images may be other axes that were taken for the images
 SAMPLE = 256  # images of each split that the fingerprint of streamed data includes
 SAMPLE_BATCH = 16  # images of the sample that are in memory at the same time
@@ -99,7 +101,11 @@ def prepare(
         _split_off(splits, "test", TEST if test is None else test, seed, name)
     if validation:
         _split_off(splits, "validation", validation, seed, name)
-    return _build_splits(sources, splits, config)
+    data = _build_splits(sources, splits, config)
+    if counts := data.class_counts():
+        for warning in check_counts(counts):
+            log.warning("%s: %s", name, warning)
+    return data
 
 
 def prepare_whole(loaded: Mapping[str, Any], name: str, config: DataConfig = DEFAULT) -> DataSplits:
@@ -163,10 +169,6 @@ def _unite_labels(sources: dict[str, _Source]) -> tuple[dict[str, _Source], tupl
     name = first.where.partition(", split")[0]
     if message:
         log.warning("%s: %s", name, message)
-    if "train" in indices:
-        counts = {split: count_classes(y, classes) for split, y in indices.items()}
-        for warning in check_counts(counts):
-            log.warning("%s: %s", name, warning)
     return {split: replace(source, y=indices[split]) for split, source in sources.items()}, classes
 
 
@@ -313,8 +315,28 @@ def _split_off(
             hint=give if smallest is None else f"data.{split}={smallest:g}, or {give}",
         )
     order = torch.randperm(n, generator=generator("cpu", f"split {split}", seed))
+    if groups := _group_frames(images):
+        places: dict[str, int] = {}
+        ranks = [places.setdefault(groups[i], len(places)) for i in order.tolist()]
+        order, ranks = order[torch.tensor(ranks).argsort(stable=True)], sorted(ranks)
+        count = next((i for i in range(count, n) if ranks[i] != ranks[i - 1]), n)
+        if count == n:
+            raise UsageError(
+                f"dataset {name}: all {n} images are frames of {len(places)} files, and the frames "
+                f"of a file cannot be in different splits",
+                hint=f"give images for the {split} split",
+            )
     splits["train"] = images.select(order[count:].sort().values)
     splits[split] = images.select(order[:count].sort().values)
+
+
+def _group_frames(images: ImageSplit) -> list[str]:
+    """Return the file of each image without the number of the frame; empty if no file has several
+    frames. The frames of a file are alike: the held-out splits must not contain some of them."""
+    files = images.files
+    if files is None or not any(FRAME.search(file) for file in files):
+        return []
+    return [FRAME.sub("", files[i]) for i in images.origins().tolist()]
 
 
 def _fingerprint(sources: Mapping[str, _Source], classes: Sequence[str]) -> str:

@@ -55,8 +55,9 @@ class Source:
                 hint="--set data.stream=never for arrays; items of a dataset have no axis N",
             )
         self.levels = find_levels(stored.dtype.name, config, where)
-        first = self.convert(stored)
-        self.shape, self.dtype = (count, *first.shape[1:]), first.dtype
+        shape = to_standard(as_tensor(stored, where), self.layout).shape  # values are checked later
+        self.shape = (count, *shape[1:])
+        self.dtype = torch.uint8 if self.levels.is_stored else torch.float32
 
     def convert(self, rows: Array) -> Tensor:
         """Convert stored examples to images, (B, *shape[1:])."""
@@ -80,10 +81,13 @@ class Source:
         rows = self.rows(indices)
         try:
             return self.convert(rows)
-        except UsageError:
+        except UsageError as error:
             x = to_standard(as_tensor(rows, self.where), self.layout)
             for index, image in zip(indices, x, strict=True):
-                self.levels.scale(image, f"{self.where}, example {index}")
+                try:
+                    self.levels.scale(image, f"{self.where}, example {index}")
+                except UsageError as one:  # the suggestion is that for all of `indices`
+                    raise UsageError(one.message, details=one.details, hint=error.hint) from None
             raise
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -57,10 +58,11 @@ def diagnose_loaded(loaded_run: LoadedRun, split: str, loss: Component) -> list[
         diagnoses += diagnostics.find_dead_latents(codes, f"the {split} images")
         diagnoses += diagnostics.check_log_var(codes)
     if "classify" in provides and held_out.y is not None:
-        accuracy, recalls = measure_recall(loaded.model, held_out)
         counts = loaded_run.splits.class_counts()
+        used = "test" if has_more_classes(counts.get("test", {}), counts[split]) else split
+        accuracy, recalls = measure_recall(loaded.model, loaded_run.splits.split(used))
         diagnoses += diagnostics.check_balance(
-            counts["train"], counts[split], split, accuracy, recalls
+            counts["train"], counts[used], used, accuracy, recalls
         )
     train_loss = measure_split(loaded_run, "train", [loss])[0]["loss"]
     held_out_loss = measure_split(loaded_run, split, [loss])[0]["loss"]
@@ -74,6 +76,11 @@ def diagnose_loaded(loaded_run: LoadedRun, split: str, loss: Component) -> list[
     if logged is not None and not loaded_run.config.train.ema and not is_loss_changing(loaded_run):
         diagnoses += diagnostics.explain_running_average(logged, train_loss, held_out_loss, split)
     return diagnoses
+
+
+def has_more_classes(one: Mapping[str, int], other: Mapping[str, int]) -> bool:
+    """Whether more classes have images in the one count than in the other."""
+    return sum(map(bool, one.values())) > sum(map(bool, other.values()))
 
 
 def measure_recall(model: Any, images: ImageSplit) -> tuple[float, list[float]]:

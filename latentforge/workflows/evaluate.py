@@ -82,11 +82,26 @@ def record_metrics(
         "images": images,
         "fingerprint": splits.fingerprint,  # of the evaluated data, which may not be the run's
     }
+    warn_if_baseline(metrics, splits.class_counts().get(split, {}), split)
     try:
         append_json_line(run.path / "evaluations.jsonl", add_checksum({"at": now(), **result}))
     except RunFailed as error:  # a read-only run can still be evaluated
         log.warning("the metrics cannot be saved: %s", error.message)
     return result
+
+
+def warn_if_baseline(metrics: Mapping[str, float], counts: Mapping[str, int], split: str) -> None:
+    """Warn about an accuracy that is not above that of the most frequent class of a split."""
+    if "accuracy" not in metrics or not counts or "balanced_accuracy" in metrics:
+        return
+    largest = max(counts, key=lambda name: counts[name])
+    baseline = counts[largest] / sum(counts.values())
+    if metrics["accuracy"] <= baseline:
+        log.warning(
+            "answering %s always has accuracy %.3f on the %s split, and the model has %.3f; use "
+            "--measure balanced_accuracy",
+            *(largest, baseline, split, metrics["accuracy"]),
+        )
 
 
 def measure_split(

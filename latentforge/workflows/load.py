@@ -144,14 +144,24 @@ def check_levels(run: RunFolder, own: DataConfig, splits: DataSplits, where: str
     if no_scale or floats or levels == (0.0, usual.white):
         return
     own_white = 1.0 if levels[1] is None else levels[1]
-    hint = data_option(where, black=levels[0], white=own_white) + ", if it has the same scale"
-    if not math.isnan(usual.white):
-        hint += f", or {data_option(where, black=0.0, white=usual.white)}"
+    high = levels[0] + brightest(splits) * (own_white - levels[0])  # as stored
+    same = data_option(where, black=levels[0], white=own_white)
+    full = data_option(where, black=0.0, white=usual.white)
+    hint = same if math.isnan(usual.white) or high > usual.white else full
+    if hint == full and own_white < usual.white:
+        hint = f"{same}, if its values have the scale of the run, or {full}"
     raise UsageError(
         f"{run.path} was trained on {stored} with black {levels[0]:g} and white {own_white:g}, but "
         f"this data is {here}",
         hint=hint,
     )
+
+
+def brightest(splits: DataSplits) -> float:
+    """The largest value, from 0 to 1, of a sample of each split."""
+    images = {id(split): split for split in splits.splits.values()}.values()
+    samples = [split.batch_at(range(min(RANGE_SAMPLE, len(split)))).x for split in images]
+    return max(float(x.max()) for x in samples)
 
 
 def warn_if_unlike(run: RunFolder, splits: DataSplits) -> None:
@@ -162,9 +172,7 @@ def warn_if_unlike(run: RunFolder, splits: DataSplits) -> None:
     if about.get("stored") == here["stored"] and levels != own:
         message = "black is %g and white is %g for this data, but %g and %g for that of %s"
         log.warning(message, *levels, *own, run.path)
-    images = {id(split): split for split in splits.splits.values()}.values()
-    samples = [split.batch_at(range(min(RANGE_SAMPLE, len(split)))).x for split in images]
-    if (high := max(float(x.max()) for x in samples)) <= DARK:
+    if (high := brightest(splits)) <= DARK:
         message = "this data goes up to %.3g on the scale of %s, from 0 to 1: was it scaled twice?"
         log.warning(message, high, run.path)
     counts = splits.class_counts().values()

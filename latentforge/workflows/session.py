@@ -16,7 +16,7 @@ from latentforge.config.selection import training_measures
 from latentforge.data.splits import DataSplits
 from latentforge.engine.build import move_to_device
 from latentforge.engine.checkpoint_state import restore
-from latentforge.engine.diagnostics import check_training_images
+from latentforge.engine.diagnostics import check_training_classes, check_training_images
 from latentforge.engine.distributed import train_in_group
 from latentforge.engine.step import Trainee
 from latentforge.engine.trainer import Trainer
@@ -148,6 +148,9 @@ class TrainingSession:
             getattr(self.trainee.loss, "likelihood", None),
             kl="kl" in self.config.model.entry.spec.provides,
         )
+        counts = self.trainer.data.class_counts().get("train")
+        if counts and "classify" in self.config.model.entry.spec.provides:
+            self.result.findings += check_training_classes(counts)
         for diagnosis in self.result.findings:
             progress.warn(str(diagnosis))
 

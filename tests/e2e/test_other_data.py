@@ -144,3 +144,71 @@ def test_accuracy_of_a_frequent_class_is_reported_as_such(cli, work):
     metrics = cli(*command, "--measure", "accuracy", "--json").json["metrics"]
     assert metrics["majority_baseline"] > 0.9
     assert f"and {metrics['balanced_accuracy']:.3f} if each class" in finding["saw"]
+
+
+def test_accuracy_that_is_not_above_the_majority_is_reported(cli, work):
+    """The model answers the common class; the test split has one class only."""
+    x = DIGITS.images[:200].astype(np.uint8)
+    np.savez("half.npz", x=x, y=np.arange(200) % 4 == 0)
+    line = ["train", "mlp-classifier", "--data", "arrays", "--set", "data.path=half.npz"]
+    train = cli(*line, "--epochs", "1", "--lr", "1e-6", "--run", "half")
+    assert "training images are of class 0, and answering it always" in train.err + train.out
+    [finding] = [
+        f for f in cli("doctor", "half", "--json").json["findings"] if f["check"] == "imbalance"
+    ]
+    assert finding["severity"] == "warning"
+    np.savez("one.npz", x_train=x, y_train=np.arange(200) % 2, x_test=x[:9], y_test=[1] * 9)
+    assert cli(*line[:-1], "data.path=one.npz", "--epochs", "1", "--run", "one").code == 0
+    findings = cli("doctor", "one", "--json").json["findings"]
+    [finding] = [f for f in findings if f["check"] == "accuracy"]
+    assert "answering 1 always has accuracy 1.000 on the test images" in finding["saw"]
+    assert "answering 1 always has accuracy 1.000" in cli("evaluate", "one", "--json").err
+
+
+def test_a_class_without_training_images_is_reported_after_the_split(cli, work):
+    y = np.zeros(200, int)
+    y[172] = 1  # is in the test split
+    np.savez("rare.npz", x=DIGITS.images[:200].astype(np.uint8), y=y)
+    shown = cli("data", "show", "arrays", "--set", "path=rare.npz")
+    assert "no training image is of class '1' (1 in test)" in shown.err
+
+
+def test_other_data_that_is_unlike_that_of_the_run_is_announced(work, caplog):
+    x, y = DIGITS.images.astype(np.float32), DIGITS.target
+    data = {"train": (x, y), "white": 16.0}
+    run = Forge().train("mlp-classifier", data=data, quiet=True, train={"epochs": 1})
+    caplog.clear()
+    run.evaluate(data=(x / 255, y), measures=["accuracy"])
+    assert "was it scaled twice?" in caplog.text
+    caplog.clear()
+    run.evaluate(data={"test": (x, y), "white": 32.0}, measures=["accuracy"])
+    assert "white is 32 for this data, but 0 and 16" in caplog.text
+    caplog.clear()
+    run.evaluate(data=(x[y < 3], y[y < 3]), measures=["accuracy"])
+    assert "no examples of 7 of the 10 classes" in caplog.text
+    with pytest.raises(UsageError, match="this data is uint16") as caught:
+        run.evaluate(data=(x[:99].astype(np.uint16), y[:99]))
+    code = caught.value.hint.removeprefix("data=").partition(", if")[0]
+    same = run.evaluate(data=eval(code, {"x": x[:99].astype(np.uint16), "y": y[:99]}))
+    assert same == pytest.approx(run.evaluate(data=(x[:99], y[:99])), rel=1e-5)
+
+
+def test_data_name_is_the_option_data(cli, work):
+    save("a/x", range(20))
+    save("a/y", range(20, 40))
+    data = {"train": DIGITS.images / 16}
+    Forge().train("ae", data=data, train={"epochs": 1}, run="r", quiet=True)
+    root = ["--set", "data.root=a", "--measure", "mse_per_pixel", "--json"]
+    named = cli("evaluate", "r", "--set", "data.name=folder", *root)
+    assert named.json["metrics"] == cli("evaluate", "r", "--data", "folder", *root).json["metrics"]
+    both = cli("evaluate", "r", "--data", "folder", "--set", "data.name=digits")
+    assert "data 'folder' and data.name=digits are two datasets" in both.err
+    line = ["train", "ae", "--data", "digits", "--set", "data.name=folder", "--set", "data.root=a"]
+    assert "--data gives another dataset, digits" in cli(*line).err
+
+
+def test_number_as_a_folder_in_a_config_file(cli, work):
+    save("2024/x", range(20))
+    save("2024/y", range(20, 40))
+    Path("c.toml").write_text('[model]\nname = "ae"\n[data]\nname = "folder"\nroot = 2024\n')
+    assert cli("train", "--config", "c.toml", "--epochs", "1", "--quiet").code == 0

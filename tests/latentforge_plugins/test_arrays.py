@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from latentforge_plugins.arrays import ArraysConfig, load
+from latentforge_plugins.arrays import splits as list_splits
 
 from latentforge.config.schema import DataConfig
 from latentforge.data.preparation import prepare_whole
@@ -445,3 +446,10 @@ def test_streamed_floats_beyond_1_are_reported_on_read(tmp_path):
     np.save(tmp_path / "x.npy", x)
     with pytest.raises(RunFailed, match=r"example 7: x is float32 with values in \[0\.5, 9\]"):
         images.batch_at([3, 7])
+
+
+def test_keys_may_be_the_names_of_the_splits(path: Path):
+    train, test = np.zeros((9, 4, 4), np.uint8), np.ones((3, 4, 4), np.uint8)
+    np.savez(path, train=train, test=test)
+    assert [*list_splits(ArraysConfig(path))] == ["train", "test"]
+    assert load(ArraysConfig(path), "test").x.max() == 1

@@ -13,7 +13,7 @@ from latentforge_plugins.folder import FolderConfig, load
 from PIL import Image
 
 from latentforge.config.schema import DataConfig
-from latentforge.data.preparation import prepare_whole
+from latentforge.data.preparation import prepare, prepare_whole
 from latentforge.errors import RunFailed, UsageError
 
 RANDOM = np.random.default_rng(0)
@@ -203,6 +203,25 @@ def test_float_images_need_a_scale_that_the_message_suggests(cli, root: Path):
     assert (low, high) == (0, pytest.approx(37.4 / 37.5))
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_tiff_files_with_white_as_0_are_inverted(root: Path, dtype):
+    values = np.arange(30, dtype=dtype).reshape(6, 5) * 7
+    tifffile.imwrite(root / "a.tif", values, photometric="miniswhite")
+    assert np.array_equal(pixels(root), np.iinfo(dtype).max - values)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32, np.int16])
+def test_suggested_levels_are_those_of_all_images(cli, root: Path, dtype):
+    values = np.random.default_rng(0).integers(-900, 3000, (40, 6, 5)).astype(dtype)
+    for i, image in enumerate(values):
+        tifffile.imwrite(root / f"{i}.tif", image)
+    line = ("data", "show", "folder", "--json", "--set", f"root={root}")
+    suggestion = cli(*line).err.partition("try: ")[2].split()
+    low, high = cli(*line, *suggestion).json["range"]
+    assert 0 <= low < 0.01
+    assert 0.99 < high <= 1
+
+
 def test_1_bit_values_are_read_as_0_or_255(root: Path):
     save(root / "a.png", GREY > 100)
     assert np.array_equal(pixels(root), np.where(GREY > 100, 255, 0))
@@ -247,6 +266,25 @@ def test_frames_are_read_or_counted(root: Path, caplog, name: str):
     every = read(root, channels="grey", frames="all")
     assert every.x[:, 0, 0, 0].tolist() == list(values)
     assert every.files == [name, f"{name}#1", f"{name}#2"]
+
+
+def test_the_frames_of_a_file_stay_in_one_split(root: Path):
+    for i in range(20):
+        frames = [Image.fromarray(np.full((4, 4), 10 * i, np.uint8))] * (1 + i % 4)
+        frames[0].save(root / f"{i}.tif", save_all=True, append_images=frames[1:])
+    dataset = load(FolderConfig(root, frames="all"), "train")
+    splits = prepare({"train": dataset}.__getitem__, ["train"], "folder").splits
+    held = {name: {*(int(x.max()) for x in images.x)} for name, images in splits.items()}
+    assert sum(map(len, held.values())) == len(set.union(*held.values())) == 20
+    assert len(splits["test"]) >= 10  # a fifth of 50
+
+
+def test_all_frames_of_one_file_cannot_be_split(root: Path):
+    frames = [Image.fromarray(GREY)] * 9
+    frames[0].save(root / "a.tif", save_all=True, append_images=frames[1:])
+    dataset = load(FolderConfig(root, frames="all"), "train")
+    with pytest.raises(UsageError, match="all 9 images are frames of 1 files"):
+        prepare({"train": dataset}.__getitem__, ["train"], "folder")
 
 
 @pytest.mark.parametrize("name", ["a.jfif", "a.jpe", "a.JPEG"])
@@ -340,6 +378,19 @@ def test_train_can_be_a_class(root: Path):
     for name in ("bus", "plane", "train"):
         save(root / name / "1.png", GREY)
     assert read(root).classes == ("bus", "plane", "train")
+
+
+def test_an_empty_folder_of_a_split_is_refused_with_what_to_do(root: Path, refused):
+    for name in ("train/a", "train/b"):
+        save(root / name / "1.png", GREY)
+    (root / "val").mkdir()
+    assert f"put images into {root / 'val'}, or remove it" in refused()
+
+
+def test_two_splits_must_not_be_the_same_folder(root: Path, refused):
+    save(root / "train/1.png", GREY)
+    (root / "test").symlink_to("train")
+    assert "are links to the same folder" in refused()
 
 
 @pytest.mark.parametrize("names", [("fold1", "fold2"), ("seg_train", "seg_test")])
@@ -465,6 +516,31 @@ def test_labels_are_read_from_a_table(root: Path, table: Path, rows: str):
     assert [int(label) for label in arrays.y] == list(expected.values())
 
 
+@pytest.mark.parametrize("rows", ["./a/0.png|x\n./b/10.png|y", "a/0.png|x\nb/10.png|y"])
+def test_tables_may_use_bars_and_paths_with_a_dot(root: Path, table: Path, rows: str):
+    table.write_text(f"file|label\n{rows}\n")
+    arrays = read(root, labels=table)
+    assert dict(zip(arrays.files, arrays.y, strict=True)) == {"a/0.png": "x", "b/10.png": "y"}
+
+
+def test_a_name_of_two_images_is_refused_with_both(root: Path, table: Path, refused):
+    save(root / "b/1.png", GREY)
+    table.write_text("file,label\n1.png,x\n2.png,y\n")
+    said = refused(f"data.labels={table}")
+    assert "1.png in line 2 of" in said
+    assert "can be a/1.png or b/1.png" in said
+    table.write_text("file,label\na/1.png,x\n2.png,y\n")
+    assert len(read(root, labels=table).x) == 2
+
+
+@pytest.mark.parametrize(
+    "labels", [("1e3", "1000"), ("12345678901234567890123", "7"), ("1_0", "9")]
+)
+def test_identifiers_remain_texts(root: Path, table: Path, labels):
+    table.write_text("file,label\n" + "".join(f"{i}.png,{labels[i % 2]}\n" for i in range(20)))
+    assert {*read(root, labels=table).y} == {*labels}
+
+
 def test_files_and_rows_without_a_partner_are_counted(root: Path, table: Path, caplog):
     table.write_text("file,label\n" + "".join(f"{i}.png,x{i % 2}\n" for i in range(5, 40)))
     assert len(read(root, labels=table).x) == 15
@@ -483,6 +559,11 @@ def test_files_and_rows_without_a_partner_are_counted(root: Path, table: Path, c
         ("file,label\n1.png,a\n1.png,b\n", "the labels 'a' and 'b'"),
         ("", "has no rows"),
         ("1.png,a\n2.png,b\n", "the first line of"),
+        ("one,other,label\n1.png,2.png,a\n3.png,4.png,b\n", "data.file_column=one"),
+        (
+            "file,weight,kind\n1.png,0.2,a\n2.png,0.3,b\n3.png,0.4,a\n",
+            "data.label_column=kind",
+        ),
     ],
 )
 def test_unclear_tables_are_refused(refused, table: Path, text: str, said: str):

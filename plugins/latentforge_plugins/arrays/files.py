@@ -33,9 +33,11 @@ def find_keys(path: Path, keys: list[str]) -> dict[str, dict[str, str]]:
         pattern = rf"^({names})_?(?=[a-z]+$)|_({names})$"  # as in train_x, trainX and x_train
         split = re.search(pattern, key.lower())
         name = re.sub(pattern, "", key.lower())
+        place = SPLIT_NAMES[split[1] or split[2]] if split else "train"
+        if key.lower() in SPLIT_NAMES:  # `test` are the images of that split
+            place, name = SPLIT_NAMES[key.lower()], "x"
         for role, accepted in (("x", IMAGES), ("y", LABELS), ("classes", CLASSES)):
             if name in accepted:
-                place = SPLIT_NAMES[split[1] or split[2]] if split else "train"
                 roles = found.setdefault(place, {})
                 if role in roles and role not in (name, own_names.get(roles[role])):
                     raise UsageError(

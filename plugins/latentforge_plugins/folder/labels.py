@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import logging
+import math
+import re
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 
@@ -18,6 +20,7 @@ log = logging.getLogger("latentforge")
 
 LABEL_NAMES = ("label", "class", "category", "target", "y")
 SPLIT_COLUMNS = ("split", "subset", "set", "fold", "partition")
+DECIMAL = re.compile(r"[+-]?[0-9]{1,15}(\.[0-9]*)?")
 FILE_NAMES = ("file", "filename", "file_name", "path", "image", "image_path", "img")
 
 
@@ -31,7 +34,8 @@ def read_label_file(
     clear which columns are meant or which label an image has.
     """
     header, rows = read_table(path)
-    places = file_names(images, root)
+    places, unclear = file_names(images, root)
+    rows = [[PurePath(v).as_posix() if v.startswith("./") else v for v in row] for row in rows]
     example = images[0].relative_to(root).as_posix() if images else "1.png"
     named = [name for name in header if name.lower() in FILE_NAMES]
     if file_column:
@@ -41,12 +45,19 @@ def read_label_file(
         matches = {
             name: len({row[header.index(name)] for row in rows} & {*places}) for name in named
         }
-        column = max(matches, key=lambda name: matches[name])
+        column, *others = sorted(matches, key=lambda name: -matches[name])
         if not matches[column]:
             raise UsageError(
                 f"data.labels: no column of {path} names an image in {root}",
                 details=[f"its columns are {', '.join(header)}"],
                 hint=f"name files as in that folder, for example {example}",
+            )
+        values = [row[header.index(others[0])] for row in rows] if others else []
+        is_file = any(PurePath(value).suffix for value in values)  # numbers can have other meanings
+        if is_file and 2 * matches[others[0]] > matches[column]:
+            raise UsageError(
+                f"data.labels: two columns of {path} name images: {column} and {others[0]}",
+                hint=data_option("", file_column=column),
             )
     if column in places:
         raise UsageError(
@@ -71,7 +82,9 @@ def read_label_file(
             raise UsageError(
                 f"data.labels: it is not clear which column of {path} contains the labels: "
                 f"{', '.join(others) or 'there is only one column'}",
-                hint=data_option("", label_column=others[0]) if others else "add a column",
+                hint=data_option("", label_column=fewest_values(header, rows, others))
+                if others
+                else "add a column",
             )
         [label] = candidates
     found: dict[Path, str] = {}
@@ -79,6 +92,12 @@ def read_label_file(
     i, j = header.index(column), header.index(label)
     for number, row in enumerate(rows, 2):
         file, value = places.get(row[i]), row[j].strip()
+        if row[i] in unclear:
+            one, other = (image.relative_to(root).as_posix() for image in unclear[row[i]][:2])
+            raise UsageError(
+                f"data.labels: {row[i]} in line {number} of {path} can be {one} or {other}",
+                hint=f"write the path from {root}, as in {one}",
+            )
         if file is None:
             missing += 1
         elif not value:
@@ -110,13 +129,17 @@ def as_values(labels: Sequence[str]) -> Sequence[str | int | float]:
     Texts such as 007 remain texts."""
     try:
         numbers = [int(text) for text in labels]
-        return numbers if [*map(str, numbers)] == [*labels] else labels
+        is_same = [*map(str, numbers)] == [*labels] and all(abs(n) < 2**63 for n in numbers)
+        return numbers if is_same else labels
     except ValueError:
         pass
     try:
-        return [float(text) for text in labels]
+        values = [float(text) for text in labels]
     except ValueError:
         return labels
+    plain = all(DECIMAL.fullmatch(text) for text in labels)
+    real = any(value != round(value) for value in values if math.isfinite(value))
+    return values if plain or real else labels  # 1e3 is a name, 1.0 and 2.5e-3 are numbers
 
 
 def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
@@ -132,7 +155,7 @@ def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
             hint="save it as CSV in UTF-8, not compressed",
         ) from None
     first = text.partition("\n")[0]
-    delimiter = max(",;\t", key=first.count)
+    delimiter = max(",;\t|", key=first.count)
     try:
         lines = [row for row in csv.reader(text.splitlines(), delimiter=delimiter) if any(row)]
     except csv.Error as error:
@@ -159,15 +182,25 @@ def choose_column(path: Path, header: Sequence[str], name: str, option: str) -> 
     return name
 
 
-def file_names(images: Sequence[Path], root: Path) -> dict[str, Path]:
+def fewest_values(
+    header: Sequence[str], rows: Sequence[Sequence[str]], names: Sequence[str]
+) -> str:
+    """Return the column with the smallest number of different values."""
+    return min(names, key=lambda name: len({row[header.index(name)] for row in rows}))
+
+
+def file_names(images: Sequence[Path], root: Path) -> tuple[dict[str, Path], dict[str, list[Path]]]:
     """Return the images by the texts that name them without doubt: the path relative to `root`, or
-    if they are unique the path below a sub-folder, the name, and these without the extension."""
+    if they are unique the path below a sub-folder, the name, and these without the extension. Also
+    returns the images of each text that names several."""
     paths: dict[str, Path] = {}
-    named: dict[str, Path | None] = {}
+    named: dict[str, list[Path]] = {}
     for image in images:
         relative = image.relative_to(root)
         paths |= {relative.as_posix(): image, str(image): image}
         below = [PurePath(*relative.parts[i:]) for i in range(len(relative.parts))]
         for text in {str(p.as_posix()) for path in below for p in (path, path.with_suffix(""))}:
-            named[text] = None if text in named else image
-    return {text: image for text, image in named.items() if image is not None} | paths
+            named.setdefault(text, []).append(image)
+    unique = {text: found[0] for text, found in named.items() if len(found) == 1}
+    unclear = {text: found for text, found in named.items() if len(found) > 1}
+    return unique | paths, {text: found for text, found in unclear.items() if text not in paths}

@@ -80,6 +80,12 @@ def find_splits(root: Path) -> dict[str, Path]:
             f"data.root: two folders of {root} are the same split: {names}",
             hint="keep one folder for each of train, val and test",
         )
+    if len({folder.resolve() for folder in splits.values()}) < len(splits):
+        names = ", ".join(folder.name for folder in folders)
+        raise UsageError(
+            f"data.root: two of the folders {names} of {root} are links to the same folder",
+            hint="give each split images of its own",
+        )
     return {split: splits[split] for split in SPLITS if split in splits}
 
 
@@ -206,6 +212,7 @@ def check_classes(root: Path, images_by_class: dict[Path, list[Path]], known: Se
             f"data.root: no images in {root} or its sub-folders",
             details=[*describe_contents(root), f"supported extensions: {' '.join(EXTENSIONS)}"],
             hint=nested_folder_hint(empty)
+            or (root.name.lower() in SPLIT_FOLDERS and f"put images into {root}, or remove it")
             or "--set data.root=FOLDER with images in FOLDER/CLASS or in FOLDER/train/CLASS, "
             "FOLDER/val/CLASS and FOLDER/test/CLASS",
         )

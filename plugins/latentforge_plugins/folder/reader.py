@@ -24,6 +24,7 @@ from .config import FORMATS, FolderConfig
 
 SEVERAL = (".png", ".apng", ".gif", ".webp", ".tif", ".tiff")  # can contain several images
 SAMPLE_FORMAT, UNSIGNED, SIGNED = 339, 1, 2  # a tag of TIFF and two of its values
+PHOTOMETRIC, WHITE_IS_ZERO = 262, 0
 MAX_NAMED = 5  # maximum number of unreadable files that an error names
 
 
@@ -139,14 +140,17 @@ def decode(frame: Frame, config: FolderConfig, further: dict[Frame, int]) -> Pix
 
 
 def correct_type(pixels: Pixels, file: Any) -> Pixels:
-    """Return values with the type that a TIFF file gives: Pillow reads int8 as uint8, and uint32 as
-    int32."""
+    """Return values with the type and the meaning that a TIFF file gives: Pillow reads int8 as
+    uint8 and uint32 as int32, and does not invert grey values of more than 8 bits."""
     tags = getattr(file, "tag_v2", {})
     kind = tags.get(SAMPLE_FORMAT, (UNSIGNED,))[0]
     if kind == SIGNED and pixels.dtype == np.uint8:
         return pixels.view(np.int8)
     if kind == UNSIGNED and pixels.dtype == np.int32:
-        return pixels.view(np.uint32)
+        pixels = pixels.view(np.uint32)
+    inverted = tags.get(PHOTOMETRIC) == WHITE_IS_ZERO  # Pillow inverts images with 8 bits only
+    if inverted and pixels.dtype in (np.uint16, np.uint32):
+        return np.iinfo(pixels.dtype).max - pixels
     return pixels
 
 
@@ -202,5 +206,6 @@ def unreadable_error(faults: Sequence[tuple[Frame, Exception]], count: int = 0) 
     return UsageError(
         f"data.root: {len(faults)}{f' of {count}' * (count > 0)} image files cannot be read",
         details=details,
-        hint=enough or "delete or replace them",
+        hint=enough
+        or ("save them as PNG" if count == len(faults) > 1 else "delete or replace them"),
     )
