@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from latentforge import Forge, open_run
+from latentforge.io.checksum import add_checksum
 from latentforge.rendering.report.formatting import read_objects
 from latentforge.runs.folder import LOCK, METRICS, is_locked, lock_run
 
@@ -132,7 +133,7 @@ def test_long_logs_are_read_in_little_memory(runs, cli):
     with (run / METRICS).open("a") as file:
         for number in range(40_000):
             later = {key: line[key] + 1 + number for key in ("epoch", "step")}
-            file.write(json.dumps({**line, **later, "pad": "x" * 200}) + "\n")
+            file.write(json.dumps(add_checksum({**line, **later, "pad": "x" * 200})) + "\n")
     assert (run / METRICS).stat().st_size > 15e6
     tracemalloc.start()
     try:

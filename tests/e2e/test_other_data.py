@@ -212,3 +212,15 @@ def test_number_as_a_folder_in_a_config_file(cli, work):
     save("2024/y", range(20, 40))
     Path("c.toml").write_text('[model]\nname = "ae"\n[data]\nname = "folder"\nroot = 2024\n')
     assert cli("train", "--config", "c.toml", "--epochs", "1", "--quiet").code == 0
+
+
+@pytest.mark.usefixtures("trained")
+def test_explorers_name_the_files_of_images(cli):
+    assert cli("explore", "neighbours", "r", "--set", "n=3", "--set", "images=[0,2]").code == 0
+    assert cli("explore", "reconstruct", "r", "--set", "n=3").code == 0
+    found = np.load("r/explore/neighbours/nearest.npz")
+    assert found["file_codes"].shape == found["source_codes"].shape == (2, 3)
+    assert found["query_file"].shape == (2,)
+    errors = np.load("r/explore/reconstruct/errors.npz")
+    for place, file in zip(errors["source"], errors["file"], strict=True):
+        assert sorted(Path("splits/train").glob("*/*.png"))[place].match(f"*/{file}")

@@ -43,9 +43,13 @@ def neighbours(context: ExploreContext, config: NeighboursConfig) -> Findings:
     }
     arrays, metrics = {"x": query.x}, {}
     if config.file is None:
-        arrays["query"] = query.index
+        where = images.locate(query.index)
+        arrays["query"] = where.pop("index")
+        arrays |= {f"query_{key}": values for key, values in where.items()}
     for space, (distance, index) in nearest.items():
-        arrays |= {f"index_{space}": index, f"distance_{space}": distance}
+        where = train.locate(index.flatten())
+        arrays |= {f"{key}_{space}": values.reshape(index.shape) for key, values in where.items()}
+        arrays[f"distance_{space}"] = distance
         if query.y is not None:
             same_class = train.y[index] == query.y[:, None]  # (Q, n)
             metrics[f"same_class_share_{space}"] = float(same_class.double().mean())

@@ -28,6 +28,7 @@ def reconstruct(context: ExploreContext, config: ReconstructConfig) -> Findings:
         "error_worst": float(error.max()),
     }
     arrays = {"error": error, "mse_per_pixel": squared, "order": order}
+    arrays |= images.locate(torch.arange(len(images)))
     for name, (x, recon) in shown.items():
         arrays |= {f"x_{name}": x, f"recon_{name}": recon}
     unit = describe_error(context)
