@@ -32,7 +32,7 @@ def plot_curves(
     has a panel, with the definition below it. A metric that equals the loss, such as its only term,
     is not drawn again.
     """
-    histories = [read_objects(run.path / METRICS, warnings, MAX_POINTS) for run in runs]
+    histories = [read_history(run, warnings) for run in runs]
     lines = [line for history in histories for line in history]
     ordered = [key for split in DASHES for line in lines for key in _get_metrics(line, split)]
     keys = list(dict.fromkeys(ordered))
@@ -69,6 +69,16 @@ def plot_curves(
                 panels += f'<div>{panel}<p class="lf-note">{escape(definition)}</p></div>'
         charts += [(key, panels)] if panels else []
     return charts
+
+
+def read_history(run: RunFolder, warnings: list[str]) -> list[dict[str, Any]]:
+    """Read the epochs of a run, or some of them; missing ones at the end add a warning."""
+    path, known = run.path / METRICS, len(warnings)
+    history = read_objects(path, warnings, MAX_POINTS)
+    last, epochs = history[-1].get("epoch") if history else 0, run.manifest["epochs"]
+    if isinstance(last, int) and last < epochs and len(warnings) == known:
+        warnings.append(f"{path} has {last} epochs, but {epochs} were trained")
+    return history
 
 
 def group_by_definition(

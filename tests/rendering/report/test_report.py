@@ -321,6 +321,13 @@ def test_failed_run_without_metrics_can_be_reported(runs, cli):
     assert "No epoch has ended yet." in page
 
 
+@pytest.mark.parametrize("kept", [0, 2])
+def test_missing_epochs_are_reported(runs, cli, kept):
+    path = Path("runs/ae/metrics.jsonl")
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:kept]))
+    assert f"metrics.jsonl has {kept} epochs, but 3 were trained" in cli("report", "runs/ae").err
+
+
 def test_odd_dates_and_evaluations_are_shown_or_skipped(runs, cli):
     manifest = json.loads(Path("runs/ae/run.json").read_text())
     Path("runs/ae/run.json").write_text(json.dumps({**manifest, "created": "long ago"}))
