@@ -30,7 +30,7 @@ from latentforge.cli import (
     train,
 )
 from latentforge.cli import list as list_command
-from latentforge.cli.output import Globals, print_json
+from latentforge.cli.output import Globals, print_json, show_warnings
 from latentforge.errors import (
     Interrupted,
     LatentForgeError,
@@ -118,6 +118,7 @@ def root(
     """
     if ctx.invoked_subcommand != "train":
         torchrun.reject(f"{ctx.invoked_subcommand}", f"latentforge {ctx.invoked_subcommand}")
+    show_warnings()
     ctx.obj = Globals.of(plugin, strict_plugins)
     if strict_plugins and ctx.invoked_subcommand != "plugins":  # `plugins` lists faults itself
         ctx.obj.forge()

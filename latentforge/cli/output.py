@@ -39,6 +39,14 @@ class WarningFormatter(logging.Formatter):
         return escape_controls(super().format(record))
 
 
+def show_warnings() -> None:
+    """Print the warnings of LatentForge to stderr, like progress."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(WarningFormatter("warning: %(message)s"))
+    handler.addFilter(lambda _: not torchrun.rank())  # only the first process prints
+    logging.getLogger("latentforge").handlers = [handler]
+
+
 @dataclass
 class Globals:
     """The global options, which precede the command."""
@@ -60,10 +68,6 @@ class Globals:
         """Return a Forge with these plugins, and print plugin faults to stderr, one line each."""
         from latentforge.forge import Forge
 
-        warnings = logging.StreamHandler()  # to stderr, like progress
-        warnings.setFormatter(WarningFormatter("warning: %(message)s"))
-        warnings.addFilter(lambda _: not torchrun.rank())  # only the first process prints
-        logging.getLogger("latentforge").handlers = [warnings]
         forge = self.loaded = self.loaded or Forge(self.plugins, off=self.off)
         registry = forge.registry
         faults = [*map(str, registry.problems), *registry.slow_imports]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -14,6 +15,7 @@ from latentforge.errors import ConfigError, UsageError, did_you_mean
 from latentforge.plugins.registry import Registry
 from latentforge.plugins.requirements import KEY, check_requirements
 
+GIVEN = ("--data", "the model's name")  # origins of names that --set must not contradict
 SECTIONS = ("model", "loss", "data", "train")
 
 
@@ -42,8 +44,8 @@ class Draft:
         """Set the component of a section. Options of the previous component are dropped."""
         options = self.values.get(section, {})
         before = self.origins.get(f"{section}.name")
-        if before == "--data" and origin.startswith("--set") and options["name"] != name:
-            self.faults.append(f"{origin}: --data gives another dataset, {options['name']}")
+        if before in GIVEN and origin.startswith("--set") and options["name"] != name:
+            self.faults.append(f"{origin}: {before} is {options['name']!r}; give only one of them")
         if options.get("name") not in (None, name):
             keep = {f.name for f in fields(DataConfig)} if section == "data" else set()
             self.values[section] = {k: v for k, v in options.items() if k in keep}
@@ -180,7 +182,8 @@ def toml_value(text: str) -> Any:
     try:
         parsed = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
-        return text
+        is_number = re.fullmatch(r"[+-]?(\.[0-9]+|[0-9]+\.)(e[+-]?[0-9]+)?", text.strip(), re.I)
+        return float(text) if is_number else text  # .5 and 5. are no TOML
     return parsed["value"] if len(parsed) == 1 else text  # a line break could add keys
 
 

@@ -86,6 +86,8 @@ def resolve_dataset(
     if not isinstance(options, Mapping):
         options = [text.removeprefix("data.") for text in options]
     values = {"name": name, **read_assignments(options, faults)}
+    if values["name"] != name:
+        faults.add("data.name", f"is {values['name']!r}, but the command is about {name!r}")
     dataset, config = resolve_data(values, registry, faults)
     raise_faults(faults)
     assert dataset is not None
@@ -115,9 +117,10 @@ def resolve_other_data(
         data = given.pop("name", splits or None)
         values = {**given, **values}
     if "name" in values:
-        if isinstance(data, str) and data != values["name"]:
+        if data is not None and not (isinstance(data, str) and data == values["name"]):
+            source = repr(data) if isinstance(data, str) else "given in Python"
             raise UsageError(
-                f"data {data!r} and data.name={values['name']} are two datasets",
+                f"data {source} and data.name={values['name']} are two datasets",
                 hint="give only one of them",
             )
         data = values.pop("name")

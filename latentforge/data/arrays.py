@@ -45,12 +45,15 @@ def dtype_name(values: Any) -> str:
 @contextmanager
 def suggestions_for(data: Any, config: DataConfig | None = None) -> Iterator[None]:
     """Let `data_option` write data that was passed in Python as it was passed: its splits, with
-    labels if there are any, and the options of `config` that are not the defaults."""
+    labels if there are any, and the options of `config` that are not the defaults. Errors that are
+    raised later, when streamed images are read, name the split train only."""
     splits = data if isinstance(data, Mapping) else {"train": data}
     form = {}
     for split, value in splits.items():
         own = "" if split == "train" else f"_{split}"
-        pair = isinstance(value, tuple) and len(value) == 2
+        pair = getattr(value, "y", None) is not None or (
+            isinstance(value, tuple) and len(value) == 2
+        )
         form[split] = f"(x{own}, y{own})" if pair else f"x{own}"
     default = vars(DataConfig())
     changed = {k: repr(v) for k, v in vars(config or DataConfig()).items() if v != default[k]}

@@ -1,11 +1,14 @@
-"""What a map-style dataset says about its items in torchvision's convention: the attributes
-`classes`, `targets` and `files`, also through torch's Subset and ConcatDataset."""
+"""Reads the attributes `classes`, `targets` and `files` of map-style datasets, which are those of
+torchvision, also through torch's Subset and ConcatDataset."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import PurePath
 from typing import Any
 
+import numpy as np
+from torch import Tensor
 from torch.utils.data import ConcatDataset, Subset
 
 from latentforge.errors import UsageError
@@ -24,7 +27,8 @@ def class_names(dataset: Any, where: str) -> tuple[str, ...]:
             listed = " and ".join(str(list(names)) if names else "none" for names in parts)
             raise UsageError(
                 f"{where}: the datasets of the ConcatDataset have different classes: {listed}",
-                hint="data=[(x, part.classes[y]) for part in dataset.datasets for x, y in part]"
+                hint="data=[(x, part.classes[y]) for part in dataset.datasets "
+                "for x, y in map(part.__getitem__, range(len(part)))]"
                 if all(hasattr(part, "classes") for part in dataset.datasets)
                 else "give them labels that are the names of the classes",
             )
@@ -33,20 +37,32 @@ def class_names(dataset: Any, where: str) -> tuple[str, ...]:
     return tuple(map(str, classes)) if isinstance(classes, list | tuple) else ()
 
 
+def is_listing(samples: Any) -> bool:
+    return isinstance(samples, list) and all(
+        isinstance(sample, tuple) and sample and isinstance(sample[0], str | PurePath)
+        for sample in samples
+    )
+
+
 def item_values(dataset: Any, name: str) -> Sequence[Any] | None:
     """The attribute `name` of a dataset, which has one value for each item. None if the dataset has
     no such attribute, or one of another length."""
     if isinstance(dataset, Subset):
         values = item_values(dataset.dataset, name)
+        if isinstance(values, Tensor | np.ndarray):  # one index at a time is slow
+            return values[[*dataset.indices]]
         return None if values is None else [values[i] for i in dataset.indices]
     if isinstance(dataset, ConcatDataset):
-        parts = [item_values(part, name) for part in dataset.datasets]
-        if any(part is None for part in parts):
-            return None
-        return [value for part in parts for value in part or ()]
+        joined: list[Any] = []
+        for part in dataset.datasets:
+            if (values := item_values(part, name)) is None:
+                return None
+            joined.extend(values)
+        return joined
     values = getattr(dataset, name, None)
-    if values is None and name == "files" and hasattr(dataset, "samples"):
-        values = [sample[0] for sample in dataset.samples]  # of torchvision's ImageFolder
+    samples = getattr(dataset, "samples", None)  # of torchvision's ImageFolder: (path, label)
+    if values is None and name == "files" and samples is not None and is_listing(samples):
+        values = [sample[0] for sample in samples]
     try:
         return values if values is not None and len(values) == len(dataset) else None
     except TypeError:

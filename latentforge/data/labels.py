@@ -30,6 +30,7 @@ class Labels:
     classes: tuple[str, ...]
     where: str
     note: str = ""  # how they were converted
+    columns: int = 0  # of one-hot rows without names
 
 
 def read_labels(y: Any, count: int, classes: Sequence[str], where: str) -> Labels:
@@ -44,12 +45,13 @@ def read_labels(y: Any, count: int, classes: Sequence[str], where: str) -> Label
         values = y.detach().cpu().numpy() if isinstance(y, Tensor) else as_array(y)
     except ValueError:
         raise UsageError(f"{where}: rows of labels have different lengths") from None
-    note = ""
+    note, columns = "", 0
     if values.ndim == 2 and len(values) == count and values.shape[1] == 1:
         values, note = values[:, 0], f"a column {values.shape}"
     elif values.ndim == 2 and len(values) == count and is_one_hot(values):
         if not names:
-            names = tuple(map(str, range(values.shape[1])))
+            columns = values.shape[1]
+            names = tuple(map(str, range(columns)))
         values, note = values.argmax(1), f"one-hot rows {values.shape}"
     if values.shape != (count,):
         rows = "" if values.ndim != 2 else f" ({count_faulty_rows(values)} rows are not one-hot)"
@@ -72,7 +74,7 @@ def read_labels(y: Any, count: int, classes: Sequence[str], where: str) -> Label
             raise UsageError(
                 f"{where}: y is {values.dtype}, but labels must be integers or strings"
             )
-    return Labels(values, names, where, note)
+    return Labels(values, names, where, note, columns)
 
 
 def as_array(y: Any) -> Array:
@@ -167,6 +169,13 @@ def unite(splits: Mapping[str, Labels]) -> tuple[dict[str, Tensor], tuple[str, .
                 f"{named[0].where}: classes have names, but {unnamed.where}: labels are numbers",
                 hint="give the names of the classes for every split",
             )
+    first_columns, *other_columns = [labels.columns for labels in splits.values()]
+    if any(columns != first_columns for columns in other_columns):
+        raise UsageError(
+            f"{next(iter(splits.values())).where}: the splits have one-hot rows with different "
+            f"numbers of columns, or only some have them: {[first_columns, *other_columns]}",
+            hint="give the labels as integers or as names of classes",
+        )
     notes = list(dict.fromkeys(labels.note for labels in splits.values() if labels.note))
     if named:
         names = tuple(dict.fromkeys(name for labels in named for name in labels.classes))

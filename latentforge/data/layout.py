@@ -38,7 +38,8 @@ def find_layout(shape: Sequence[int], option: str, where: str, labels: int | Non
         )
     if len(shape) == 2:
         return VECTORS
-    images_last = len(shape) > 2 and shape[0] == shape[1] < shape[-1]  # as MATLAB stores them
+    # as MATLAB stores images, unless the labels show that the first axis counts them
+    images_last = len(shape) > 2 and shape[0] == shape[1] != shape[-1] and labels != shape[0]
     if len(shape) == 3 and not images_last and (shape[2] not in (3, 4) or shape[1] == shape[2]):
         return "NHW"
     if len(shape) == 4 and (layout := read_four(*shape[1:])):
@@ -49,7 +50,7 @@ def find_layout(shape: Sequence[int], option: str, where: str, labels: int | Non
             hint="give (N, H, W), (N, C, H, W), (N, H, W, C) or (N, D)",
         )
     readings = ["NHW", "HWC"] if len(shape) == 3 else ["NCHW", "NHWC"]
-    if images_last:
+    if images_last or (len(shape) == 4 and shape[2] in CHANNELS and shape[3] > 4 * max(shape[:2])):
         readings[1] = "HWN" if len(shape) == 3 else "HWCN"
     options = [data_option(where, layout=name) for name in readings if "N" in name]
     if "HWC" in readings:

@@ -51,8 +51,8 @@ class Levels:
         low, high = (float(value) for value in x.aminmax())  # nan if x contains one
         if math.isfinite(low) and math.isfinite(high) and math.isinf(high - low):
             raise UsageError(
-                f"{where}: x has values in [{low:.9g}, {high:.9g}], a range that is too large",
-                hint=f"numpy.clip(x, a, b) to the range of its values, or x / {high:.3g}",
+                f"{where}: x has values in [{low:.9g}, {high:.9g}], whose difference is too large",
+                hint=f"x / {max(-low, high):.9g}",
             )
         if not math.isfinite(high - low):
             count = x.numel() - int(x.isfinite().sum())
@@ -77,14 +77,18 @@ class Levels:
         span = f"x is {self.dtype} with values in [{low:.9g}, {high:.9g}]"
         sample = x.flatten()[:: max(1, x.numel() // SAMPLE)].double()
         if usual := find_marked_range(sample):
-            others = int(((x < usual[0]) | (x > usual[1])).sum())
+            valid = x[(x - usual[0]).abs() <= 2 * (usual[1] - usual[0])]  # the sample lacks some
+            usual = float(valid.min()), float(valid.max())
+            others = x.numel() - len(valid)
             span += f", all but {others} of {x.numel()} in [{{:.6g}}, {{:.6g}}]".format(*usual)
             hint = "numpy.clip(x, {:.6g}, {:.6g}), if the others mark missing values".format(*usual)
             if usual[0] < self.black or not usual[1] <= self.white:
                 hint += f", with {data_option(where, **suggest_levels(*usual))}"
+            if high - low < GAP * (usual[1] - usual[0]):
+                hint += f", or else {data_option(where, **suggestion)}"
         elif wide := find_usual_range(sample, low, high):
             span += ", of which 99 % are in [{:.6g}, {:.6g}]".format(*wide)
-            hint = "numpy.clip(x, {:.6g}, {:.6g}), if the others are no values, or ".format(*wide)
+            hint = "numpy.clip(x, {:.6g}, {:.6g}), if the others are invalid, or ".format(*wide)
             hint += data_option(where, **suggestion)
         if math.isnan(self.white):
             raise UsageError(f"{where}: {span}, and no value is known to be white", hint=hint)
@@ -92,11 +96,25 @@ class Levels:
         raise UsageError(f"{where}: {span}, but values must be in {allowed}", hint=hint)
 
     def warn_if_dark(self, x: Tensor, where: str, *, is_whole: bool) -> None:
-        """Warn if scaled values of uint16 use only a small part of its full scale, as those of a
+        """Warn if values of uint8 or uint16 use only a small part of its full scale, as those of a
         camera with 12 bits do. If `x` is only a sample, other images may be brighter."""
+        if self.is_stored:
+            high = float(x.max())
+            if is_whole and 0 < high <= self.white / 10:
+                message = "%s: the values go up to %.0f of 255, so all images are dark; try %s"
+                log.warning(message, where, high, data_option(where, white=high))
         if self.dtype != "uint16" or self.white != FULL_SCALE["uint16"]:
             return
         high = float(round(self.white * float(x.max())))
+        if high == self.white and is_whole:
+            marks = int((x == 1).sum())
+            usual = float(round(self.white * float(torch.where(x == 1, 0, x).max())))
+            if 0 < usual < self.white / 4:
+                message = (
+                    "%s: %d values are 65535 and the others go up to %.0f; if 65535 marks missing "
+                    "values, replace it, with x[x == 65535] = 0"
+                )
+                log.warning(message, where, marks, usual)
         if 0 < high < self.white / 4:
             full = 2.0 ** int(high).bit_length() - 1
             levels = suggest_levels(0.0, high) if is_whole else {"white": full}
@@ -107,16 +125,21 @@ class Levels:
 
 def find_marked_range(sample: Tensor) -> tuple[float, float] | None:
     """Return the range of the values without those that mark missing values, such as -9999: values
-    that are at least `GAP` times as far away as the range of the others. None if there are none."""
+    that are further away than the range of the others, if they are all equal and not 0, or else
+    `GAP` times as far. None if there are none."""
     values = sample.sort().values
     for _ in range(MARKS):
         if len(values) < 2:
             break
         gap, i = values.diff().max(0)
         below, above = values[: i + 1], values[i + 1 :]
-        others = below if len(below) > len(above) else above
+        others, marks = (below, above) if len(below) > len(above) else (above, below)
+        is_mark = bool((marks == marks[0]).all()) and float(marks[0]) != 0
         span = others[-1] - others[0]
-        if bool(((others == others[0]) | (others == others[-1])).all()) or gap < GAP * span:
+        if (
+            bool(((others == others[0]) | (others == others[-1])).all())
+            or gap < (1 if is_mark else GAP) * span
+        ):
             break
         values = others
     if len(values) == len(sample):
@@ -163,7 +186,7 @@ def suggest_levels(low: float, high: float) -> dict[str, float]:
         return {"white": full if 2 * high > full else high}
     if low >= 0 and 127 < high <= 255:
         return {"white": 255.0}
-    if -1 <= low < 0 and high <= 1:
+    if -1 <= low <= -0.5 and 0.5 <= high <= 1:
         return {"black": -1.0, "white": 1.0}
     step = 10.0 ** (math.floor(math.log10(max(high - low, abs(high) * 1e-12, 1e-300))) - 2)
     black, white = math.floor(low / step) * step, math.ceil(high / step) * step

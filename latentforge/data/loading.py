@@ -26,7 +26,7 @@ def load_splits(dataset: Component | None, config: DataConfig, data: Any = None)
     if dataset is None:
         raise MissingError(
             "this run was trained on data passed in Python, which is not stored in the run",
-            hint="pass it again: run.evaluate(data=...)",
+            hint="pass it again as the argument data=... of the Python API",
         )
     return prepare(partial(load_split, dataset), list_splits(dataset), dataset.name, config)
 
@@ -54,7 +54,7 @@ def load_whole(other: OtherData) -> tuple[DataSplits, bool]:
         loaded = {split: load_split(other.dataset, split) for split in list_splits(other.dataset)}
     else:
         loaded, name = as_splits(other.data), IN_MEMORY
-    with suggestions_for(other.data):
+    with suggestions_for(other.data, other.config):
         return prepare_whole(loaded, name, other.config), list(loaded) != ["train"]
 
 

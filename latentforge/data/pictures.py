@@ -21,6 +21,11 @@ def is_picture(value: Any) -> bool:
     return module is not None and isinstance(value, module.Image)
 
 
+def is_image(value: Any) -> bool:
+    """Whether a value is an image of Pillow, an array or a tensor, and not a single number."""
+    return is_picture(value) or (hasattr(value, "shape") and len(value.shape) > 0)
+
+
 def to_pixels(image: Any, channels: Channels) -> Values:
     """Convert an image of Pillow to values (1 or 3, H, W).
 

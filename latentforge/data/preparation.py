@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -22,13 +21,14 @@ from torch.utils.data import Dataset
 from latentforge.config.schema import DataConfig
 from latentforge.contracts import Arrays, DataSpec
 from latentforge.data import readers
-from latentforge.data.arrays import as_tensor, dtype_name
+from latentforge.data.arrays import as_tensor, data_option, dtype_name
 from latentforge.data.attributes import class_names, item_values
 from latentforge.data.images import ImageSplit
 from latentforge.data.labels import Labels, check_counts, read_labels, unite
 from latentforge.data.layout import find_layout, to_standard
 from latentforge.data.levels import Levels, find_levels
 from latentforge.data.memory import streaming_reason
+from latentforge.data.split_off import split_off
 from latentforge.data.splits import DataSplits
 from latentforge.data.streamed import StreamedImages
 from latentforge.errors import UsageError
@@ -39,8 +39,6 @@ from latentforge.seeding import generator, mix, seeded_draws
 SPLITS = ("train", "validation", "test")
 TEST = 0.2  # fraction of all images, if there is no official test split
 VALIDATION = 0.1  # fraction of the remaining images, if there is no official test split
-FRAME = re.compile(r"#\d+$")  # of the name of an image in a file with several
-FEW = 10  # fewer images may be other axes that were taken for the images
 SAMPLE = 256  # images of each split that the fingerprint of streamed data includes
 SAMPLE_BATCH = 16  # images of the sample that are in memory at the same time
 DEFAULT = DataConfig()
@@ -49,13 +47,20 @@ RANDOM = (
     "%s: items of this dataset are random; they are read again in each epoch, and evaluation "
     "always uses the same draw (data.stream=never reads each item once and keeps it)"
 )
+LONG_ROWS = "%s: x is read as %d images of %dx%d pixels; if it contains %d images of %dx%d, try %s"
 OWN_GENERATOR = (
-    "%s: items of this dataset are random and come from a generator of its own, so that each "
-    "evaluation uses other draws: draw from the global generator of torch, NumPy or Python, or "
-    "read each item once with data.stream=never"
+    "%s: items of this dataset are random and use a generator of the dataset, so that each "
+    "evaluation gets different images; use the global generator of torch, NumPy or Python"
 )
-FEW_IMAGES = "%s: x is read as %d images with %d channels; with data.layout=CNHW it is the reverse"
+FEW_IMAGES = (
+    "%s: x is read as %d images with %d channels; if it contains %d images with %d channels, try %s"
+)
 FROZEN = "%s: items of this dataset are random; each was read once, and this draw is used always"
+FROZEN_OWN_GENERATOR = (
+    "%s: items of this dataset are random and use a generator of the dataset: each was read once, "
+    "but a resume or an evaluation reads different images; use the global generator of torch, "
+    "NumPy or Python"
+)
 
 log = logging.getLogger("latentforge")
 
@@ -89,23 +94,35 @@ def prepare(
     demand instead of now. Raises UsageError for invalid data.
     """
     _check_splits(official, config, name)
-    sources, splits = _load_sources({split: load(split) for split in official}, name, config)
-    if config.layout == "auto" and sources["train"].layout == "NCHW":
-        n, channels = len(splits["train"]), splits["train"].spec.shape[0]
-        if n < channels:
-            log.warning(FEW_IMAGES, sources["train"].where, n, channels)
+    loaded = {split: load(split) for split in official}
+    is_array = isinstance(loaded["train"], Arrays)
+    sources, splits = _load_sources(loaded, name, config)
+    if is_array and config.layout == "auto":
+        warn_if_few_images(sources["train"])
     validation, test, seed = config.validation, config.test, config.split_seed
     if validation is None:
         validation = 0.0 if {"test", "validation"} & set(official) else VALIDATION
     if "test" not in official:
-        _split_off(splits, "test", TEST if test is None else test, seed, name)
+        split_off(splits, "test", TEST if test is None else test, seed, name)
     if validation:
-        _split_off(splits, "validation", validation, seed, name)
+        split_off(splits, "validation", validation, seed, name)
     data = _build_splits(sources, splits, config)
     if counts := data.class_counts():
         for warning in check_counts(counts):
             log.warning("%s: %s", name, warning)
     return data
+
+
+def warn_if_few_images(source: _Source) -> None:
+    """Announce the reading of a shape in which another axis is likely to count the images."""
+    n, channels, *size = source.x.shape
+    where = source.where
+    if source.layout == "NCHW" and n < channels:
+        option = data_option(where, layout="CNHW")
+        log.warning(FEW_IMAGES, where, n, channels, channels, n, option)
+    if source.layout == "NHW" and size[1] > 4 * max(n, size[0]):
+        option = data_option(where, layout="HWN")
+        log.warning(LONG_ROWS, where, n, *size, size[1], n, size[0], option)
 
 
 def prepare_whole(loaded: Mapping[str, Any], name: str, config: DataConfig = DEFAULT) -> DataSplits:
@@ -197,6 +214,11 @@ def _build_splits(
             "divide_by": 255 if source.x.dtype == torch.uint8 else 1,
             "range": list(spec.range),
             "binarize": config.binarize,
+            **(
+                {"one_hot": source.labels.columns}
+                if source.labels and source.labels.columns
+                else {}
+            ),
         },
         sample=sample,
         config=config,
@@ -225,6 +247,7 @@ def _load_all(data: Any, source: readers.Source | None, where: str, config: Data
     x = as_tensor(arrays.x, where)
     y = arrays.y
     labels = len(y) if y is not None and getattr(y, "ndim", 1) > 0 else None
+    labels = labels if isinstance(data, Arrays) else len(x)  # items are the first axis
     layout = find_layout(x.shape, config.layout, where, labels)
     if not x.numel():
         raise UsageError(f"{where}: there are no examples, x has shape {tuple(x.shape)}")
@@ -270,7 +293,7 @@ def _gather(dataset: Any, source: readers.Source | None, where: str, config: Dat
     examples = source or readers.DatasetSource(dataset, where, config)
     assert isinstance(examples, readers.DatasetSource)
     if examples.random:
-        log.warning(FROZEN, where)
+        log.warning(FROZEN if examples.seeded else FROZEN_OWN_GENERATOR, where)
     x, labels = np.empty((len(dataset), *examples.first.shape), examples.first.dtype), []
     for i in range(len(dataset)):
         # the same draw in every process and after a resume
@@ -294,49 +317,6 @@ def _build_spec(sources: Sequence[_Source], classes: tuple[str, ...]) -> DataSpe
                 raise UsageError(f"{other.where}: {name} {here}, but {first.where}: {name} {there}")
     kind: Literal["image", "vector"] = "image" if len(first.x.shape) == 4 else "vector"
     return DataSpec(shape=tuple(first.x.shape[1:]), kind=kind, classes=classes)
-
-
-def _split_off(
-    splits: dict[str, ImageSplit], split: str, fraction: float, seed: int, name: str
-) -> None:
-    """Move a fraction of the training images to a new split, both in the order of the source."""
-    if not 0.0 <= fraction < 1.0:
-        raise UsageError(f"the {split} fraction is {fraction}; it must be at least 0 and below 1")
-    images = splits["train"]
-    n = len(images)
-    count = round(n * fraction)
-    if not 0 < count < n:
-        smallest = next((f / 100 for f in range(1, 100) if 0 < round(n * f / 100) < n), None)
-        give = f"give images for the {split} split, or more images"
-        raise UsageError(
-            f"dataset {name}: a {split} fraction of {fraction} of {n} images is {count} "
-            f"and leaves {n - count} for training; neither may be 0",
-            details=[f"an image has the shape {images.spec.shape}"] if n < FEW else [],
-            hint=give if smallest is None else f"data.{split}={smallest:g}, or {give}",
-        )
-    order = torch.randperm(n, generator=generator("cpu", f"split {split}", seed))
-    if groups := _group_frames(images):
-        places: dict[str, int] = {}
-        ranks = [places.setdefault(groups[i], len(places)) for i in order.tolist()]
-        order, ranks = order[torch.tensor(ranks).argsort(stable=True)], sorted(ranks)
-        count = next((i for i in range(count, n) if ranks[i] != ranks[i - 1]), n)
-        if count == n:
-            raise UsageError(
-                f"dataset {name}: all {n} images are frames of {len(places)} files, and the frames "
-                f"of a file cannot be in different splits",
-                hint=f"give images for the {split} split",
-            )
-    splits["train"] = images.select(order[count:].sort().values)
-    splits[split] = images.select(order[:count].sort().values)
-
-
-def _group_frames(images: ImageSplit) -> list[str]:
-    """Return the file of each image without the number of the frame; empty if no file has several
-    frames. The frames of a file are alike: the held-out splits must not contain some of them."""
-    files = images.files
-    if files is None or not any(FRAME.search(file) for file in files):
-        return []
-    return [FRAME.sub("", files[i]) for i in images.origins().tolist()]
 
 
 def _fingerprint(sources: Mapping[str, _Source], classes: Sequence[str]) -> str:

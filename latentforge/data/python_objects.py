@@ -28,7 +28,8 @@ from torch.utils.data import (
 
 from latentforge.contracts import Arrays
 from latentforge.data.attributes import LABELS
-from latentforge.data.pictures import is_picture
+from latentforge.data.labels import MAX_LISTED
+from latentforge.data.pictures import is_image
 from latentforge.errors import UsageError
 
 log = logging.getLogger("latentforge")
@@ -37,13 +38,14 @@ log = logging.getLogger("latentforge")
 def as_source(value: Any) -> Any:
     """Return Arrays or a map-style dataset for one split of data that was passed in Python."""
     if isinstance(value, Arrays):
-        check_columns(value.x)
-        return replace(value, x=dense(value.x), y=dense(value.y))
+        check_columns(value.x, "y" if value.y is not None else "")
+        classes = value.classes or column_names(value.y)
+        return replace(value, x=dense(value.x), y=dense(value.y), classes=classes)
     if isinstance(value, tuple) and len(value) == 2:
         x, y = value
-        check_columns(x)
-        is_wide = is_table(y) and y.ndim == 2 and y.shape[1] > 1  # one column for each class
-        return Arrays(dense(x), dense(y), tuple(map(str, y.columns)) if is_wide else ())
+        check_columns(x, "y")
+        check_order(x, y)
+        return Arrays(dense(x), dense(y), column_names(y))
     if isinstance(value, tuple):
         raise UsageError(
             f"data: a tuple of {len(value)} parts is not data; a pair is (x, y)",
@@ -103,54 +105,88 @@ def dense(value: Any) -> Any:
 
 def suggest_columns(table: Any, texts: Sequence[Any]) -> str:
     """Return the data to write for a DataFrame whose columns `texts` are not numbers."""
-    images = [name for name in texts if is_image(table[name].iloc[0])]
+    images = [name for name in texts if len(table) and is_image(table[name].iloc[0])]
     if len(images) == 1:
         labels = [name for name in table.columns if name != images[0]]
         x = f"list(x[{images[0]!r}])"
         return f"data=({x}, list(x[{labels[0]!r}]))" if len(labels) == 1 else f"data={x}"
     if all(isinstance(value, float | int | None) for name in texts for value in table[name]):
-        return "data=x.astype(float).fillna(0)"  # numbers and None
+        return "data=x.astype(float).fillna(0), or data=x.dropna().astype(float)"
     columns = f"[{', '.join(map(repr, texts))}]"
     if len(texts) == 1:
         return f"data=(x.drop(columns={columns}), x[{texts[0]!r}])"
     return f"data=x.drop(columns={columns})"
 
 
-def check_columns(x: Any) -> None:
-    """Raise UsageError for a DataFrame of values with a column that seems to contain labels."""
+def check_order(x: Any, y: Any) -> None:
+    """Raise UsageError for a table and labels of pandas with the same index in other orders."""
+    if not (is_table(x) and is_table(y)) or x.index.equals(y.index) or len(x) != len(y):
+        return
+    if (
+        x.index.is_unique
+        and y.index.is_unique
+        and x.index.sort_values().equals(y.index.sort_values())
+    ):
+        raise UsageError(
+            "data: x and y have the same index in different orders",
+            hint="data=(x, y.loc[x.index]), or data=(x.to_numpy(), y.to_numpy()) if their order "
+            "is the same",
+        )
+
+
+def column_names(y: Any) -> tuple[str, ...]:
+    """Return the names of one-hot columns, which are those of the classes."""
+    is_wide = is_table(y) and y.ndim == 2 and y.shape[1] > 1
+    return tuple(map(str, y.columns)) if is_wide else ()
+
+
+def check_columns(x: Any, y: str = "") -> None:
+    """Raise UsageError for a DataFrame of values with a column that seems to contain labels. `y` is
+    the name of the labels that are given beside it."""
     if not (is_table(x) and x.ndim == 2):
         return
-    found = [name for name in x.columns if str(name).lower() in LABELS]
+    names = {str(name).lower() for name in x.columns}
+    usual = LABELS if "x" in names else (*LABELS, "y")
+    found = [name for name in x.columns if str(name).lower() in usual]
     if found and len(x.columns) > 1:
+        labels = y or f"x[{found[0]!r}]"
+        values = "(x.to_numpy(), y)" if y else "x.to_numpy()"
         raise UsageError(
             f"data: column {found[0]!r} of the DataFrame seems to contain labels, not values",
-            hint=f"data=(x.drop(columns={found!r}), x[{found[0]!r}]), or data=x.to_numpy() "
-            "if it is a value",
+            hint=f"data=(x.drop(columns={found!r}), {labels}), or data={values} if it is a value",
+        )
+    integers = [name for name, kind in x.dtypes.items() if kind.kind in "iub"]
+    if len(integers) == 1 and len(x.columns) > 2 and x[integers[0]].nunique() <= MAX_LISTED:
+        log.warning(
+            "data: column %r of the DataFrame has only %d different integers and is used as a "
+            "value; if it contains labels: data=(x.drop(columns=[%r]), x[%r])",
+            *(integers[0], x[integers[0]].nunique(), integers[0], integers[0]),
         )
 
 
 def read_loader(loader: DataLoader[Any]) -> Any:
     """Return the dataset of a DataLoader with the items that its sampler draws from, and announce
     what is not used. Raises UsageError for a sampler whose items are not known."""
+    dataset = loader.dataset
+    if isinstance(dataset, IterableDataset):
+        return dataset  # refused like any other
     log.warning(
         "data: the dataset of the DataLoader is used; its batches, order and workers are not"
     )
     if loader.collate_fn not in (default_collate, default_convert):
         log.warning("data: the collate_fn of the DataLoader is not called")
-    match loader.sampler:
-        case SequentialSampler() | RandomSampler():
-            return loader.dataset
+    sampler = getattr(loader.batch_sampler, "sampler", loader.sampler)
+    match sampler:
+        case SequentialSampler() | RandomSampler() if len(sampler) == len(dataset):  # type: ignore[arg-type]
+            return dataset
         case SubsetRandomSampler(indices=indices):
-            log.warning("data: its sampler draws from %d items, which are used", len(indices))
-            return Subset(loader.dataset, sorted(map(int, indices)))
+            message = "data: its sampler draws from %d items, which are used in ascending order"
+            log.warning(message, len(indices))
+            return Subset(dataset, sorted(map(int, indices)))
     raise UsageError(
-        f"data: the items of the DataLoader's {type(loader.sampler).__name__} are not known",
+        f"data: the items of the DataLoader's {type(sampler).__name__} are not known",
         hint="data=loader.dataset for all items, or data=torch.utils.data.Subset(dataset, indices)",
     )
-
-
-def is_image(value: Any) -> bool:
-    return is_picture(value) or (isinstance(value, np.ndarray | torch.Tensor) and value.ndim > 0)
 
 
 def is_sparse(value: Any) -> bool:

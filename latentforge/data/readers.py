@@ -22,16 +22,17 @@ from torch import Tensor
 from latentforge.config.schema import DataConfig
 from latentforge.contracts import Arrays
 from latentforge.data.arrays import as_tensor, data_option
-from latentforge.data.attributes import LABELS, class_names, item_values
+from latentforge.data.attributes import LABELS, item_values
 from latentforge.data.layout import find_layout, to_standard
 from latentforge.data.levels import find_levels
-from latentforge.data.pictures import is_picture, to_pixels
+from latentforge.data.pictures import is_image, is_picture, to_pixels
 from latentforge.errors import LatentForgeError, RunFailed, UsageError, one_line
 from latentforge.seeding import mix, seeded_draws
 
 Array = np.ndarray[Any, Any]
 
 HINT = "fix or replace it; train --resume continues a run from its last checkpoint"
+IDENTIFIERS = ("id", "index", "idx", "name", "file", "filename", "path")  # keys of no label
 TRIED = 16  # items of a dataset that are read twice, to find out whether they are random
 
 log = logging.getLogger("latentforge")
@@ -44,11 +45,12 @@ class Source:
 
     shape: tuple[int, ...]
     dtype: torch.dtype
+    labels_of: int | None = None  # of the first axis, if it is known to count the images
 
     def __init__(self, where: str, count: int, config: DataConfig) -> None:
         self.where = where
         stored = self.rows([0])
-        self.layout = find_layout((count, *stored.shape[1:]), config.layout, where)
+        self.layout = find_layout((count, *stored.shape[1:]), config.layout, where, self.labels_of)
         if not self.layout.startswith("N"):
             raise UsageError(
                 f"{where}: data.layout={self.layout}, but streamed images must be the first axis",
@@ -161,8 +163,9 @@ class DatasetSource(Source):
         check_dataset(dataset, where)
         self.dataset, self.where, self.random, self.seeded = dataset, where, False, True
         self.tried: dict[int, Any] = {}  # the labels of some items
+        self.labels_of = len(dataset)
         self.first, self.label = read_item(dataset, 0, where)
-        check_kind(self.first, where)
+        check_kind(self.first, self.label, where)
         self.random = not callable(getattr(dataset, "whole", None)) and self._is_random(
             config.stream
         )
@@ -198,9 +201,8 @@ class DatasetSource(Source):
             return None
         targets = item_values(self.dataset, "targets")
         if targets is not None:
-            places = [*self.tried]
-            pairs = (as_labels([targets[i] for i in places]), as_labels([*self.tried.values()]))
-            if [*map(repr, pairs[0])] == [*map(repr, pairs[1])]:
+            expected, found = as_labels([targets[i] for i in self.tried]), [*self.tried.values()]
+            if all(one == other for one, other in zip(expected, as_labels(found), strict=True)):
                 return targets
             message = "%s: its `targets` are not the labels of its items, which are used"
             log.warning(message, self.where)
@@ -262,14 +264,18 @@ def check_dataset(dataset: Any, where: str) -> None:
         raise UsageError(f"{where}: there are no examples")
 
 
-def check_kind(first: Array, where: str) -> None:
+def check_kind(first: Array, label: Any, where: str) -> None:
     """Raise UsageError for examples that are texts or files instead of images."""
-    if first.dtype.kind == "S":
-        hint = "data=[PIL.Image.open(io.BytesIO(item)) for item in data], if they are image files"
-        raise UsageError(f"{where}: example 0 is bytes, not an image", hint=hint)
-    if first.dtype.kind == "U" or isinstance(first.flat[0] if first.size else None, PurePath):
-        hint = "data=[PIL.Image.open(path) for path in data], if these are paths of images"
-        raise UsageError(f"{where}: example 0 is {str(first)!r}, not an image", hint=hint)
+    is_path = first.dtype.kind == "U" or (first.size and isinstance(first.flat[0], PurePath))
+    if not is_path and first.dtype.kind != "S":
+        return
+    found, file = (repr(str(first)), "x") if is_path else ("bytes", "io.BytesIO(x)")
+    image = f"numpy.asarray(PIL.Image.open({file}))"
+    items = f"{image} for x in data" if label is None else f"({image}, y) for x, y in data"
+    raise UsageError(
+        f"{where}: example 0 is {found}, not an image",
+        hint=f"data=[{items}], if these are {'paths of images' if is_path else 'image files'}",
+    )
 
 
 def is_same(one: Array, other: Array) -> bool:
@@ -289,7 +295,7 @@ def read_item(dataset: Any, index: int, where: str) -> tuple[Array, Any]:
         keys = ", ".join(map(repr, example))
         raise UsageError(
             f"{where}: example {index} is a dict with the keys {keys}; it must be x or (x, y)",
-            hint=f"data={suggest_pairs(example, class_names(dataset, where))}",
+            hint=f"data={suggest_pairs(example, dataset)}",
         )
     x, *labels = example if isinstance(example, (tuple, list)) else (example,)
     if len(labels) > 1:
@@ -300,35 +306,45 @@ def read_item(dataset: Any, index: int, where: str) -> tuple[Array, Any]:
         x = x.detach().cpu().numpy()
     elif is_picture(x):
         x = to_pixels(x, "auto")
+    if isinstance(x, tuple | list) and any(map(is_image, x)):
+        raise UsageError(
+            f"{where}: the image of example {index} is a {type(x).__name__} of {len(x)} arrays",
+            hint="give one of them, as in data=[(x[0], y) for x, y in data]",
+        )
     label = labels[0] if labels else None
+    if is_picture(label) or len(getattr(label, "shape", ())) > 1:
+        raise UsageError(
+            f"{where}: the label of example {index} is an image",
+            hint="data=[x for x, _ in data], or give the pairs as examples without a label",
+        )
     if isinstance(label, Tensor):
         label = label.detach().cpu().numpy()
     return np.asarray(x), label
 
 
-def suggest_pairs(item: Mapping[Any, Any], classes: Sequence[str]) -> str:
+def suggest_pairs(item: Mapping[Any, Any], dataset: Any) -> str:
     """Return the Python code that converts a dataset with items such as `item` to pairs."""
-    images = [
-        key
-        for key, value in item.items()
-        if is_picture(value) or (isinstance(value, Tensor | np.ndarray) and value.ndim > 0)
-    ]
+    is_list = isinstance(dataset, list | tuple)  # others may have no end if they are iterated
+    items = "dataset" if is_list else "map(dataset.__getitem__, range(len(dataset)))"
+    images = [key for key, value in item.items() if is_image(value)]
     others = [key for key in item if key not in images]
-    labels = [key for key in others if str(key).lower() in LABELS] or others
+    labels = [key for key in others if str(key).lower() in LABELS]
+    labels = labels or [key for key in others if str(key).lower() not in IDENTIFIERS]
     if len(images) != 1 or len(labels) > 1:
-        return "[(item[IMAGE], item[LABEL]) for item in dataset], with two of these keys"
+        return f"[(item[IMAGE], item[LABEL]) for item in {items}], with two of these keys"
     if not labels:
-        return f"[item[{images[0]!r}] for item in dataset]"
+        return f"[item[{images[0]!r}] for item in {items}]"
     y = f"item[{labels[0]!r}]"
-    if classes and isinstance(item[labels[0]], int):
+    if hasattr(dataset, "classes") and isinstance(item[labels[0]], int):
         y = f"dataset.classes[{y}]"
-    return f"[(item[{images[0]!r}], {y}) for item in dataset]"
+    return f"[(item[{images[0]!r}], {y}) for item in {items}]"
 
 
 def as_labels(labels: list[Any]) -> Any:
     """Return labels of single examples with Python's types; labels.py checks them."""
     return [
-        label.tolist() if isinstance(label, np.ndarray | np.generic) else label for label in labels
+        label.tolist() if isinstance(label, np.ndarray | np.generic | Tensor) else label
+        for label in labels
     ]
 
 

@@ -195,7 +195,7 @@ def mismatch_error(
 ) -> RunFailed:
     """Return the error for weights that do not fit the model: its code or run.json has changed."""
     kind, plugin = part.entry.kind, part.entry.plugin
-    trained = [p["version"] for p in manifest["plugins"] if p["kind"] == kind.plural]
+    trained = [p.get("version") for p in manifest["plugins"] if p["kind"] == kind.plural]
     versions = f": it had version {trained[0]}, now {plugin.version}" if any(trained) else ""
     change = f"the code of plugin {plugin.name} may have changed since the run{versions}"
     return RunFailed(

@@ -26,8 +26,6 @@ DEAD_SHARE = 1e-4  # fraction of the largest variance of the codes, for a model 
 COLLAPSED_KL = 0.5  # nats per image, summed over dimensions
 LARGE_KL = 1000.0  # nats in one dimension: codes 45 standard deviations from the prior's mean
 LARGE_LOG_VAR = 10.0  # a standard deviation of 150; the prior's is 1
-MAJORITY = 0.5  # share of the largest class from which a run is checked for imbalance
-IMBALANCE = 1.5  # share of the largest class, as a multiple of that of equal classes
 GAP = 0.1  # accepted excess of the held-out loss, as a fraction of the training loss
 LARGE_GAP = 0.3  # the same limit if only the final held-out loss is known
 RISE = 0.01  # accepted rise of the held-out loss, as a fraction of its minimum
@@ -127,79 +125,20 @@ def check_training_images(images: ImageSplit, likelihood: Any, *, kl: bool) -> l
     indices = torch.arange(min(limit, len(images)), device=images.device)
     sample = images.batch(indices * len(images) // len(indices)).x
     split = ImageSplit(sample, None, images.spec)
-    return [f for f in check_value_range(split, likelihood, kl=kl) if f.severity == "warning"]
+    found = check_value_range(split, likelihood, kl=kl, stored=images.stored)
+    return [diagnosis for diagnosis in found if diagnosis.severity == "warning"]
 
 
-def find_majority(counts: Mapping[str, int]) -> tuple[str, float]:
-    """Return the most frequent class and its fraction of the images."""
-    largest = max(counts, key=lambda name: counts[name])
-    return largest, counts[largest] / max(1, sum(counts.values()))
-
-
-def is_imbalanced(counts: Mapping[str, int]) -> bool:
-    present = sum(count > 0 for count in counts.values())
-    share = find_majority(counts)[1]
-    return present > 1 and share >= max(MAJORITY, IMBALANCE / present)
-
-
-def check_training_classes(counts: Mapping[str, int]) -> Iterator[Diagnosis]:
-    """Check the number of training images of each class before a classifier is trained."""
-    if is_imbalanced(counts):
-        largest, share = find_majority(counts)
-        yield Diagnosis(
-            "imbalance",
-            "warning",
-            f"{counts[largest]} of the {sum(counts.values())} training images are of class "
-            f"{largest}, and answering it always has accuracy {share:.3f} on such images",
-            "use the measure balanced_accuracy; add images of the rare classes",
-        )
-
-
-def check_balance(
-    counts: Mapping[str, int],
-    held_out: Mapping[str, int],
-    split: str,
-    accuracy: float,
-    recalls: Sequence[float],
+def check_value_range(
+    images: ImageSplit, likelihood: Any, *, kl: bool, stored: torch.dtype | None = None
 ) -> Iterator[Diagnosis]:
-    """Check whether an accuracy is that of a frequent class. `counts` is the number of training
-    images of each class, `held_out` that of the images of `split`, and `recalls` the accuracy on
-    each class that has some of these."""
-    largest = find_majority(counts)[0] if is_imbalanced(counts) else find_majority(held_out)[0]
-    baseline = held_out.get(largest, 0) / sum(held_out.values())
-    always = f"always has accuracy {baseline:.3f} on the {split} images"
-    if not is_imbalanced(counts):
-        if accuracy <= baseline:
-            yield Diagnosis(
-                "accuracy",
-                "warning",
-                f"answering {largest} {always}, and the model has {accuracy:.3f}",
-                "use the measure balanced_accuracy; compare the class counts of the splits "
-                "with `latentforge data show`, or train longer",
-            )
-        return
-    absent = sum(count > 0 for count in counts.values()) - len(recalls)
-    balanced = sum(recalls) / len(recalls)
-    is_baseline = absent > 0 or accuracy < baseline + 0.5 * (1 - baseline)
-    weighted = f"{balanced:.3f} if each class has the same weight"
-    missing = f"{absent} of the classes have no {split} image"
-    yield Diagnosis(
-        "imbalance",
-        "warning" if is_baseline or balanced < accuracy - GAP else "note",
-        f"{counts[largest]} of the {sum(counts.values())} training images are of class {largest}, "
-        f"and answering it {always}; the model has {accuracy:.3f}, "
-        f"and {missing if absent > 0 else weighted}",
-        "use the measure balanced_accuracy; add images of the rare classes",
-    )
-
-
-def check_value_range(images: ImageSplit, likelihood: Any, *, kl: bool) -> Iterator[Diagnosis]:
-    """Check the data's range and spread against the likelihood. `kl`: the loss has a KL term."""
+    """Check the data's range and spread against the likelihood. `kl`: the loss has a KL term.
+    `stored` is the type of the stored values, if it is not that of `images`."""
     low, high, std, grey = value_statistics(images)
     fact = f"the training values go from {low:g} to {high:g}, standard deviation {std:.3g}"
     if high <= 0.1:
         white = f"data.white={high * 255:g}, if that is the largest possible value"
-        is_byte = images.stored == torch.uint8
+        is_byte = (stored or images.stored) == torch.uint8
         hint = white if is_byte else "scale them to fill [0, 1]: were they divided by 255 twice?"
         yield Diagnosis("range", "warning", fact, hint)
     elif low >= 0.4 or high - low < 0.3:

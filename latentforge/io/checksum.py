@@ -1,6 +1,7 @@
 """Checksums of JSON objects, which show that a file was edited after LatentForge wrote it.
 
-They protect from mistakes. They are no signatures: who edits a file can compute them again.
+They protect against accidental edits. They are not signatures: anyone who edits a file can compute
+them again.
 """
 
 from __future__ import annotations

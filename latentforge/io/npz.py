@@ -105,7 +105,8 @@ def read_member(archive: ZipFile, path: Path, key: str) -> Member:
     if key not in (names := list_keys(archive)):
         raise UsageError(
             f"{path} has no key {key}; existing keys: {', '.join(map(repr, names[:10])) or 'none'}",
-            hint=f"write it with numpy.savez(path, {key}=images, y=labels)"
+            hint="write it with numpy.savez(path, x=images, y=labels), or with official splits as "
+            "numpy.savez(path, x_train=..., y_train=..., x_test=..., y_test=...)"
             if key == "x"
             else f"write it with numpy.savez(path, {key}=...)",
         )

@@ -73,21 +73,22 @@ def require(registry: Registry, run: Path, component: Mapping[str, str]) -> str:
     try:
         plugin = registry.get(component["kind"], component["name"]).plugin
     except LatentForgeError as error:
-        distribution = component["distribution"]
+        distribution = component.get("distribution")
         disabled = [p.off_by for p in registry.plugins if p.has_name(component["plugin"])]
         hint = f"latentforge -p {component.get('module', component['plugin'])} ..."
         if any(disabled):
             hint = f"repeat the command without {disabled[0]}"
         elif distribution:
-            hint = pip_install([f"{distribution}=={component['version']}"])
+            hint = pip_install([f"{distribution}=={component.get('version')}"])
         raise PluginError(
             f"{run} was trained with {component['name']!r} of plugin {component['plugin']}"
-            + (f" ({distribution} {component['version']})" if distribution else ""),
+            + (f" ({distribution} {component.get('version')})" if distribution else ""),
             details=[error.message, *error.details],
             hint=hint,
         ) from None
-    if plugin.distribution and is_older(plugin.version, component["version"]):
-        name, version = plugin.distribution, component["version"]
+    version = component.get("version")
+    if plugin.distribution and version and is_older(plugin.version, version):
+        name = plugin.distribution
         reason = f"{run} was trained with {name} {version}, but {plugin.version} is installed"
         return f"{reason}; try: {pip_install([f'{name}>={version}'])}"
     return ""

@@ -5,12 +5,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from latentforge.specs import KINDS
 
 Count = Annotated[int, Field(ge=0)]
 Size = Annotated[int, Field(ge=1)]
+
+
+def check_splits(images: dict[str, int]) -> dict[str, int]:
+    if not images.get("train"):
+        raise ValueError("there are no training images")
+    return images
 
 
 class Fields(BaseModel):
@@ -42,7 +48,7 @@ class Data(Fields):
     kind: Literal["image", "vector"]
     shape: Annotated[list[Size], Field(min_length=1, max_length=3)]
     classes: list[str]
-    images: dict[str, Count]
+    images: Annotated[dict[str, Count], AfterValidator(check_splits)]
     fingerprint: str
     sample: str = ""
     preprocessing: Preprocessing = Preprocessing()

@@ -13,6 +13,7 @@ from latentforge.config.schema import Component, check_device
 from latentforge.config.selection import select_measures
 from latentforge.data.images import ImageSplit
 from latentforge.engine import diagnostics
+from latentforge.engine.class_balance import check_balance
 from latentforge.engine.diagnostics import Diagnosis
 from latentforge.engine.evaluator import BATCH
 from latentforge.io.paths import quoted
@@ -61,9 +62,7 @@ def diagnose_loaded(loaded_run: LoadedRun, split: str, loss: Component) -> list[
         counts = loaded_run.splits.class_counts()
         used = "test" if has_more_classes(counts.get("test", {}), counts[split]) else split
         accuracy, recalls = measure_recall(loaded.model, loaded_run.splits.split(used))
-        diagnoses += diagnostics.check_balance(
-            counts["train"], counts[used], used, accuracy, recalls
-        )
+        diagnoses += check_balance(counts["train"], counts[used], used, accuracy, recalls)
     train_loss = measure_split(loaded_run, "train", [loss])[0]["loss"]
     held_out_loss = measure_split(loaded_run, split, [loss])[0]["loss"]
     logged_losses = [line.get(split, {}).get("loss") for line in loaded_run.run.history()]

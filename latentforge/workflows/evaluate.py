@@ -69,7 +69,7 @@ def record_metrics(
         if measure.entry.spec.labels and not splits.spec.classes:
             raise UsageError(
                 f"measure {measure.name!r} needs labels; the data has none",
-                hint="data=(x, y), or choose other measures",
+                hint="give data with labels, or choose other measures",
             )
     metrics, protocol = measure_split(loaded_run, split, measures)
     result = {
@@ -92,16 +92,17 @@ def record_metrics(
 
 def warn_if_baseline(metrics: Mapping[str, float], counts: Mapping[str, int], split: str) -> None:
     """Warn about an accuracy that is not above that of the most frequent class of a split."""
+    from latentforge.engine.class_balance import find_majority
+
     if "accuracy" not in metrics or not counts or "balanced_accuracy" in metrics:
         return
-    largest = max(counts, key=lambda name: counts[name])
-    baseline = counts[largest] / sum(counts.values())
-    if metrics["accuracy"] <= baseline:
-        log.warning(
-            "answering %s always has accuracy %.3f on the %s split, and the model has %.3f; use "
-            "--measure balanced_accuracy",
-            *(largest, baseline, split, metrics["accuracy"]),
-        )
+    largest, baseline = find_majority(counts)
+    if baseline == 1:
+        message = "all images of the %s split are of class %s: accuracy is that on this class only"
+        log.warning(message, split, largest)
+    elif metrics["accuracy"] <= baseline:
+        message = "answering %s always has accuracy %.3f on the %s split, and the model has %.3f"
+        log.warning(message, largest, baseline, split, metrics["accuracy"])
 
 
 def measure_split(
@@ -110,7 +111,9 @@ def measure_split(
     """Compute the metrics of a split. Also returns the protocol of each metric."""
     loss, classes = loaded_run.config.loss, loaded_run.splits.spec.classes
     if loss.entry.spec.labels and not classes and "loss" in {m.name for m in measures}:
-        raise UsageError(f"loss {loss.name!r} needs labels; the data has none", hint="data=(x, y)")
+        raise UsageError(
+            f"loss {loss.name!r} needs labels; the data has none", hint="give data with labels"
+        )
     from latentforge.engine.evaluator import Evaluator
     from latentforge.runtime.threads import use_threads
     from latentforge.seeding import callers_state_kept

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from latentforge.config.changes import find_edits
-from latentforge.config.schema import IN_MEMORY, DataConfig, OtherData, RunConfig
-from latentforge.contracts import DataSpec, Step
+from latentforge.config.schema import IN_MEMORY, Component, DataConfig, OtherData, RunConfig
+from latentforge.contracts import DataSpec, Step, at_once
 from latentforge.data.arrays import data_option, suggestions_for
 from latentforge.data.labels import some
 from latentforge.data.levels import find_levels
@@ -32,6 +32,7 @@ from latentforge.seeding import callers_state_kept
 log = logging.getLogger("latentforge")
 
 RANGE_SAMPLE = 256  # images of other data whose range is checked
+BRIGHT = 0.45  # 0 is there, if black is -1
 DARK = 0.02  # images whose values are all smaller have probably been scaled twice
 
 
@@ -104,8 +105,14 @@ def load_data(run: RunFolder, config: RunConfig, data: Any) -> DataSplits:
             splits, has_splits = load_whole(replace(other, config=options))
             if not splits.matches(about):
                 if not other.scaled:
-                    with suggestions_for(other.data):
+                    with suggestions_for(other.data, other.config):
                         check_levels(run, own, splits, "" if other.dataset else IN_MEMORY)
+                if not has_splits and other.dataset and is_same_dataset(other.dataset, config):
+                    count = len(splits.split("train"))
+                    message = (
+                        "this is not the data of %s: all %d images are used, and none split off"
+                    )
+                    log.warning(message, run.path, count)
                 if not has_splits:
                     whole = splits.split("train")
                     splits = replace(splits, splits=dict.fromkeys(about["images"], whole))
@@ -121,6 +128,10 @@ def load_data(run: RunFolder, config: RunConfig, data: Any) -> DataSplits:
         message = "the dataset %s has changed since %s was trained: metrics are not comparable"
         log.warning(message, config.data_name, run.path)
     return splits
+
+
+def is_same_dataset(dataset: Component, config: RunConfig) -> bool:
+    return config.dataset is not None and dataset.entry == config.dataset.entry
 
 
 def limit_workers(config: DataConfig) -> DataConfig:
@@ -143,8 +154,9 @@ def check_levels(run: RunFolder, own: DataConfig, splits: DataSplits, where: str
     floats = "float" in str(stored) and "float" in str(here)
     if no_scale or floats or levels == (0.0, usual.white):
         return
-    own_white = 1.0 if levels[1] is None else levels[1]
-    high = levels[0] + brightest(splits) * (own_white - levels[0])  # as stored
+    own_white = before.white if levels[1] is None else levels[1]
+    used = splits.preprocessing
+    high = used["black"] + find_range(splits)[1] * (used["white"] - used["black"])  # as stored
     same = data_option(where, black=levels[0], white=own_white)
     full = data_option(where, black=0.0, white=usual.white)
     hint = same if math.isnan(usual.white) or high > usual.white else full
@@ -157,24 +169,40 @@ def check_levels(run: RunFolder, own: DataConfig, splits: DataSplits, where: str
     )
 
 
-def brightest(splits: DataSplits) -> float:
-    """The largest value, from 0 to 1, of a sample of each split."""
-    images = {id(split): split for split in splits.splits.values()}.values()
-    samples = [split.batch_at(range(min(RANGE_SAMPLE, len(split)))).x for split in images]
-    return max(float(x.max()) for x in samples)
+def find_range(splits: DataSplits) -> tuple[float, float]:
+    """The smallest and the largest value, from 0 to 1, of a sample of each split."""
+    low, high = 1.0, 0.0
+    for images in {id(split): split for split in splits.splits.values()}.values():
+        count = min(RANGE_SAMPLE, len(images))
+        places = torch.arange(count, device=images.device) * len(images) // count
+        for part in torch.split(places, at_once(images.spec, RANGE_SAMPLE)):
+            x = images.raw(part)
+            scale = 255 if x.dtype == torch.uint8 else 1
+            low, high = min(low, float(x.min()) / scale), max(high, float(x.max()) / scale)
+    return low, high
 
 
 def warn_if_unlike(run: RunFolder, splits: DataSplits) -> None:
-    """Announce what makes other data unlike that of a run: classes without examples, another scale
-    of values of the same type, and values that are all dark."""
+    """Warn if other data has another scale, only dark values, or no examples of some classes."""
     about, here = run.manifest["data"].get("preprocessing", {}), splits.preprocessing
     levels, own = ((steps.get("black"), steps.get("white")) for steps in (here, about))
-    if about.get("stored") == here["stored"] and levels != own:
+    if about.get("stored") == here["stored"] and None not in own and levels != own:
         message = "black is %g and white is %g for this data, but %g and %g for that of %s"
         log.warning(message, *levels, *own, run.path)
-    if (high := brightest(splits)) <= DARK:
-        message = "this data goes up to %.3g on the scale of %s, from 0 to 1: was it scaled twice?"
+    low, high = find_range(splits)
+    if high <= DARK:
+        message = "this data goes up to %.3g, if 1 is white in %s: it may have been scaled twice"
         log.warning(message, high, run.path)
+    if low >= BRIGHT and (own[0] or 0) < 0:
+        message = "this data begins at %.3g, if 0 is black in %s: it may have another scale"
+        log.warning(message, low, run.path)
+    width = here.get("one_hot")
+    if width and width != len(run.manifest["data"]["classes"]):
+        raise UsageError(
+            f"the labels are one-hot rows with {width} columns, but {run.path} has "
+            f"{len(run.manifest['data']['classes'])} classes",
+            hint="give the labels as integers or as names of classes",
+        )
     counts = splits.class_counts().values()
     classes = splits.spec.classes if counts else ()
     if missing := [name for name in classes if not any(count[name] for count in counts)]:

@@ -16,7 +16,8 @@ from latentforge.config.selection import training_measures
 from latentforge.data.splits import DataSplits
 from latentforge.engine.build import move_to_device
 from latentforge.engine.checkpoint_state import restore
-from latentforge.engine.diagnostics import check_training_classes, check_training_images
+from latentforge.engine.class_balance import check_training_classes
+from latentforge.engine.diagnostics import check_training_images
 from latentforge.engine.distributed import train_in_group
 from latentforge.engine.step import Trainee
 from latentforge.engine.trainer import Trainer
@@ -28,6 +29,7 @@ from latentforge.runs.checkpoint_reader import Checkpoint
 from latentforge.runs.manifest import describe_progress, flatten_options, now
 from latentforge.runs.tensorboard import Board, NoBoard, flatten_metrics
 from latentforge.runtime import torchrun
+from latentforge.workflows.evaluate import warn_if_baseline
 from latentforge.workflows.run import Run
 
 if TYPE_CHECKING:
@@ -126,6 +128,9 @@ class TrainingSession:
             manifest, trainer = self.run.manifest, self.trainer
             manifest["steps_made"] = trainer.steps.describe()
             manifest["protocol"] = {"train": TRAIN_PROTOCOL, **trainer.evaluator.protocol}
+            if self.result.status == "done":
+                counts = trainer.data.class_counts().get("test", {})
+                warn_if_baseline(self.result.metrics.get("test", {}), counts, "test")
             if self.result.status == "done":  # hparams without test metrics hide other runs
                 metrics = flatten_metrics(self.result.metrics)
                 self.board.add_hparams(flatten_options(self.run.config), metrics)

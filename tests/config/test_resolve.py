@@ -517,3 +517,24 @@ def test_presets_are_valid_configurations():
         made = Draft()
         made.read_file(preset.spec.path)
         assert resolve(made, REGISTRY).data_name == "mnist"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [(".5", 0.5), ("5.", 5.0), ("-.1e2", -10.0), (".", ".")]
+)
+def test_numbers_may_begin_or_end_with_a_point(text, value):
+    assert toml_value(text) == value
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("train ae --set model.name=vae", "the model's name is 'ae'; give only one of them"),
+        ("train ae --data digits --set data.name=folder", "--data is 'digits'; give only one"),
+        ("data show digits --set name=folder", "'folder', but the command is about 'digits'"),
+    ],
+)
+def test_an_option_given_twice_is_refused(cli, work, line, said):
+    answer = cli(*line.split())
+    assert answer.code == 2
+    assert said in answer.err

@@ -17,10 +17,10 @@ X = np.random.default_rng(0).integers(0, 256, (40, 6, 5), np.uint8)
 class Named:
     """Items with an attribute for each: `classes` are in either order, labels accordingly."""
 
-    def __init__(self, classes=("dark", "light"), flip=False):
+    def __init__(self, classes=("dark", "light"), flip=False, kind=list):
         self.classes = list(classes)
         self.names = [("dark", "light")[i % 2] for i in range(40)]
-        self.targets = [self.classes.index(name) for name in self.names]
+        self.targets = kind([self.classes.index(name) for name in self.names])
         self.files = [f"{i}.png" for i in range(40)]
         self.flip = flip
 
@@ -35,18 +35,26 @@ def whole(data, **options):
     return load_whole(OtherData(None, DataConfig(**options), data=data))[0].split("train")
 
 
+KINDS = [list, np.array, torch.tensor]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("stream", ["never", "always"])
-def test_a_subset_keeps_classes_labels_and_files(stream):
+def test_a_subset_keeps_classes_labels_and_files(stream, kind, caplog):
     places = [7, 2, 9, 30]
-    images = whole(Subset(Subset(Named(["light", "dark"]), range(40)), places), stream=stream)
+    named = Named(["light", "dark"], kind=kind)
+    images = whole(Subset(Subset(named, range(40)), places), stream=stream)
+    assert "targets" not in caplog.text
     assert images.spec.classes == ("light", "dark")
     assert [images.spec.classes[y] for y in images.y] == ["light", "dark", "light", "dark"]
     assert images.files == [f"{i}.png" for i in places]
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("stream", ["never", "always"])
-def test_a_concat_dataset_keeps_common_classes(stream):
-    images = whole(ConcatDataset([Named(), Subset(Named(), [3, 4])]), stream=stream)
+def test_a_concat_dataset_keeps_common_classes(stream, kind):
+    named = Named(kind=kind)
+    images = whole(ConcatDataset([named, Subset(named, [3, 4])]), stream=stream)
     assert images.spec.classes == ("dark", "light")
     assert images.y.tolist() == [i % 2 for i in [*range(40), 3, 4]]
     assert images.files[-2:] == ["3.png", "4.png"]
@@ -56,6 +64,7 @@ def test_a_concat_dataset_with_other_orders_of_classes_is_refused():
     dataset = ConcatDataset([Named(), Named(["light", "dark"])])
     with pytest.raises(UsageError, match="have different classes") as caught:
         whole(dataset)
+    assert "iter" not in vars(Named)  # it has no end if it is iterated
     code = caught.value.hint.removeprefix("data=")
     images = whole(eval(code, {"dataset": dataset}))
     assert [images.spec.classes[y] for y in images.y] == ["dark", "light"] * 40
@@ -83,6 +92,14 @@ def test_samples_name_the_files_as_in_an_image_folder():
     assert whole(dataset).files[3] == "cat/3.png"
 
 
+@pytest.mark.parametrize("samples", [X, [1, 2, 3], [{"a": 1}] * 40, len])
+def test_samples_that_are_no_listing_are_ignored(samples):
+    dataset = Named()
+    dataset.samples = samples
+    del dataset.files
+    assert whole(dataset).files is None
+
+
 def test_the_items_of_a_sampler_are_used(caplog):
     images = whole(DataLoader(Named(), sampler=SubsetRandomSampler([8, 3, 5])))
     assert np.array_equal(images.x[:, 0], X[[3, 5, 8]])
@@ -99,13 +116,31 @@ def test_a_sampler_with_unknown_items_is_refused():
     )
 
 
-def test_an_own_generator_is_announced(caplog):
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"sampler": torch.utils.data.SequentialSampler(range(5))},
+        {"sampler": torch.utils.data.RandomSampler(range(40), num_samples=5)},
+    ],
+)
+def test_a_sampler_of_other_items_is_refused(options):
+    with pytest.raises(UsageError, match="are not known"):
+        whole(DataLoader(Named(), **options))
+
+
+def test_the_sampler_of_a_batch_sampler_is_used():
+    sampler = torch.utils.data.BatchSampler(SubsetRandomSampler([3, 1, 2]), 2, False)
+    assert np.array_equal(whole(DataLoader(Named(), batch_sampler=sampler)).x[:, 0], X[1:4])
+
+
+@pytest.mark.parametrize("stream", ["auto", "never"])
+def test_an_own_generator_is_announced(caplog, stream):
     class Own(Named):
         draw = np.random.default_rng(0)
 
         def __getitem__(self, i):
             return self.draw.random((6, 5)), 0
 
-    whole(Own())
-    assert "a generator of its own" in caplog.text
+    whole(Own(), stream=stream)
+    assert "use a generator of the dataset" in caplog.text
     assert "always uses the same draw" not in caplog.text

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from latentforge import Forge
+from latentforge.config.schema import DataConfig, OtherData
 from latentforge.data.layout import find_layout, to_standard, to_stored
+from latentforge.data.loading import load_splits, load_whole
 from latentforge.errors import UsageError
 
 
@@ -115,3 +117,43 @@ def test_one_rule_for_every_source_and_the_suggested_option_decides(work, cli, s
     z = torch.zeros(2, 16)
     expected = run.load_model().decode(z).permute(0, 2, 3, 1).numpy()
     np.testing.assert_allclose(decoded, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("layout", ["HWCN", "HWN", "NHWC"])
+def test_decoded_images_have_the_layout_of_the_data(work, layout):
+    letters = [letter for letter in ("N", "C", "H", "W") if letter in layout]
+    sizes = {"N": 40, "C": 3, "H": 6, "W": 5}
+    standard = np.random.default_rng(0).random([sizes[letter] for letter in letters])
+    stored = standard.transpose([letters.index(letter) for letter in layout]).astype(np.float32)
+    data = {"train": stored, "layout": layout}
+    run = Forge().train("ae", data=data, train={"epochs": 1}, run="r", quiet=True)
+    z = torch.zeros(7, run.load_model().latent.shape[0])
+    Forge().decode(run, z, "decoded")
+    x = np.load("decoded/decoded.npz")["x"]
+    assert x.shape == tuple({**sizes, "N": 7}[letter] for letter in layout)
+    images = torch.from_numpy(x).permute([layout.index(letter) for letter in letters])
+    with torch.no_grad():
+        expected = run.load_model().decode(z)
+    assert torch.allclose(images.reshape(expected.shape), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("stream", ["never", "always"])
+def test_the_items_of_a_dataset_are_the_first_axis(stream):
+    data = OtherData(None, DataConfig(stream=stream), data=[np.zeros((6, 10), np.uint8)] * 6)
+    assert load_whole(data)[0].spec.shape == (1, 6, 10)
+
+
+def test_labels_decide_which_axis_counts_the_images():
+    assert find_layout((6, 6, 10), "auto", "d", 6) == "NHW"
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [
+        ((13, 200, 8, 8), "13 images with 200 channels; if it contains 200 images"),
+        ((23, 28, 400), "23 images of 28x400 pixels; if it contains 400 images of 23x28"),
+    ],
+)
+def test_unlikely_readings_are_announced_with_the_other_one(caplog, shape, said):
+    load_splits(None, DataConfig(), np.zeros(shape, np.uint8))
+    assert said in caplog.text

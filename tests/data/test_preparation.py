@@ -280,8 +280,8 @@ def corrupt(*values: float) -> np.ndarray:
         (DIGITS.images / 8 - 1, r"values in \[-1, 1\]", "data.black=-1 --set data.white=1$"),
         (
             corrupt(-3.0, 900.0),
-            r"values in \[-3, 900\], all but 1 of 115008 in \[-3, 1\]",
-            r"clip\(x, -3, 1\), if .*, with --set data.black=-3 --set data.white=1$",
+            r"values in \[-3, 900\], all but 2 of 115008 in \[0, 1\]",
+            r"clip\(x, 0, 1\), if the others mark missing values$",
         ),
         (BYTES.astype(np.int64), "int64 with values in .* no value is known to be white", "=255"),
         (BYTES.astype(np.complex64), "complex64, which are not real numbers", ""),

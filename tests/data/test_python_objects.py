@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime
+import io
 import re
 from pathlib import Path
 
 import numpy as np
 import pandas
+import PIL
 import pytest
 import scipy.sparse
 import torch
@@ -15,6 +17,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from latentforge.config.schema import DataConfig, OtherData
+from latentforge.contracts import Arrays
 from latentforge.data.loading import load_splits, load_whole
 from latentforge.errors import UsageError
 
@@ -276,6 +279,33 @@ def test_the_columns_of_dummies_are_the_names_of_the_classes():
         assert [images.spec.classes[y] for y in images.y] == [*names]
 
 
+def test_arrays_with_dummies_have_the_names_of_the_classes():
+    y = pandas.get_dummies(pandas.Series(["zero", "three"] * 20))
+    assert whole(Arrays(X, y)).spec.classes == ("three", "zero")
+
+
+def test_one_hot_rows_of_other_widths_are_refused():
+    wide, narrow = np.eye(3)[Y], np.eye(2)[Y]
+    with pytest.raises(UsageError, match=r"different numbers of columns.*\[3, 2\]"):
+        load_whole(OtherData(None, DataConfig(), data={"train": (X, wide), "test": (X, narrow)}))
+
+
+def test_labels_in_another_order_of_the_index_are_refused():
+    frame = pandas.DataFrame(X[:, 0] / 255).sample(frac=1, random_state=0)
+    y = pandas.Series(Y)
+    with pytest.raises(UsageError, match="the same index in different orders") as caught:
+        whole((frame, y))
+    code = caught.value.hint.removeprefix("data=").partition(", or ")[0]
+    assert whole(eval(code, {"x": frame, "y": y})).y.tolist() == Y[frame.index].tolist()
+
+
+def test_a_column_of_few_integers_is_announced(caplog):
+    frame = pandas.DataFrame(X[:, 0] / 255)
+    frame["diagnosis"] = Y
+    assert whole(frame).spec.shape == (6,)
+    assert "column 'diagnosis' of the DataFrame has only 2 different integers" in caplog.text
+
+
 def follow(data, **options):
     """Return the images of the first suggestion for refused data, read as written."""
     with pytest.raises(UsageError) as caught:
@@ -327,13 +357,29 @@ def test_images_in_other_containers_are_converted_as_suggested(data):
     assert whole(follow(data)).spec.shape == (1, 6, 5)
 
 
+@pytest.mark.parametrize("labels", [True, False])
+@pytest.mark.parametrize("as_bytes", [True, False])
+def test_paths_and_bytes_are_read_as_suggested(tmp_path, as_bytes, labels):
+    path = tmp_path / "0.png"
+    Image.fromarray(X[0]).save(path)
+    item = path.read_bytes() if as_bytes else str(path)
+    data = [(item, i % 2) if labels else item for i in range(9)]
+    with pytest.raises(UsageError, match="not an image") as caught:
+        whole(data)
+    code = caught.value.hint.removeprefix("data=").partition(", if ")[0]
+    images = whole(eval(code, {"data": data, "PIL": PIL, "numpy": np, "io": io}))
+    assert np.array_equal(images.x[0, 0], X[0])
+
+
 @pytest.mark.parametrize(
-    ("item", "said"), [("a/0.png", "'a/0.png', not an image"), (b"\x89PNG", "bytes, not an image")]
+    ("item", "said"),
+    [(((X[0], X[1]), 0), "is a tuple of 2 arrays"), ((X[0], X[1]), "the label of example 0 is an")],
 )
-def test_paths_and_bytes_are_not_images(item, said):
+def test_pairs_of_images_are_refused(item, said):
     with pytest.raises(UsageError, match=said) as caught:
         whole([item] * 9)
-    assert "PIL.Image.open" in caught.value.hint
+    code = caught.value.hint.partition("data=")[2].partition(", or ")[0]
+    assert whole(eval(code, {"data": [item] * 9})).spec.shape == (1, 6, 5)
 
 
 def test_suggested_levels_keep_labels_splits_and_options():
@@ -347,7 +393,7 @@ def test_suggested_levels_keep_labels_splits_and_options():
 
 
 def test_values_with_a_range_above_the_largest_number_are_refused():
-    with pytest.raises(UsageError, match="a range that is too large"):
+    with pytest.raises(UsageError, match="whose difference is too large"):
         whole(np.array([[-1e308, 1e308]] * 9))
 
 
@@ -357,8 +403,8 @@ def test_a_single_image_needs_a_test_split_of_its_own():
     assert caught.value.hint.startswith("give images for the test split")
     with pytest.raises(UsageError) as caught:
         load_splits(None, DataConfig(), X[:3])
-    fraction = float(caught.value.hint.partition("data.validation=")[2].partition(",")[0])
-    splits = load_splits(None, DataConfig(validation=fraction), X[:3])
+    given = eval(caught.value.hint.removeprefix("data=").partition("}, or")[0] + "}", {"x": X[:3]})
+    splits = load_splits(None, DataConfig(validation=given["validation"]), given["train"])
     assert {name: len(images) for name, images in splits.splits.items()} == dict.fromkeys(
         ("train", "validation", "test"), 1
     )

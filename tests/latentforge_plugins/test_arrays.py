@@ -31,8 +31,9 @@ def read(path: Path):
     return load(ArraysConfig(path), "train")
 
 
-def load_split(path: Path):
-    return prepare_whole({"train": read(path)}, "arrays").split("train")
+def load_split(path: Path, **options):
+    config = DataConfig(**options)
+    return prepare_whole({"train": read(path)}, "arrays", config).split("train")
 
 
 # ---------------------------------------------------------------- accepted arrays
@@ -453,3 +454,43 @@ def test_keys_may_be_the_names_of_the_splits(path: Path):
     np.savez(path, train=train, test=test)
     assert [*list_splits(ArraysConfig(path))] == ["train", "test"]
     assert load(ArraysConfig(path), "test").x.max() == 1
+    np.savez(path, train=np.arange(9), x=train)  # indices
+    assert load(ArraysConfig(path), "train").x.shape == (9, 4, 4)
+
+
+def test_the_mark_is_counted_in_all_values_of_a_large_array(path: Path, refused):
+    x = np.random.default_rng(0).random((300, 30, 30)).astype(np.float32)
+    x.flat[::4001] = -9999
+    np.savez(path, x=x)
+    said = refused()
+    assert f"all but {(x < 0).sum()} of {x.size}" in said
+    low, high = (float(text) for text in said.partition("clip(x, ")[2].partition(")")[0].split(","))
+    assert (low, high) == (pytest.approx(x[x >= 0].min(), rel=1e-5), pytest.approx(x.max()))
+
+
+def test_marks_near_the_values_are_named_too(path: Path, refused):
+    x = 500 + np.random.default_rng(0).random((100, 8, 8)) * 3500
+    x.flat[::10] = -9999
+    np.savez(path, x=x)
+    said = refused()
+    assert "numpy.clip(x, 500" in said
+    assert ", or else --set data.black=-10000" in said
+
+
+def test_the_largest_uint16_may_mark_missing_values(path: Path, caplog):
+    x = np.random.default_rng(0).integers(0, 4096, (30, 8, 8)).astype(np.uint16)
+    x.flat[::50] = 65535
+    np.savez(path, x=x)
+    load_split(path)
+    assert f"{(x == 65535).sum()} values are 65535 and the others go up to 40" in caplog.text
+
+
+@pytest.mark.parametrize(("low", "levels"), [(-0.001, (-0.001, 1)), (-0.05, (-0.05, 0.05))])
+def test_levels_of_small_negative_values_use_the_whole_range(path: Path, refused, low, levels):
+    x = np.linspace(*levels, 640, dtype=np.float32).reshape(10, 8, 8)
+    np.savez(path, x=x)
+    options = dict(
+        part.split("=") for part in refused().partition("try: ")[2].split() if "=" in part
+    )
+    scaled = load_split(path, **{key[5:]: float(value) for key, value in options.items()}).x
+    assert float(scaled.max() - scaled.min()) > 0.9

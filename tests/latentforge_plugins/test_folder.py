@@ -279,11 +279,24 @@ def test_the_frames_of_a_file_stay_in_one_split(root: Path):
     assert len(splits["test"]) >= 10  # a fifth of 50
 
 
+@pytest.mark.parametrize("sizes", [(2, 98), (10, 200), (100, 100, 100), (50, 50)])
+def test_files_of_other_sizes_are_split_without_parts(root: Path, caplog, sizes):
+    for i, count in enumerate(sizes):
+        frames = [Image.fromarray(np.full((4, 4), 10 + i, np.uint8))] * count
+        frames[0].save(root / f"{i}.tif", save_all=True, append_images=frames[1:])
+    dataset = load(FolderConfig(root, frames="all"), "train")
+    config = DataConfig(validation=0, test=0.2)
+    splits = prepare({"train": dataset}.__getitem__, ["train"], "folder", config).splits
+    assert len(splits["test"]) == min(sizes)
+    assert len(splits["train"]) == sum(sizes) - min(sizes)
+    assert f"{min(sizes)} images instead of" in caplog.text
+
+
 def test_all_frames_of_one_file_cannot_be_split(root: Path):
     frames = [Image.fromarray(GREY)] * 9
     frames[0].save(root / "a.tif", save_all=True, append_images=frames[1:])
     dataset = load(FolderConfig(root, frames="all"), "train")
-    with pytest.raises(UsageError, match="all 9 images are frames of 1 files"):
+    with pytest.raises(UsageError, match="all 9 images are frames of one file"):
         prepare({"train": dataset}.__getitem__, ["train"], "folder")
 
 
@@ -553,7 +566,7 @@ def test_files_and_rows_without_a_partner_are_counted(root: Path, table: Path, c
     [
         ("file,label\nz.png,1\n", "no column of"),
         ("file\n1.png\n", "not clear which column"),
-        ("file,height,width\n1.png,2,3\n", "data.label_column=height"),
+        ("file,height,width\n1.png,2,3\n", "data.label_column=COLUMN with one of them"),
         ("file,label\n1.png\n", "line 2 of"),
         ("file,label\n1.png,\n", "has no label"),
         ("file,label\n1.png,a\n1.png,b\n", "the labels 'a' and 'b'"),
@@ -561,7 +574,8 @@ def test_files_and_rows_without_a_partner_are_counted(root: Path, table: Path, c
         ("1.png,a\n2.png,b\n", "the first line of"),
         ("one,other,label\n1.png,2.png,a\n3.png,4.png,b\n", "data.file_column=one"),
         (
-            "file,weight,kind\n1.png,0.2,a\n2.png,0.3,b\n3.png,0.4,a\n",
+            "file,weight,by,kind\n"
+            + "".join(f"{i}.png,0.{i},me,{'ab'[i % 2]}\n" for i in range(1, 5)),
             "data.label_column=kind",
         ),
     ],

@@ -34,7 +34,15 @@ def format_date(text: Any) -> str:
 def read_objects(path: Path, warnings: list[str], most: int = 0) -> list[dict[str, Any]]:
     """Read the objects of a JSON lines file, or about `most` of them, evenly spaced and with the
     last one. A damaged line is skipped and adds a warning, as does an edited line."""
-    objects, faults = [], []
+    objects: list[dict[str, Any]] = []
+    faults = 0
+
+    def add_fault(number: int, what: str) -> None:
+        nonlocal faults
+        faults += 1
+        if faults <= MAX_WARNINGS:
+            warnings.append(f"{path}: line {number} {what}")
+
     try:
         count = count_lines(path)
         every = max(1, count // most) if most else 1
@@ -46,15 +54,14 @@ def read_objects(path: Path, warnings: list[str], most: int = 0) -> list[dict[st
             except ValueError:
                 line = None
             if not isinstance(line, dict):
-                faults.append(f"{path}: line {i} is damaged and skipped")
+                add_fault(i, "is damaged and skipped")
                 continue
             if is_edited(line):
-                faults.append(f"{path}: line {i} was edited after it was written")
+                add_fault(i, "was edited after it was written")
             objects.append({key: value for key, value in line.items() if key != KEY})
-        warnings += faults[:MAX_WARNINGS]
-        if len(faults) > MAX_WARNINGS:
-            more = len(faults) - MAX_WARNINGS
-            warnings.append(f"{path}: {more} more lines are damaged and skipped, or were edited")
     except (OSError, ValueError) as error:
         warnings.append(f"{path} cannot be read: {error}")
+    if faults > MAX_WARNINGS:
+        more = faults - MAX_WARNINGS
+        warnings.append(f"{path}: {more} more lines are damaged and skipped, or were edited")
     return objects

@@ -34,8 +34,6 @@ def find_keys(path: Path, keys: list[str]) -> dict[str, dict[str, str]]:
         split = re.search(pattern, key.lower())
         name = re.sub(pattern, "", key.lower())
         place = SPLIT_NAMES[split[1] or split[2]] if split else "train"
-        if key.lower() in SPLIT_NAMES:  # `test` are the images of that split
-            place, name = SPLIT_NAMES[key.lower()], "x"
         for role, accepted in (("x", IMAGES), ("y", LABELS), ("classes", CLASSES)):
             if name in accepted:
                 roles = found.setdefault(place, {})
@@ -48,6 +46,10 @@ def find_keys(path: Path, keys: list[str]) -> dict[str, dict[str, str]]:
                 if role not in roles or name == role:
                     roles[role] = key
                 own_names[key] = name
+    if not any("x" in roles for roles in found.values()):  # `train` and `test` are the images
+        for key in keys:
+            if key.lower() in SPLIT_NAMES:
+                found.setdefault(SPLIT_NAMES[key.lower()], {})["x"] = key
     return found
 
 

@@ -6,7 +6,7 @@ import csv
 import logging
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 
 import numpy as np
@@ -52,9 +52,11 @@ def read_label_file(
                 details=[f"its columns are {', '.join(header)}"],
                 hint=f"name files as in that folder, for example {example}",
             )
-        values = [row[header.index(others[0])] for row in rows] if others else []
-        is_file = any(PurePath(value).suffix for value in values)  # numbers can have other meanings
-        if is_file and 2 * matches[others[0]] > matches[column]:
+        i, j = header.index(column), header.index(others[0] if others else column)
+        named_by_both = [(places.get(row[i]), places.get(row[j])) for row in rows]
+        differ = any(one and other and one != other for one, other in named_by_both)
+        # numbers without an extension can have another meaning
+        if differ and any(PurePath(row[j]).suffix for row in rows):
             raise UsageError(
                 f"data.labels: two columns of {path} name images: {column} and {others[0]}",
                 hint=data_option("", file_column=column),
@@ -79,12 +81,12 @@ def read_label_file(
         known = [name for name in others if name.lower() in LABEL_NAMES]
         candidates = others if len(others) == 1 else known
         if len(candidates) != 1:
+            counts = {name: len({row[header.index(name)] for row in rows}) for name in others}
             raise UsageError(
                 f"data.labels: it is not clear which column of {path} contains the labels: "
                 f"{', '.join(others) or 'there is only one column'}",
-                hint=data_option("", label_column=fewest_values(header, rows, others))
-                if others
-                else "add a column",
+                details=[f"{name}: {count} different values" for name, count in counts.items()],
+                hint=suggest_label_column(counts, len(rows)),
             )
         [label] = candidates
     found: dict[Path, str] = {}
@@ -182,11 +184,13 @@ def choose_column(path: Path, header: Sequence[str], name: str, option: str) -> 
     return name
 
 
-def fewest_values(
-    header: Sequence[str], rows: Sequence[Sequence[str]], names: Sequence[str]
-) -> str:
-    """Return the column with the smallest number of different values."""
-    return min(names, key=lambda name: len({row[header.index(name)] for row in rows}))
+def suggest_label_column(counts: Mapping[str, int], rows: int) -> str:
+    """Suggest the only column that has several values, each in several rows. `counts` is the number
+    of different values by column."""
+    likely = [name for name, count in counts.items() if 1 < count <= rows / 2]
+    if len(likely) == 1:
+        return data_option("", label_column=likely[0])
+    return "--set data.label_column=COLUMN with one of them" if counts else "add a column"
 
 
 def file_names(images: Sequence[Path], root: Path) -> tuple[dict[str, Path], dict[str, list[Path]]]:
@@ -194,13 +198,15 @@ def file_names(images: Sequence[Path], root: Path) -> tuple[dict[str, Path], dic
     if they are unique the path below a sub-folder, the name, and these without the extension. Also
     returns the images of each text that names several."""
     paths: dict[str, Path] = {}
-    named: dict[str, list[Path]] = {}
+    named: dict[str, Path] = {}
+    unclear: dict[str, list[Path]] = {}
     for image in images:
         relative = image.relative_to(root)
         paths |= {relative.as_posix(): image, str(image): image}
         below = [PurePath(*relative.parts[i:]) for i in range(len(relative.parts))]
         for text in {str(p.as_posix()) for path in below for p in (path, path.with_suffix(""))}:
-            named.setdefault(text, []).append(image)
-    unique = {text: found[0] for text, found in named.items() if len(found) == 1}
-    unclear = {text: found for text, found in named.items() if len(found) > 1}
-    return unique | paths, {text: found for text, found in unclear.items() if text not in paths}
+            if text in named:
+                unclear.setdefault(text, [named[text]]).append(image)
+            named.setdefault(text, image)
+    unclear = {text: found for text, found in unclear.items() if text not in paths}
+    return {text: image for text, image in named.items() if text not in unclear} | paths, unclear

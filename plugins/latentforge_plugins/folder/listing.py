@@ -38,13 +38,15 @@ SPLIT_FOLDERS = {
 
 @dataclass
 class Listing:
-    """The image files of one split, relative to `root`, with their labels: indices of `classes`, or
-    names. `skipped` counts the other files by the reason why they are not read."""
+    """The image files of one split in the folder `root`, with their labels: indices of `classes`,
+    or names. `top` is the folder of all splits. `skipped` counts the other files by the reason why
+    they are not read."""
 
     root: Path
     files: list[Path]
     labels: Sequence[int | float | str] | None = None
     classes: tuple[str, ...] = ()
+    top: Path | None = None
     skipped: Counter[str] = field(default_factory=Counter)
 
     def report(self) -> None:
@@ -99,6 +101,7 @@ def list_images(root: Path, config: FolderConfig, split: str) -> Listing:
     # a class may have no image in this split
     names = [inner.name for folder in folders.values() for inner in folders_in(folder)]
     listing = list_folder(folders.get(split, root), root, config, {*names})
+    listing.top = root
     if folders:
         if listing.classes:
             listing.classes = tuple(dict.fromkeys([*listing.classes, *names]))
@@ -211,8 +214,8 @@ def check_classes(root: Path, images_by_class: dict[Path, list[Path]], known: Se
         raise UsageError(
             f"data.root: no images in {root} or its sub-folders",
             details=[*describe_contents(root), f"supported extensions: {' '.join(EXTENSIONS)}"],
-            hint=nested_folder_hint(empty)
-            or (root.name.lower() in SPLIT_FOLDERS and f"put images into {root}, or remove it")
+            hint=(root.name.lower() in SPLIT_FOLDERS and split_hint(root, empty))
+            or nested_folder_hint(empty)
             or "--set data.root=FOLDER with images in FOLDER/CLASS or in FOLDER/train/CLASS, "
             "FOLDER/val/CLASS and FOLDER/test/CLASS",
         )
@@ -240,6 +243,14 @@ def describe_contents(folder: Path) -> list[str]:
         counts.update((str(inner), path.suffix.lower()) for path in files)
     listed = [f"{n} {suffix or 'other'} files in {place}" for (place, suffix), n in counts.items()]
     return [*listed[:MAX_LISTED], *(["..."] if len(listed) > MAX_LISTED else [])]
+
+
+def split_hint(root: Path, empty: list[Path]) -> str:
+    """Return what to do about the folder of a split without images of classes."""
+    deeper = [folder for folder in empty if any(map(images_in, folders_in(folder)))]
+    if deeper:
+        return f"move the sub-folders of {deeper[0]} into {root}, also in the other splits"
+    return f"put images into {root}, or remove it"
 
 
 def nested_folder_hint(empty: list[Path]) -> str:

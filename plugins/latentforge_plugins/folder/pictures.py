@@ -39,7 +39,7 @@ class Pictures:
         if labels is not None:
             label_of = dict(zip(listing.files, labels, strict=True))
             self.targets = [label_of[frame.path] for frame in self.frames]
-        self.files = [frame.name(listing.root) for frame in self.frames]
+        self.files = [frame.name(listing.top or listing.root) for frame in self.frames]
         self.announced = False
         self.further: dict[Frame, int] = {}  # the number of frames that are not read, by file
 
