@@ -126,8 +126,7 @@ def select_results(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 def create_run_folder(requested: Path | None, root: Path, name: str) -> Path:
     """Create the folder of a new run: `requested`, which must be empty or new, or `root/name-N`."""
-
-    return create_folder(requested, root, name, check_no_run, ignore=is_temporary)
+    return create_folder(requested, root, name, check_no_run, ignore=is_leftover)
 
 
 def check_no_run(path: Path) -> None:
@@ -184,6 +183,12 @@ def is_temporary(path: Path) -> bool:
     """Whether a file is a temporary file of `write_text`, which a killed process has left."""
     names = "|".join(map(re.escape, (MANIFEST, METRICS)))
     return bool(re.fullmatch(rf"\.({names})\.[\w-]+", path.name)) and path.is_file()
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether a process that was killed before it wrote run.json has left a file. The lock of a
+    living process is noticed by `lock_run`."""
+    return path.name == LOCK or is_temporary(path)
 
 
 def remove_temporary_files(folder: Path) -> None:

@@ -18,7 +18,13 @@ from latentforge import Forge, Run, open_run
 from latentforge.cli.app import run as run_cli
 from latentforge.errors import MissingError, RunFailed, UsageError
 from latentforge.io.paths import append_json_line, create_numbered_folder, write_json
-from latentforge.runs.folder import LOCK, create_run_folder, find_run_folders, read_manifest
+from latentforge.runs.folder import (
+    LOCK,
+    create_run_folder,
+    find_run_folders,
+    lock_run,
+    read_manifest,
+)
 
 # ---------------------------------------------------------------- a new folder
 
@@ -32,6 +38,20 @@ def test_the_requested_folder_is_created_with_its_parents(tmp_path):
 
 def test_an_empty_folder_is_accepted(tmp_path):
     assert create_run_folder(tmp_path, tmp_path / "runs", "ae-digits") == tmp_path
+
+
+def test_the_files_of_a_run_that_was_killed_at_its_start_do_not_count(tmp_path):
+    for name in (LOCK, ".run.json.17-ab", ".metrics.jsonl.17-ab"):
+        (tmp_path / name).touch()
+    assert create_run_folder(tmp_path, tmp_path / "runs", "ae-digits") == tmp_path
+    run = Forge().train("ae", train={"epochs": 1}, run=tmp_path, quiet=True)
+    assert run.status == "done"
+
+
+def test_a_folder_that_is_being_created_is_not_taken(tmp_path):
+    with lock_run(tmp_path), pytest.raises(UsageError, match="another process is training"):
+        Forge().train("ae", train={"epochs": 1}, run=tmp_path, quiet=True)
+    assert [path.name for path in tmp_path.iterdir()] in ([LOCK], [])
 
 
 def test_default_folders_are_numbered_and_gaps_are_filled(tmp_path):
