@@ -74,7 +74,24 @@ def resolve_data(
     options = {k: v for k, v in values.items() if k not in core_keys}
     if not options:
         return None, config
+    owners = find_owners(options, registry)
+    for key, names in owners.items():
+        owner = f"no option of dataset {options['name']!r}, but of {', '.join(names)}"
+        faults.add(f"data.{key}", f"{owner}; choose the dataset with --data NAME")
+        del options[key]
     return _component("datasets", options, "data", registry, faults, sorted(core_keys)), config
+
+
+def find_owners(options: Mapping[str, Any], registry: Registry) -> dict[str, list[str]]:
+    """Return the datasets that have an option, by the options that only other datasets have than
+    the one that `options` names."""
+    entries = registry.entries("datasets")
+    keys = {entry.name: [f.name for f in fields(entry.spec.config)] for entry in entries}
+    own = keys.get(str(options.get("name")))
+    if own is None:
+        return {}
+    owners = {key: [n for n in keys if key in keys[n]] for key in options if key not in own}
+    return {key: names for key, names in owners.items() if key != "name" and names}
 
 
 def resolve_dataset(

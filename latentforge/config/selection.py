@@ -215,6 +215,8 @@ def _group_options(
         name, dot, rest = text.partition(".")
         if not dot or name not in by_name:
             hint = did_you_mean(name, names) or f"measures are {', '.join(names)}"
-            raise UsageError(f"--set {text}: write MEASURE.key=VALUE; {hint}")
+            raise UsageError(
+                f"--set {text}: write MEASURE.key=VALUE, or data.key=VALUE for the data; {hint}"
+            )
         by_name[name].append(rest)
     return by_name

@@ -81,7 +81,7 @@ def check(
         else:
             values[key] = _check_value(annotations[key], value, key_path, faults, fields[key])
     for name, spec in fields.items():
-        if name not in options and _default(spec) is dataclasses.MISSING:
+        if name not in options and _is_required(spec):
             faults.add(f"{path}.{name}", "is required")
     if len(faults.lines) > fault_count:
         return None
@@ -145,6 +145,8 @@ def _check_value(
         for location, message, input_value in _fault_messages(error.errors(), json.loads(text)):
             if message == "must be a list" and not location:
                 message += _example(adapter, value, _default(spec), path, faults.origins.get(path))
+            if value in ("null", "none", "None") and not location and not _is_required(spec):
+                message += "; for the default, leave the option out"
             faults.add(path + location, f"{message}, got {_format_value(input_value)}")
     except (TypeError, RecursionError) as error:
         faults.add(path, f"cannot be read: {error}")
@@ -232,6 +234,10 @@ def _format_location(loc: Sequence[int | str], value: Any) -> str:
 def _format_value(value: Any) -> str:
     text = json.dumps(value, default=str)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _is_required(spec: dataclasses.Field[Any]) -> bool:
+    return _default(spec) is dataclasses.MISSING
 
 
 def _default(spec: dataclasses.Field[Any]) -> Any:

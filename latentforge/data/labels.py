@@ -55,9 +55,11 @@ def read_labels(y: Any, count: int, classes: Sequence[str], where: str) -> Label
         values, note = values.argmax(1), f"one-hot rows {values.shape}"
     if values.shape != (count,):
         rows = "" if values.ndim != 2 else f" ({count_faulty_rows(values)} rows are not one-hot)"
+        hint = f"give one label for each example, shape ({count},), or one-hot rows"
+        if values.ndim == 2 and len(values) == count and are_probabilities(values):
+            hint = "y.argmax(1) is the most probable class of each example"
         raise UsageError(
-            f"{where}: y has shape {values.shape}, but x has {count} examples{rows}",
-            hint=f"give one label for each example, shape ({count},), or one-hot rows",
+            f"{where}: y has shape {values.shape}, but x has {count} examples{rows}", hint=hint
         )
     if values.dtype.kind == "O":
         values = read_objects(values, where)
@@ -91,6 +93,16 @@ def as_array(y: Any) -> Array:
 def is_one_hot(values: Array) -> bool:
     """Whether each row of (N, K) is one-hot, with at least two columns."""
     return values.shape[1] >= 2 and not count_faulty_rows(values)
+
+
+def are_probabilities(values: Array) -> bool:
+    """Whether each row of (..., K) is a distribution over at least two classes."""
+    return bool(
+        values.dtype.kind == "f"
+        and values.shape[-1] >= 2
+        and (values >= 0).all()
+        and np.allclose(values.sum(-1), 1, atol=1e-3)
+    )
 
 
 def count_faulty_rows(values: Array) -> int:
@@ -143,9 +155,9 @@ def read_floats(values: Array, where: str) -> Array:
     if (values == np.round(values)).all():
         return values.astype(np.int64)
     count = len(np.unique(values))
-    cuts = [float(f"{cut:.4g}") for cut in np.quantile(values, (0.25, 0.5, 0.75))]
-    if count > MAX_LISTED and len({*cuts}) == len(cuts):
-        hint = f"for four classes of equal size, y = numpy.digitize(y, {cuts})"
+    if count > MAX_LISTED:
+        cuts = find_cuts(values)
+        hint = f"for {len(cuts) + 1} classes, y = numpy.digitize(y, {cuts})"
     else:
         hint = "for a class of each value, y = numpy.unique(y, return_inverse=True)[1]"
     raise UsageError(
@@ -153,6 +165,16 @@ def read_floats(values: Array, where: str) -> Array:
         f"[{values.min():.6g}, {values.max():.6g}], which are no classes",
         hint=hint,
     )
+
+
+def find_cuts(values: Array) -> list[float]:
+    """Return limits between classes of real numbers: the quartiles. If a quarter of the values are
+    the smallest one, such as zero, these are a class."""
+    quartiles = np.unique(np.quantile(values, (0.25, 0.5, 0.75)))
+    if quartiles[0] > values.min():
+        return [float(f"{cut:.4g}") for cut in quartiles]
+    second = values[values > values.min()].min()
+    return [*map(float, (second, *quartiles[quartiles > second]))]
 
 
 # ---------------------------------------------------------------- all splits together

@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from latentforge.config.resolve import resolve_dataset
 from latentforge.config.schema import IN_MEMORY, Component, DataConfig, OtherData
 from latentforge.data.arrays import suggestions_for
+from latentforge.data.attributes import LABELS
 from latentforge.data.preparation import SPLITS, prepare, prepare_whole
 from latentforge.data.python_objects import as_source
 from latentforge.data.splits import DataSplits
@@ -70,10 +73,24 @@ def as_splits(data: Any) -> dict[str, Any]:
     """Return in-memory data by split. Data that is not a mapping is the split "train"."""
     splits = dict(data) if isinstance(data, Mapping) else {"train": data}
     if unknown := sorted(set(splits) - set(SPLITS)):
-        pair = "data=(data['x'], data['y'])" if set(splits) == {"x", "y"} else ""
         raise UsageError(
             f"data: no such split {unknown[0]!r}; give 'train' and, if any, 'validation' and "
             "'test'",
-            hint=pair or "data={'train': x, 'test': x_test}",
+            hint=suggest_splits(data),
         )
     return {split: as_source(value) for split, value in splits.items()}
+
+
+def suggest_splits(data: Mapping[str, Any]) -> str:
+    """Return the data to write for a mapping whose keys are not splits: those of a dataset of
+    scikit-learn, for example, are `images` and `target`."""
+    shapes = {key: np.shape(value) for key, value in data.items() if hasattr(value, "shape")}
+    images = [key for key, shape in shapes.items() if len(shape) > 1]
+    image = max(images, key=lambda key: len(shapes[key]), default=None)
+    if image is None:
+        return "data={'train': x, 'test': x_test}"
+    labels = [key for key, shape in shapes.items() if shape == shapes[image][:1]]
+    usual = [key for key in labels if str(key).lower() in (*LABELS, "y")]
+    if len(labels := usual or labels) == 1:
+        return f"data=(data[{image!r}], data[{labels[0]!r}])"
+    return f"data=data[{image!r}]" if len(images) == 1 else "data={'train': x, 'test': x_test}"

@@ -23,6 +23,7 @@ from latentforge.config.schema import DataConfig
 from latentforge.contracts import Arrays
 from latentforge.data.arrays import as_tensor, data_option
 from latentforge.data.attributes import LABELS, item_values
+from latentforge.data.labels import are_probabilities
 from latentforge.data.layout import find_layout, to_standard
 from latentforge.data.levels import find_levels
 from latentforge.data.pictures import is_image, is_picture, to_pixels
@@ -216,9 +217,12 @@ class DatasetSource(Source):
             (one, y), (other, y_again) = (self.read_example(index) for _ in range(2))
             self.tried[index] = y
             if stream != "never" and repr(y) != repr(y_again):  # NaN is not equal to itself
+                hint = f"{data_option(self.where, stream='never')}, which reads each item once"
+                if are_probabilities(np.asarray(y)):  # as of mixup
+                    hint = "give the dataset without the mixing of images and labels"
                 raise UsageError(
                     f"{self.where}: the label of item {index} is random: {y} and {y_again}",
-                    hint=f"{data_option(self.where, stream='never')}, which reads each item once",
+                    hint=hint,
                 )
             if not is_random and not is_same(one, other):
                 is_random = True
@@ -315,7 +319,7 @@ def read_item(dataset: Any, index: int, where: str) -> tuple[Array, Any]:
     if is_picture(label) or len(getattr(label, "shape", ())) > 1:
         raise UsageError(
             f"{where}: the label of example {index} is an image",
-            hint="data=[x for x, _ in data], or give the pairs as examples without a label",
+            hint="data=[data[i][0] for i in range(len(data))]",
         )
     if isinstance(label, Tensor):
         label = label.detach().cpu().numpy()

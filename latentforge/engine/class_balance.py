@@ -42,7 +42,8 @@ def check_majority(counts: Mapping[str, int], split: str, accuracy: float) -> It
     largest, baseline = find_majority(counts)
     if baseline == 1:
         fact = (
-            f"all {split} images are of class {largest}, and the model has accuracy {accuracy:.3f}"
+            f"all images of the {split} split are of class {largest}, and the model has accuracy "
+            f"{accuracy:.3f}"
         )
         hint = "evaluate on images of all classes: nothing is known about the others"
         yield Diagnosis("accuracy", "warning", fact, hint)

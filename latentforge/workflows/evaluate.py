@@ -92,17 +92,11 @@ def record_metrics(
 
 def warn_if_baseline(metrics: Mapping[str, float], counts: Mapping[str, int], split: str) -> None:
     """Warn about an accuracy that is not above that of the most frequent class of a split."""
-    from latentforge.engine.class_balance import find_majority
+    from latentforge.engine.class_balance import check_majority
 
-    if "accuracy" not in metrics or not counts or "balanced_accuracy" in metrics:
-        return
-    largest, baseline = find_majority(counts)
-    if baseline == 1:
-        message = "all images of the %s split are of class %s: accuracy is that on this class only"
-        log.warning(message, split, largest)
-    elif metrics["accuracy"] <= baseline:
-        message = "answering %s always has accuracy %.3f on the %s split, and the model has %.3f"
-        log.warning(message, largest, baseline, split, metrics["accuracy"])
+    if "accuracy" in metrics and counts and "balanced_accuracy" not in metrics:
+        for finding in check_majority(counts, split, metrics["accuracy"]):
+            log.warning("%s; %s", finding.saw, finding.attempt)
 
 
 def measure_split(

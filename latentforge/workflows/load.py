@@ -116,7 +116,7 @@ def load_data(run: RunFolder, config: RunConfig, data: Any) -> DataSplits:
                 if not has_splits:
                     whole = splits.split("train")
                     splits = replace(splits, splits=dict.fromkeys(about["images"], whole))
-                splits = match_run(run, splits)
+                splits = match_run(run, splits, other)
                 warn_if_unlike(run, splits)
                 return splits
             options = replace(  # as in training
@@ -210,14 +210,21 @@ def warn_if_unlike(run: RunFolder, splits: DataSplits) -> None:
         log.warning(message, len(missing), len(classes), run.path, some(missing))
 
 
-def match_run(run: RunFolder, splits: DataSplits) -> DataSplits:
-    """Return the splits with the labels as indices of the run's classes, matched by name. Raises
-    UsageError if the data has another shape or examples of a class that the run does not have."""
+def match_run(run: RunFolder, splits: DataSplits, other: OtherData | None = None) -> DataSplits:
+    """Return the splits with the labels as indices of the run's classes, matched by name. `other`
+    is the request, if the data is not the run's. Raises UsageError if the data has another shape or
+    examples of a class that the run does not have."""
     about = run.manifest["data"]
     if list(splits.spec.shape) != about["shape"]:
+        hint = ""
+        if other and other.config.layout != "auto":
+            with suggestions_for(other.data, other.config):
+                option = data_option("" if other.dataset else IN_MEMORY, layout="auto")
+            hint = f"{option}, if the axes have another order than {other.config.layout}"
         raise UsageError(
             f"{run.path} was trained on images of shape {tuple(about['shape'])}, "
-            f"this data has shape {splits.spec.shape}"
+            f"this data has shape {splits.spec.shape}",
+            hint=hint,
         )
     return splits.with_classes(tuple(about["classes"]), str(run.path))
 

@@ -86,6 +86,26 @@ def test_the_suggestion_for_real_numbers_gives_several_classes(count):
     assert min(np.bincount(indices[0])) > 0.2 * count / len(names)
 
 
+@pytest.mark.parametrize("zeros", [400, 600, 900])
+def test_the_suggestion_for_values_that_are_often_equal_keeps_them_together(zeros):
+    y = np.concatenate([np.zeros(zeros), np.random.default_rng(0).gamma(2, 1, 1000 - zeros)])
+    with pytest.raises(UsageError) as caught:
+        united((y, ()))
+    code = caught.value.hint.partition("y = ")[2]
+    [indices], names, _ = united((eval(code, {"numpy": np, "y": y}), ()))
+    assert f"for {len(names)} classes" in caught.value.hint
+    assert len(names) >= 2
+    assert indices.count(0) == zeros
+
+
+def test_probabilities_are_refused_with_their_most_probable_class():
+    y = np.random.default_rng(0).dirichlet((1, 1, 1), 9)
+    with pytest.raises(UsageError, match="9 rows are not one-hot") as caught:
+        united((y, ()))
+    code = caught.value.hint.partition(" is ")[0]
+    assert united((eval(code, {"y": y}), ()))[0] == [y.argmax(1).tolist()]
+
+
 def test_numbers_from_1_index_as_many_names():
     assert united(([1, 2, 1], ("cat", "dog")))[:2] == ([[0, 1, 0]], ("cat", "dog"))
 

@@ -12,6 +12,7 @@ import pandas
 import PIL
 import pytest
 import scipy.sparse
+import sklearn.datasets
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
@@ -369,6 +370,45 @@ def test_paths_and_bytes_are_read_as_suggested(tmp_path, as_bytes, labels):
     code = caught.value.hint.removeprefix("data=").partition(", if ")[0]
     images = whole(eval(code, {"data": data, "PIL": PIL, "numpy": np, "io": io}))
     assert np.array_equal(images.x[0, 0], X[0])
+
+
+def test_mixed_images_and_labels_are_named_as_the_cause():
+    class Mixup:
+        def __len__(self):
+            return len(X)
+
+        def __getitem__(self, index):
+            share = torch.rand(()).item()
+            return X[index] * share, np.array([share, 1 - share])
+
+    with pytest.raises(UsageError, match="is random") as caught:
+        whole(Mixup())
+    assert caught.value.hint == "give the dataset without the mixing of images and labels"
+
+
+def test_a_dataset_of_scikit_learn_is_refused_with_the_pair_to_write():
+    digits = sklearn.datasets.load_digits()
+    with pytest.raises(UsageError, match="no such split") as caught:
+        whole(digits)
+    pair = eval(caught.value.hint.removeprefix("data="), {"data": digits})
+    images = whole(pair, white=16.0)
+    assert np.array_equal(images.y, digits.target)
+    assert images.spec.shape == (1, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("data", "hint"),
+    [
+        ({"x": X}, "data=data['x']"),
+        ({"pixels": X, "y": Y, "weight": Y}, "data=(data['pixels'], data['y'])"),
+        ({"first": X, "second": X}, "data={'train': x, 'test': x_test}"),
+        ({"a": [1]}, "data={'train': x, 'test': x_test}"),
+    ],
+)
+def test_mappings_without_splits_are_refused_with_the_data_to_write(data, hint):
+    with pytest.raises(UsageError, match="no such split") as caught:
+        whole(data)
+    assert caught.value.hint == hint
 
 
 @pytest.mark.parametrize(

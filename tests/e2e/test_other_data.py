@@ -161,7 +161,7 @@ def test_accuracy_that_is_not_above_the_majority_is_reported(cli, work):
     assert cli(*line[:-1], "data.path=one.npz", "--epochs", "1", "--run", "one").code == 0
     findings = cli("doctor", "one", "--json").json["findings"]
     [finding] = [f for f in findings if f["check"] == "accuracy"]
-    assert "all test images are of class 1" in finding["saw"]
+    assert "all images of the test split are of class 1" in finding["saw"]
     assert "all images of the test split are of class 1" in cli("evaluate", "one", "--json").err
 
 
@@ -224,3 +224,37 @@ def test_explorers_name_the_files_of_images(cli):
     errors = np.load("r/explore/reconstruct/errors.npz")
     for place, file in zip(errors["source"], errors["file"], strict=True):
         assert sorted(Path("splits/train").glob("*/*.png"))[place].match(f"*/{file}")
+
+
+def test_data_with_another_order_of_axes_is_read_as_suggested(cli, work):
+    x = np.random.default_rng(0).integers(0, 256, (12, 16, 3, 60), np.uint8)
+    small = {"hidden": [8], "latent_dim": 2}
+    data = {"train": x, "layout": "HWCN"}
+    run = Forge().train("ae", data=data, model=small, train={"epochs": 1}, quiet=True)
+    first = np.moveaxis(x, -1, 0)
+    with pytest.raises(UsageError, match="this data has shape") as caught:
+        Forge().evaluate(run, data=first)
+    suggested = eval(caught.value.hint.removeprefix("data=").partition(", if ")[0], {"x": first})
+    metrics = Forge().evaluate(run, data=suggested)["metrics"]
+    assert metrics == Forge().evaluate(run, data=data)["metrics"]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (
+            ["train", "ae", "--set", "data.root=x"],
+            "folder, kmnist, mnist, svhn; choose the dataset with --data NAME",
+        ),
+        (
+            ["train", "ae", "--set", "data.size=null", "--data", "folder", "--set", "data.root=x"],
+            "for the default, leave the option out",
+        ),
+        (["evaluate", "r", "--set", "root=x"], "or data.key=VALUE for the data"),
+    ],
+)
+@pytest.mark.usefixtures("trained")
+def test_options_of_data_in_the_wrong_place_are_refused_with_the_right_one(cli, line, said):
+    answer = cli(*line)
+    assert (answer.code, answer.out) == (2, "")
+    assert said in answer.err

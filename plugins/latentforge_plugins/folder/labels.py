@@ -35,69 +35,30 @@ def read_label_file(
     """
     header, rows = read_table(path)
     places, unclear = file_names(images, root)
-    rows = [[PurePath(v).as_posix() if v.startswith("./") else v for v in row] for row in rows]
-    example = images[0].relative_to(root).as_posix() if images else "1.png"
-    named = [name for name in header if name.lower() in FILE_NAMES]
+    columns: dict[str, list[str]] = {
+        name: [row[i] for row in rows] for i, name in enumerate(header)
+    }
     if file_column:
         column = choose_column(path, header, file_column, "file_column")
-    else:  # numbers of classes can be names of files too, but of few
-        named = named if len(named) == 1 else header
-        matches = {
-            name: len({row[header.index(name)] for row in rows} & {*places}) for name in named
-        }
-        column, *others = sorted(matches, key=lambda name: -matches[name])
-        if not matches[column]:
-            raise UsageError(
-                f"data.labels: no column of {path} names an image in {root}",
-                details=[f"its columns are {', '.join(header)}"],
-                hint=f"name files as in that folder, for example {example}",
-            )
-        i, j = header.index(column), header.index(others[0] if others else column)
-        named_by_both = [(places.get(row[i]), places.get(row[j])) for row in rows]
-        differ = any(one and other and one != other for one, other in named_by_both)
-        # numbers without an extension can have another meaning
-        if differ and any(PurePath(row[j]).suffix for row in rows):
-            raise UsageError(
-                f"data.labels: two columns of {path} name images: {column} and {others[0]}",
-                hint=data_option("", file_column=column),
-            )
+    else:
+        column = find_file_column(path, root, columns, places)
     if column in places:
         raise UsageError(
             f"data.labels: the first line of {path} names an image, not the columns",
             hint="add a first line, for example file,label",
         )
-    others = [name for name in header if name != column]
-    unused = [name for name in others if name.lower() in SPLIT_COLUMNS]
-    if unused and not label_column:
-        others = [name for name in others if name not in unused]
-        log.warning("%s: column %s is not used: splits come from folders", path, unused[0])
     if label_column:
-        label = choose_column(path, header, label_column, "label_column")
-    elif len(others) > 1 and are_one_hot(header, rows, others):
-        indices = [header.index(name) for name in others]
-        rows = [[*row, others[[float(row[i]) for i in indices].index(1)]] for row in rows]
-        header, label = [*header, "one-hot"], "one-hot"
+        labels = columns[choose_column(path, header, label_column, "label_column")]
     else:
-        known = [name for name in others if name.lower() in LABEL_NAMES]
-        candidates = others if len(others) == 1 else known
-        if len(candidates) != 1:
-            counts = {name: len({row[header.index(name)] for row in rows}) for name in others}
-            raise UsageError(
-                f"data.labels: it is not clear which column of {path} contains the labels: "
-                f"{', '.join(others) or 'there is only one column'}",
-                details=[f"{name}: {count} different values" for name, count in counts.items()],
-                hint=suggest_label_column(counts, len(rows)),
-            )
-        [label] = candidates
+        labels = find_labels(path, {k: v for k, v in columns.items() if k != column})
     found: dict[Path, str] = {}
     missing = 0
-    i, j = header.index(column), header.index(label)
-    for number, row in enumerate(rows, 2):
-        file, value = places.get(row[i]), row[j].strip()
-        if row[i] in unclear:
-            one, other = (image.relative_to(root).as_posix() for image in unclear[row[i]][:2])
+    for number, (name, value) in enumerate(zip(columns[column], labels, strict=True), 2):
+        file = places.get(name)
+        if name in unclear:
+            one, other = (image.relative_to(root).as_posix() for image in unclear[name][:2])
             raise UsageError(
-                f"data.labels: {row[i]} in line {number} of {path} can be {one} or {other}",
+                f"data.labels: {name} in line {number} of {path} can be {one} or {other}",
                 hint=f"write the path from {root}, as in {one}",
             )
         if file is None:
@@ -117,11 +78,62 @@ def read_label_file(
     return found, missing
 
 
-def are_one_hot(header: Sequence[str], rows: Sequence[Sequence[str]], names: Sequence[str]) -> bool:
+def find_file_column(
+    path: Path, root: Path, columns: Mapping[str, Sequence[str]], places: Mapping[str, Path]
+) -> str:
+    """Return the column that names images: the one with the most names in `places`, because numbers
+    of classes can be names of files too, but of few."""
+    named = [name for name in columns if name.lower() in FILE_NAMES]
+    named = named if len(named) == 1 else [*columns]
+    matches = {name: len({*columns[name]} & {*places}) for name in named}
+    column, *others = sorted(matches, key=lambda name: -matches[name])
+    if not matches[column]:
+        example = next((image.relative_to(root) for image in places.values()), PurePath("1.png"))
+        raise UsageError(
+            f"data.labels: no column of {path} names an image in {root}",
+            details=[f"its columns are {', '.join(columns)}"],
+            hint=f"name files as in that folder, for example {example.as_posix()}",
+        )
+    other = others[0] if others else column
+    pairs = zip(columns[column], columns[other], strict=True)
+    named_by_both = [(places.get(one), places.get(two)) for one, two in pairs]
+    differ = any(one and two and one != two for one, two in named_by_both)
+    # numbers without an extension can have another meaning
+    if differ and any(PurePath(name).suffix for name in columns[other]):
+        raise UsageError(
+            f"data.labels: two columns of {path} name images: {column} and {other}",
+            hint=data_option("", file_column=column),
+        )
+    return column
+
+
+def find_labels(path: Path, columns: Mapping[str, Sequence[str]]) -> Sequence[str]:
+    """Return the labels from the columns of a table that do not name the files: from the only one,
+    from the one with a usual name, or from one-hot columns, whose names are the classes."""
+    unused = [name for name in columns if name.lower() in SPLIT_COLUMNS]
+    if unused:
+        log.warning("%s: column %s is not used: splits come from folders", path, unused[0])
+    columns = {name: values for name, values in columns.items() if name not in unused}
+    names, rows = [*columns], [*zip(*columns.values(), strict=True)]
+    if len(names) > 1 and are_one_hot(rows):
+        return [names[[float(value) for value in row].index(1)] for row in rows]
+    known = [name for name in names if name.lower() in LABEL_NAMES]
+    candidates = names if len(names) == 1 else known
+    if len(candidates) != 1:
+        counts = {name: len({*values}) for name, values in columns.items()}
+        raise UsageError(
+            f"data.labels: it is not clear which column of {path} contains the labels: "
+            f"{', '.join(names) or 'there is only one column'}",
+            details=[f"{name}: {count} different values" for name, count in counts.items()],
+            hint=suggest_label_column(counts, len(rows)),
+        )
+    return columns[candidates[0]]
+
+
+def are_one_hot(rows: Sequence[Sequence[str]]) -> bool:
     """Whether columns contain 0 and 1, with one 1 in each row: their names are the classes then."""
-    indices = [header.index(name) for name in names]
     try:
-        return is_one_hot(np.array([[float(row[i]) for i in indices] for row in rows]))
+        return is_one_hot(np.array([[float(value) for value in row] for row in rows]))
     except ValueError:
         return False
 
@@ -162,11 +174,21 @@ def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
         lines = [row for row in csv.reader(text.splitlines(), delimiter=delimiter) if any(row)]
     except csv.Error as error:
         raise UsageError(f"data.labels: {path} is not a table: {error}") from None
+    if text.lstrip().startswith(("{", "[")):
+        raise UsageError(
+            f"data.labels: {path} is JSON, not a table",
+            hint="save it as CSV with the columns file and label, a line for each image",
+        )
     if len(lines) < 2:
         raise UsageError(
             f"data.labels: {path} has no rows", hint="add a line with file and label for each image"
         )
-    header, *rows = lines
+    header, *rows = [[as_cell(value) for value in line] for line in lines]
+    if len({*header}) < len(header):
+        name = next(name for name in header if header.count(name) > 1)
+        raise UsageError(
+            f"data.labels: two columns of {path} are called {name!r}", hint="rename one of them"
+        )
     for number, row in enumerate(rows, 2):
         if len(row) != len(header):
             raise UsageError(
@@ -174,7 +196,12 @@ def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
                 f"{len(header)}",
                 hint="put values that contain a delimiter into quotes",
             )
-    return [name.strip() for name in header], [[value.strip() for value in row] for row in rows]
+    return header, rows
+
+
+def as_cell(value: str) -> str:
+    value = value.strip()
+    return PurePath(value).as_posix() if value.startswith("./") else value
 
 
 def choose_column(path: Path, header: Sequence[str], name: str, option: str) -> str:
