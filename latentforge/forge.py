@@ -68,9 +68,7 @@ class Forge:
         {"train": x, "validation": 0.2}. `run` is the folder of the new run,
         `runs/<model>-<data>-<n>` by default.
 
-        Raises a ConfigError that lists every invalid option, PluginError, RunFailed, or Interrupted
-        after Ctrl-C.
-        """
+        Raises ConfigError with every invalid option, PluginError, RunFailed, or Interrupted."""
         draft, data = draft_request(
             self.registry,
             name,
@@ -201,9 +199,8 @@ class Forge:
         *,
         out: str | Path | None = None,
     ) -> dict[str, Any]:
-        """Return a dataset's sizes, classes and range, and draw examples of each class as a PNG.
-        The result contains its path as `picture`: `out`, or the first unused
-        `data-<name>-<n>.png`."""
+        """Return a dataset's sizes, classes and range, and draw examples of each class as a PNG at
+        `out`, by default the first unused `data-<name>-<n>.png`. Its path is `picture`."""
         splits = self.load_data(name, options)
         from latentforge.rendering.dataset_preview import describe_data
 
@@ -265,17 +262,15 @@ class Forge:
         checkpoint: str = "last",
         device: str = "auto",
         data: Any = None,
+        options: Sequence[str] | Mapping[str, Any] = (),
     ) -> list[Diagnosis]:
         """Find probable problems of a run and return each with the observation and a suggestion.
         `split` contains images that were not trained on: by default validation, or test if the run
-        has no validation images.
-        """
+        has no validation images. `options` are those of the data."""
         from latentforge.workflows.diagnose import diagnose
 
-        folder = open_folder(run)
-        return diagnose(
-            self.registry, folder, split, checkpoint=checkpoint, device=device, data=data
-        )
+        request = {"checkpoint": checkpoint, "device": device, "data": data, "options": options}
+        return diagnose(self.registry, open_folder(run), split, **request)
 
     def explore(
         self,

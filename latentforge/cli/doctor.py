@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from latentforge.cli.output import Device, Json, Weights, forge_of, format_weights, print_result
+from latentforge.cli.output import (
+    Device,
+    Json,
+    Sets,
+    Weights,
+    forge_of,
+    format_weights,
+    print_result,
+)
 
 
 def doctor(
@@ -18,16 +26,20 @@ def doctor(
         typer.Option(metavar="NAME", help="Unseen images.  [default: validation, or else test]"),
     ] = None,
     checkpoint: Weights = "last",
+    set_: Sets = None,
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Look for problems in a run: data, dead latents, collapse, overfitting.
+    """Look for problems in a run: data, dead latents, collapse, overfitting. --set data.KEY=VALUE
+    changes options of its data, such as the folder.
 
     Example: latentforge doctor runs/vae-mnist-1
     """
     forge = forge_of(ctx)
     opened = forge.open_run(run)
-    findings = forge.diagnose(opened, split, checkpoint=checkpoint, device=device)
+    findings = forge.diagnose(
+        opened, split, checkpoint=checkpoint, device=device, options=set_ or ()
+    )
     lines = format_weights(opened.manifest)
     for finding in findings:
         lines.append(f"{finding.severity}: {finding.check}")

@@ -76,9 +76,28 @@ def find_edits(config: RunConfig, saved: Any) -> list[str]:
     return edits
 
 
-def check_unedited(config: RunConfig, saved: Any, run: Path, checkpoint: str) -> None:
-    """Raise RunFailed if run.json has other settings than the training before `checkpoint`."""
-    if edits := find_edits(config, saved):
+def find_data_edits(about: Mapping[str, Any], saved: Any) -> list[str]:
+    """Describe the differences between the section data of run.json and the data in a checkpoint
+    (None in an older one)."""
+    before = saved if isinstance(saved, Mapping) else {}
+    return [
+        f"data.{key}: {json.dumps(about[key])} in run.json, {json.dumps(before[key])} in training"
+        for key in ("shape", "classes")
+        if key in before and before[key] != about[key]
+    ]
+
+
+def check_unedited(
+    config: RunConfig,
+    state: Mapping[str, Any],
+    about: Mapping[str, Any],
+    run: Path,
+    checkpoint: str,
+) -> None:
+    """Raise RunFailed if run.json has other settings, or describes other data (`about`), than the
+    training before `checkpoint` with the state `state`."""
+    edits = [*find_edits(config, state.get("config")), *find_data_edits(about, state.get("data"))]
+    if edits:
         raise RunFailed(
             f"{run}/run.json was edited after checkpoint {checkpoint} was written",
             details=edits,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,9 @@ from latentforge.errors import ConfigError, UsageError, did_you_mean
 from latentforge.plugins.registry import Registry
 from latentforge.plugins.requirements import KEY, check_requirements
 
-GIVEN = ("--data", "the model's name")  # origins of names that --set must not contradict
+log = logging.getLogger("latentforge")
+
+GIVEN = ("--data", "--loss", "the model's name")  # origins of names that --set must not contradict
 SECTIONS = ("model", "loss", "data", "train")
 
 
@@ -116,6 +119,9 @@ class Draft:
         elif path == ["name"]:
             self.select(section, str(toml_value(value)), f"--set {text}")
         elif set_nested(self.values.setdefault(section, {}), path, toml_value(value)):
+            flag = self.origins.get(key.strip(), "")
+            if flag.startswith("--") and not flag.startswith("--set"):
+                log.warning("--set %s replaces the value of %s", text, flag)
             self.origins[".".join((section, *path))] = f"--set {text}"
         else:
             self.faults.append(f"--set {text}: {key.rpartition('.')[0]} is not a table")
@@ -125,7 +131,7 @@ class Draft:
         data itself, which is returned without split fractions. Otherwise returns None."""
         if data is None:
             return None
-        if isinstance(data, str) or (isinstance(data, Mapping) and "train" not in data):
+        if isinstance(data, str) or (isinstance(data, Mapping) and is_section(data)):
             self.update("data", {"name": data} if isinstance(data, str) else data, "data=")
             return None
         self.select("data", IN_MEMORY, "data=")  # drops a preset's dataset, keeps its fractions
@@ -152,6 +158,11 @@ class Draft:
                 return options
         self.callbacks.append({"name": name})
         return self.callbacks[-1]
+
+
+def is_section(data: Mapping[str, Any]) -> bool:
+    """Whether a mapping is the section [data], and not data by split."""
+    return "train" not in data and not any(hasattr(value, "shape") for value in data.values())
 
 
 def set_nested(values: dict[str, Any], path: Sequence[str], value: Any) -> bool:

@@ -181,7 +181,8 @@ def _component(
         reason = "is required" if name is None else f"must be a string, got {name!r}"
         faults.add(f"{path}.name", f"{reason}; see `latentforge list {kind}`")
         return None
-    if kind == "datasets" and (hint := suggest_dataset(name)):
+    origin = faults.origins.get(f"{path}.name", "")
+    if kind == "datasets" and (hint := suggest_dataset(name, in_python=origin == "data=")):
         faults.add(f"{path}.name", f"{name!r} is a path, not a dataset; {hint}")
         return None
     try:
@@ -207,13 +208,17 @@ def check_defaults(entry: Entry) -> None:
         )
 
 
-def suggest_dataset(name: str) -> str:
+def suggest_dataset(name: str, *, in_python: bool = False) -> str:
     """Return a hint if the name of a dataset is a path, or else an empty string."""
     if name.endswith((".npz", ".npy")):
-        return f"try --data arrays --set {quoted(f'data.path={name}')}"
-    if name.startswith((".", "/", "~")) or name.endswith("/"):
-        return f"try --data folder --set {quoted(f'data.root={name}')}"
-    return ""
+        dataset, option = "arrays", "path"
+    elif name.startswith((".", "/", "~")) or name.endswith("/"):
+        dataset, option = "folder", "root"
+    else:
+        return ""
+    if in_python:
+        return f"try data={{'name': {dataset!r}, {option!r}: {name!r}}}"
+    return f"try --data {dataset} --set {quoted(f'data.{option}={name}')}"
 
 
 def check_monitor(name: str, model: Entry, registry: Registry, faults: Faults) -> None:

@@ -3,7 +3,8 @@ torchvision, also through torch's Subset and ConcatDataset."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -11,14 +12,20 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Subset
 
+from latentforge.data.labels import as_text
 from latentforge.errors import UsageError
 
+log = logging.getLogger("latentforge")
+
+NAMES = ("classes", "class_names", "class_to_idx")  # usual attributes with the names of classes
 LABELS = ("label", "labels", "target", "targets", "class")  # usual names of labels
 
 
 def class_names(dataset: Any, where: str) -> tuple[str, ...]:
     """The names that the labels of a dataset index; empty if it has none. Raises UsageError if the
     parts of a ConcatDataset have different names, as the same label then means two classes."""
+    if dataset is None:
+        return ()
     if isinstance(dataset, Subset):
         return class_names(dataset.dataset, where)
     if isinstance(dataset, ConcatDataset):
@@ -33,8 +40,29 @@ def class_names(dataset: Any, where: str) -> tuple[str, ...]:
                 else "give them labels that are the names of the classes",
             )
         return next(iter(parts))
-    classes = getattr(dataset, "classes", ())
-    return tuple(map(str, classes)) if isinstance(classes, list | tuple) else ()
+    name = next((name for name in NAMES if getattr(dataset, name, None) is not None), "")
+    if name:
+        return read_names(getattr(dataset, name), where)
+    if inside := class_names(getattr(dataset, "dataset", None), where):
+        message = "%s: the classes of the dataset in it are not used: %s; if they are those of its "
+        log.warning(message + "labels, set its attribute `classes`", where, list(inside))
+    return ()
+
+
+def read_names(classes: Any, where: str) -> tuple[str, ...]:
+    """Return the names of classes given as a list, an array or an index of pandas, or as a mapping
+    between numbers and names. Others are announced and not used."""
+    names = classes
+    if isinstance(classes, Mapping):
+        pairs = [(k, v) if isinstance(k, int) else (v, k) for k, v in classes.items()]
+        by_number = dict(pairs)
+        names = [by_number.get(i) for i in range(len(pairs))]
+    is_iterable = hasattr(names, "__iter__") and not isinstance(names, str | bytes | type)
+    names = [*names] if is_iterable else [None]
+    if all(isinstance(name, str | bytes | int | np.integer) for name in names):
+        return tuple(as_text(name) for name in names)
+    log.warning("%s: its classes are no list of names and are not used: %.60r", where, classes)
+    return ()
 
 
 def is_listing(samples: Any) -> bool:

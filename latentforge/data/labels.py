@@ -157,9 +157,9 @@ def read_floats(values: Array, where: str) -> Array:
     count = len(np.unique(values))
     if count > MAX_LISTED:
         cuts = find_cuts(values)
-        hint = f"for {len(cuts) + 1} classes, y = numpy.digitize(y, {cuts})"
+        hint = f"for {len(cuts) + 1} classes, labels y = numpy.digitize(y, {cuts})"
     else:
-        hint = "for a class of each value, y = numpy.unique(y, return_inverse=True)[1]"
+        hint = "for a class of each value, labels y = numpy.unique(y, return_inverse=True)[1]"
     raise UsageError(
         f"{where}: y has {count} different real numbers in "
         f"[{values.min():.6g}, {values.max():.6g}], which are no classes",
@@ -310,6 +310,9 @@ def check_counts(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
         if new := [name for name, count in others.items() if count and not train[name]]:
             images = sum(others[name] for name in new)
             warnings.append(f"no training image is of class {some(new)} ({images} in {split})")
+        absent = [name for name in used if not others.get(name)]
+        if split == "test" and absent:
+            warnings.append(f"no test image is of class {some(absent)}")
     if len(used) == 1:
         warnings.append(f"all {train[used[0]]} training images are of class {used[0]!r}")
     elif len(used) > MAX_LISTED and max(train.values()) == 1:
@@ -343,7 +346,7 @@ def match_names(
         raise UsageError(
             f"{where} has examples of {some(unknown)}, but the classes of {owner} are "
             f"{some(wanted)}",
-            hint="name the classes of the data as in the run, or give the data without labels",
+            hint="name the classes of the data as in the run, or remove these examples",
         )
     order = torch.tensor([place.get(name, -1) for name in classes], dtype=torch.int64)
     return order.to(y.device)[y]

@@ -39,7 +39,9 @@ def find_layout(shape: Sequence[int], option: str, where: str, labels: int | Non
     if len(shape) == 2:
         return VECTORS
     # as MATLAB stores images, unless the labels show that the first axis counts them
-    images_last = len(shape) > 2 and shape[0] == shape[1] != shape[-1] and labels != shape[0]
+    images_last = len(shape) > 2 and shape[0] == shape[1] and labels != shape[0]
+    if len(shape) == 4:
+        images_last = images_last and (shape[2] in CHANNELS or shape[0] != shape[-1])
     if len(shape) == 3 and not images_last and (shape[2] not in (3, 4) or shape[1] == shape[2]):
         return "NHW"
     if len(shape) == 4 and (layout := read_four(*shape[1:])):

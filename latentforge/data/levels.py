@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from latentforge.config.schema import DataConfig
+from latentforge.config.schema import IN_MEMORY, DataConfig
 from latentforge.data.arrays import data_option
 from latentforge.errors import UsageError
 
@@ -76,19 +76,22 @@ class Levels:
         hint = data_option(where, **suggestion)
         span = f"x is {self.dtype} with values in [{low:.9g}, {high:.9g}]"
         sample = x.flatten()[:: max(1, x.numel() // SAMPLE)].double()
-        if usual := find_marked_range(sample):
-            valid = x[(x - usual[0]).abs() <= 2 * (usual[1] - usual[0])]  # the sample lacks some
+        clip = "numpy.clip(x, {:.6g}, {:.6g})"
+        if not where.startswith(IN_MEMORY):
+            clip = "store numpy.clip(x, {:.6g}, {:.6g})"
+        if limits := find_marked_range(sample):
+            valid = x[(x > limits[0]) & (x < limits[1])]  # the sample lacks some values
             usual = float(valid.min()), float(valid.max())
             others = x.numel() - len(valid)
             span += f", all but {others} of {x.numel()} in [{{:.6g}}, {{:.6g}}]".format(*usual)
-            hint = "numpy.clip(x, {:.6g}, {:.6g}), if the others mark missing values".format(*usual)
+            hint = f"{clip}, if the others mark missing values".format(*usual)
             if usual[0] < self.black or not usual[1] <= self.white:
                 hint += f", with {data_option(where, **suggest_levels(*usual))}"
             if high - low < GAP * (usual[1] - usual[0]):
                 hint += f", or else {data_option(where, **suggestion)}"
         elif wide := find_usual_range(sample, low, high):
             span += ", of which 99 % are in [{:.6g}, {:.6g}]".format(*wide)
-            hint = "numpy.clip(x, {:.6g}, {:.6g}), if the others are invalid, or ".format(*wide)
+            hint = f"{clip}, if the others are invalid, or ".format(*wide)
             hint += data_option(where, **suggestion)
         if math.isnan(self.white):
             raise UsageError(f"{where}: {span}, and no value is known to be white", hint=hint)
@@ -124,27 +127,33 @@ class Levels:
 
 
 def find_marked_range(sample: Tensor) -> tuple[float, float] | None:
-    """Return the range of the values without those that mark missing values, such as -9999: values
+    """Return limits between valid values and those that mark missing ones, such as -9999: values
     that are further away than the range of the others, if they are all equal and not 0, or else
     `GAP` times as far. None if there are none."""
     values = sample.sort().values
+    low, high = -math.inf, math.inf
     for _ in range(MARKS):
         if len(values) < 2:
             break
-        gap, i = values.diff().max(0)
-        below, above = values[: i + 1], values[i + 1 :]
-        others, marks = (below, above) if len(below) > len(above) else (above, below)
-        is_mark = bool((marks == marks[0]).all()) and float(marks[0]) != 0
-        span = others[-1] - others[0]
+        gap, i = (float(part) for part in values.diff().max(0))
+        below, above = values[: int(i) + 1], values[int(i) + 1 :]
+        is_below = len(below) <= len(above)  # whether the marks are
+        if (below[0] == below[-1]) != (above[0] == above[-1]):
+            is_below = bool(below[0] == below[-1])  # marks may be the most frequent value
+        marks, others = (below, above) if is_below else (above, below)
+        is_mark = bool(marks[0] == marks[-1]) and float(marks[0]) != 0
+        span = float(others[-1] - others[0])
         if (
             bool(((others == others[0]) | (others == others[-1])).all())
             or gap < (1 if is_mark else GAP) * span
         ):
             break
-        values = others
+        values, middle = others, float(below[-1]) + gap / 2
+        low, high = (middle, high) if is_below else (low, middle)
     if len(values) == len(sample):
         return None
-    return float(values[0]), float(values[-1])
+    span = float(values[-1] - values[0])  # the limits exclude marks that are not in the sample
+    return max(low, float(values[0]) - 2 * span), min(high, float(values[-1]) + 2 * span)
 
 
 def find_usual_range(sample: Tensor, low: float, high: float) -> tuple[float, float] | None:

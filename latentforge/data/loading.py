@@ -18,6 +18,12 @@ from latentforge.data.splits import DataSplits
 from latentforge.errors import MissingError, UsageError
 from latentforge.plugins.registry import Registry
 
+OTHER_NAMES = {
+    **dict.fromkeys(("training", "tr"), "train"),
+    **dict.fromkeys(("val", "valid", "dev"), "validation"),
+    **dict.fromkeys(("testing", "eval", "evaluation", "te"), "test"),
+}
+
 
 def load_splits(dataset: Component | None, config: DataConfig, data: Any = None) -> DataSplits:
     """Load the images of every split on the CPU. `data` replaces `dataset`. Raises MissingError
@@ -84,6 +90,10 @@ def as_splits(data: Any) -> dict[str, Any]:
 def suggest_splits(data: Mapping[str, Any]) -> str:
     """Return the data to write for a mapping whose keys are not splits: those of a dataset of
     scikit-learn, for example, are `images` and `target`."""
+    renamed = {key: OTHER_NAMES.get(str(key).lower(), key) for key in data}
+    if set(renamed.values()) <= set(SPLITS) and len({*renamed.values()}) == len(data):
+        pairs = ", ".join(f"{split!r}: data[{key!r}]" for key, split in renamed.items())
+        return f"data={{{pairs}}}"
     shapes = {key: np.shape(value) for key, value in data.items() if hasattr(value, "shape")}
     images = [key for key, shape in shapes.items() if len(shape) > 1]
     image = max(images, key=lambda key: len(shapes[key]), default=None)

@@ -314,7 +314,15 @@ def _build_spec(sources: Sequence[_Source], classes: tuple[str, ...]) -> DataSpe
         )
         for name, there, here in properties:
             if here != there:
-                raise UsageError(f"{other.where}: {name} {here}, but {first.where}: {name} {there}")
+                order = name == "shape" and sorted(map(str, here)) == sorted(map(str, there))
+                raise UsageError(
+                    f"{other.where}: {name} {here}, but {first.where}: {name} {there}",
+                    hint="give the axes of all splits in the same order"
+                    if order
+                    else ""
+                    if name == "shape"
+                    else "convert the values of all splits to one type, as in x.astype('float32')",
+                )
     kind: Literal["image", "vector"] = "image" if len(first.x.shape) == 4 else "vector"
     return DataSpec(shape=tuple(first.x.shape[1:]), kind=kind, classes=classes)
 

@@ -27,7 +27,7 @@ from torch.utils.data import (
 )
 
 from latentforge.contracts import Arrays
-from latentforge.data.attributes import LABELS
+from latentforge.data.attributes import LABELS, read_names
 from latentforge.data.labels import MAX_LISTED
 from latentforge.data.pictures import is_image
 from latentforge.errors import UsageError
@@ -39,7 +39,7 @@ def as_source(value: Any) -> Any:
     """Return Arrays or a map-style dataset for one split of data that was passed in Python."""
     if isinstance(value, Arrays):
         check_columns(value.x, "y" if value.y is not None else "")
-        classes = value.classes or column_names(value.y)
+        classes = read_names(value.classes, "data") or column_names(value.y)
         return replace(value, x=dense(value.x), y=dense(value.y), classes=classes)
     if isinstance(value, tuple) and len(value) == 2:
         x, y = value
@@ -69,7 +69,7 @@ def as_source(value: Any) -> Any:
         raise UsageError(
             f"data: {type(value).__name__} can only be iterated; a dataset needs "
             "__getitem__ and __len__",
-            hint="data=list(dataset), if it fits into memory",
+            hint="data=list(dataset), if it fits into memory; random items are then drawn once",
         )
     if hasattr(value, "__getitem__") and hasattr(value, "__len__") and not isinstance(value, str):
         return value
@@ -92,6 +92,8 @@ def dense(value: Any) -> Any:
     if is_sparse(value):
         write = "x.to_dense()" if isinstance(value, torch.Tensor) else "x.toarray()"
         raise UsageError(f"data: a sparse {type(value).__name__} has no pixels", hint=write)
+    if is_table(value) and value.ndim == 2 and value.shape[1] == 1:
+        value = value.iloc[:, 0]  # of a column
     if is_table(value) and value.ndim == 2:
         texts = [name for name, kind in value.dtypes.items() if kind.kind not in "biuf"]
         if texts:

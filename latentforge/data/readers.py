@@ -164,6 +164,8 @@ class DatasetSource(Source):
         check_dataset(dataset, where)
         self.dataset, self.where, self.random, self.seeded = dataset, where, False, True
         self.tried: dict[int, Any] = {}  # the labels of some items
+        if callable(getattr(dataset, "set_epoch", None)):
+            log.warning("%s: set_epoch of this dataset is not called", where)
         self.labels_of = len(dataset)
         self.first, self.label = read_item(dataset, 0, where)
         check_kind(self.first, self.label, where)
@@ -274,7 +276,7 @@ def check_kind(first: Array, label: Any, where: str) -> None:
     if not is_path and first.dtype.kind != "S":
         return
     found, file = (repr(str(first)), "x") if is_path else ("bytes", "io.BytesIO(x)")
-    image = f"numpy.asarray(PIL.Image.open({file}))"
+    image = f"PIL.Image.open({file}).copy()"  # a copy, so that the file is closed
     items = f"{image} for x in data" if label is None else f"({image}, y) for x, y in data"
     raise UsageError(
         f"{where}: example 0 is {found}, not an image",
@@ -316,6 +318,11 @@ def read_item(dataset: Any, index: int, where: str) -> tuple[Array, Any]:
             hint="give one of them, as in data=[(x[0], y) for x, y in data]",
         )
     label = labels[0] if labels else None
+    if is_image(label) and not is_image(x) and not isinstance(x, list | tuple):
+        raise UsageError(
+            f"{where}: example {index} is a {type(x).__name__} and an image, in this order",
+            hint="data=[(data[i][1], data[i][0]) for i in range(len(data))]",
+        )
     if is_picture(label) or len(getattr(label, "shape", ())) > 1:
         raise UsageError(
             f"{where}: the label of example {index} is an image",

@@ -42,6 +42,11 @@ class DataSplits:
             raise UsageError(f"no split {name!r}: there are {', '.join(names)}", hint=hint)
         return self.splits[name]
 
+    @property
+    def levels(self) -> tuple[float, float]:
+        """The stored values of black and white."""
+        return self.preprocessing["black"], self.preprocessing["white"]
+
     def class_counts(self) -> dict[str, dict[str, int]]:
         """The number of images of each class by split; empty without labels."""
         return {

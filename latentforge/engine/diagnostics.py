@@ -16,6 +16,7 @@ from torch import Tensor
 
 from latentforge.contracts import at_once
 from latentforge.data.images import ImageSplit
+from latentforge.data.levels import suggest_levels
 from latentforge.latent import LOG_VAR_RANGE, Bernoulli, Gaussian
 
 BATCH = 1000
@@ -119,31 +120,41 @@ def find_problems(
 # ---------------------------------------------------------------- a finished run
 
 
-def check_training_images(images: ImageSplit, likelihood: Any, *, kl: bool) -> list[Diagnosis]:
+def check_training_images(
+    images: ImageSplit, likelihood: Any, *, kl: bool, levels: tuple[float, float] = (0.0, 1.0)
+) -> list[Diagnosis]:
     """Check a sample of the training images before training, and return the warnings."""
     limit = at_once(images.spec, BATCH)
     indices = torch.arange(min(limit, len(images)), device=images.device)
     sample = images.batch(indices * len(images) // len(indices)).x
     split = ImageSplit(sample, None, images.spec)
-    found = check_value_range(split, likelihood, kl=kl, stored=images.stored)
+    found = check_value_range(split, likelihood, kl=kl, levels=levels)
     return [diagnosis for diagnosis in found if diagnosis.severity == "warning"]
 
 
 def check_value_range(
-    images: ImageSplit, likelihood: Any, *, kl: bool, stored: torch.dtype | None = None
+    images: ImageSplit, likelihood: Any, *, kl: bool, levels: tuple[float, float] = (0.0, 1.0)
 ) -> Iterator[Diagnosis]:
     """Check the data's range and spread against the likelihood. `kl`: the loss has a KL term.
-    `stored` is the type of the stored values, if it is not that of `images`."""
-    low, high, std, grey = value_statistics(images)
+    `levels` are the stored values of black and white."""
+    low, high, std, grey, second = value_statistics(images)
     fact = f"the training values go from {low:g} to {high:g}, standard deviation {std:.3g}"
-    if high <= 0.1:
-        white = f"data.white={high * 255:g}, if that is the largest possible value"
-        is_byte = (stored or images.stored) == torch.uint8
-        hint = white if is_byte else "scale them to fill [0, 1]: were they divided by 255 twice?"
+    if low == high:
+        hint = "look at the data: `latentforge data show`"
+        yield Diagnosis("range", "warning", f"all training values are {high:g}", hint)
+    elif high <= 0.1 or low >= 0.4 or high - low < 0.3:
+        black, white = levels
+        stored = [black + value * (white - black) for value in (low, high)]
+        options = suggest_levels(*stored)
+        hint = " and ".join(f"data.{key}={value:.10g}" for key, value in options.items())
+        hint += ", if these are the smallest and the largest possible values"
+        if high <= 1 / 255:
+            hint += "; were the values divided by 255 twice?"
         yield Diagnosis("range", "warning", fact, hint)
-    elif low >= 0.4 or high - low < 0.3:
-        hint = "stretch them over [0, 1]: little contrast is left"
-        yield Diagnosis("range", "warning", fact, hint)
+    elif low == 0 and 0 < high - second < 0.1:
+        saw = f"the training values that are not 0 go from {second:.4g} to {high:.4g}"
+        hint = "replace the zeros if they mark missing values, and set data.black and data.white"
+        yield Diagnosis("range", "warning", saw, hint)
     if isinstance(likelihood, Bernoulli) and grey > 0.01:
         yield Diagnosis(
             "range",
@@ -286,18 +297,21 @@ def explain_running_average(
 # ---------------------------------------------------------------- statistics
 
 
-def value_statistics(images: ImageSplit) -> tuple[float, float, float, float]:
-    """Return the values' minimum, maximum and standard deviation, and the fraction of grey ones."""
+def value_statistics(images: ImageSplit) -> tuple[float, float, float, float, float]:
+    """Return the values' minimum, maximum and standard deviation, the fraction of grey ones, and
+    the smallest value that is not 0."""
     low, high, total, squares, grey, count = math.inf, -math.inf, 0.0, 0.0, 0, 0
+    second = math.inf
     for batch in images.batches(at_once(images.spec, BATCH)):
         x = batch.x.cpu().double()  # Apple's GPUs have no float64
         low, high = min(low, float(x.min())), max(high, float(x.max()))
+        second = min(second, float(torch.where(x == 0, math.inf, x).min()))
         total += float(x.sum())
         squares += float(x.square().sum())
         grey += int(((x > 0) & (x < 1)).sum())
         count += x.numel()
     mean = total / count
-    return low, high, math.sqrt(max(squares / count - mean**2, 0.0)), grey / count
+    return low, high, math.sqrt(max(squares / count - mean**2, 0.0)), grey / count, second
 
 
 def compute_code_statistics(model: Any, images: ImageSplit, *, kl: bool) -> Codes:

@@ -18,7 +18,7 @@ import torch
 from ignite.engine import Engine, Events
 
 from latentforge.config.schema import Component, RunConfig
-from latentforge.contracts import Engines, Terms, at_once
+from latentforge.contracts import DataSpec, Engines, Terms, at_once
 from latentforge.data.splits import DataSplits
 from latentforge.engine.best_checkpoint import BestCheckpoint
 from latentforge.engine.build import build_step_runner
@@ -364,6 +364,7 @@ class Trainer:
                 "ways": self.steps.describe(),
                 "plugins": plugin_versions(self.config),
                 "config": replace_nonfinite(self.config.as_dict()),
+                "data": describe_spec(self.data.spec),
                 "events": self.board.file_sizes(),
             }
             self.store.save(f"step-{step:08d}", *capture(self.state, environment), best=best)
@@ -373,6 +374,11 @@ class Trainer:
         now = time.perf_counter()
         self.result.seconds += now - self._since
         self._since = now
+
+
+def describe_spec(spec: DataSpec) -> dict[str, Any]:
+    """The shape and the classes of the data, with which an edit of run.json is noticed."""
+    return {"shape": [*spec.shape], "classes": [*spec.classes]}
 
 
 def reraise(error: BaseException) -> None:

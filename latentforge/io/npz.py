@@ -21,7 +21,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from latentforge.errors import MissingError, UsageError, one_line
-from latentforge.io.paths import check_regular
+from latentforge.io.paths import check_regular, quoted
 
 Array = np.ndarray[Any, Any]
 
@@ -41,6 +41,10 @@ def open_archive(path: Path, where: str) -> ZipFile:
     if not path.exists():
         raise MissingError(f"{where}: the file {path} does not exist")
     check_regular(path, where)
+    if path.is_dir():
+        option = quoted(f"data.root={path}")
+        hint = f"--data folder --set {option}, if it contains images"
+        raise UsageError(f"{where}: {path} is not an .npz file but a folder", hint=hint)
     start = b""
     try:
         with path.open("rb") as file:

@@ -64,7 +64,13 @@ class Checkpoint:
 
 
 def damage_error(path: Path, reason: str) -> RunFailed:
-    return RunFailed(f"checkpoint {path} is damaged: {reason}", hint="load another checkpoint")
+    others = [
+        p.name for p in path.parent.glob("*") if p.is_dir() and p != path and p.name[0] != "."
+    ]
+    hint = "restore it from a copy, or start a new run"
+    if others:
+        hint = f"--checkpoint {max(others)}, or --from {max(others)} to resume from it"
+    return RunFailed(f"checkpoint {path} is damaged: {reason}", hint=hint)
 
 
 def read_manifest(path: Path) -> dict[str, dict[str, Any]]:
@@ -72,7 +78,9 @@ def read_manifest(path: Path) -> dict[str, dict[str, Any]]:
     try:
         manifest = read_json(path / MANIFEST)
         kind, version, files = (manifest[key] for key in ("format", "version", "files"))
-        entries = {str(f): {"sha256": e["sha256"], "size": +e["size"]} for f, e in files.items()}
+        entries = {str(f): {"sha256": e["sha256"], "size": e["size"]} for f, e in files.items()}
+        if not all(type(entry["size"]) is int for entry in entries.values()):
+            raise ValueError("a size is not a whole number")
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise damage_error(path, f"{MANIFEST} cannot be read ({one_line(error)})") from error
     if kind != FORMAT or version != VERSION:

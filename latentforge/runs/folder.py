@@ -86,6 +86,11 @@ class RunFolder:
             where = f"line{'s' * (len(edited) > 1)} {', '.join(edited[:MAX_FAULTS])}"
             more = ", ..." * (len(edited) > MAX_FAULTS)
             log.warning("%s was edited after training: %s%s", path, where, more)
+        epochs, trained = [line["epoch"] for line in lines], self.manifest["epochs"]
+        if len({*epochs}) < len(epochs):
+            log.warning("%s has lines that repeat an epoch", path)
+        if len({*epochs}) < trained and self.status != "running":
+            log.warning("%s has %d epochs, but %d were trained", path, len({*epochs}), trained)
         return lines
 
     # ------------------------------------------------------------ writing

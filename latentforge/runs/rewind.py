@@ -6,6 +6,7 @@ import logging
 import math
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from latentforge.io.atomic import (
     replace_lines,
     unpredictable,
 )
+from latentforge.io.checksum import is_edited
 from latentforge.runs.checkpoint import CheckpointStore
 from latentforge.runs.checkpoint_reader import Checkpoint
 from latentforge.runs.folder import METRICS, RunFolder
@@ -50,12 +52,14 @@ def select_checkpoint(store: CheckpointStore, saved: Checkpoint) -> None:
 
 def check_no_link(run: RunFolder) -> None:
     """Raise RunFailed if metrics.jsonl is a link to a place outside the run, which a resume would
-    read and replace."""
+    read and replace, or not a file."""
     if is_outside(path := run.path / METRICS, run.path):
         raise RunFailed(
             f"{path} is a link to a place outside its folder",
             hint="replace the link by the file itself",
         )
+    if path.exists() and not path.is_file():
+        raise RunFailed(f"{path} is not a file", hint="remove it, or restore the file")
 
 
 def truncate_logs(run: RunFolder, state: Mapping[str, Any]) -> None:
@@ -64,6 +68,7 @@ def truncate_logs(run: RunFolder, state: Mapping[str, Any]) -> None:
     path = run.path / METRICS
     evaluated_step, sizes = state.get("closed_step", 0), state.get("events", {})
     try:
+        warn_if_edited(path)
         steps = [parse_step(line) for line in iterate_lines(path)]
         if any(math.isnan(step) for step in steps[:-1]):
             log.warning("%s: removed a damaged line before the last line", path)
@@ -85,6 +90,19 @@ def truncate_logs(run: RunFolder, state: Mapping[str, Any]) -> None:
         raise RunFailed(
             f"cannot resume {run.path}: {error}", hint="free disk space or repair the disk"
         ) from None
+
+
+def warn_if_edited(path: Path) -> None:
+    edited, numbers = 0, []
+    for line in iterate_lines(path):
+        with suppress(ValueError, TypeError, KeyError):
+            values = parse_json(line)
+            edited += is_edited(values)
+            numbers.append(values["epoch"])
+    if edited:
+        log.warning("%s: %d lines were edited after training", path, edited)
+    if repeated := len(numbers) - len({*map(str, numbers)}):
+        log.warning("%s: %d lines repeat an epoch", path, repeated)
 
 
 def parse_step(line: str) -> float:

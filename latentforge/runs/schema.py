@@ -85,7 +85,7 @@ class Manifest(Fields):
     facts: dict[str, Any] = {}
     protocol: dict[str, str] = {}
     steps_made: dict[str, Any] = {}
-    per_dim: dict[str, Any] = {}
+    per_dim: dict[str, list[float | None]] = {}
     findings: list[dict[str, Any]] = []
     resumed: list[dict[str, Any]] = []
     events: list[str] = []

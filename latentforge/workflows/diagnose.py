@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 
+from latentforge.config.resolve import resolve_other_data
 from latentforge.config.schema import Component, check_device
 from latentforge.config.selection import select_measures
 from latentforge.data.images import ImageSplit
@@ -33,6 +34,7 @@ def diagnose(
     checkpoint: str = "last",
     device: str = "auto",
     data: Any = None,
+    options: Sequence[str] | Mapping[str, Any] = (),
 ) -> list[Diagnosis]:
     """Diagnose a run; see `Forge.diagnose`."""
     check_device(device)
@@ -42,6 +44,7 @@ def diagnose(
         return failed  # without a checkpoint there is nothing else to check
     loss = select_measures(registry, config, (), ["loss"])[0]
     held_out = split or ("validation" if "validation" in run.manifest["data"]["images"] else "test")
+    data = resolve_other_data(registry, config, data, options)
     loaded_run = load_run(run, config, checkpoint=checkpoint, roles={}, device=device, data=data)
     return [*failed, *diagnose_loaded(loaded_run, held_out, loss)]
 
@@ -51,7 +54,8 @@ def diagnose_loaded(loaded_run: LoadedRun, split: str, loss: Component) -> list[
     loaded, provides = loaded_run.loaded, loaded_run.config.model.entry.spec.provides
     train, held_out = loaded_run.splits.split("train"), loaded_run.splits.split(split)
     likelihood, kl = getattr(loaded.loss, "likelihood", None), "kl" in provides
-    diagnoses = [*diagnostics.check_value_range(train, likelihood, kl=kl)]
+    levels = loaded_run.splits.levels
+    diagnoses = [*diagnostics.check_value_range(train, likelihood, kl=kl, levels=levels)]
     diagnoses += diagnostics.find_constant_pixels(train)
     if "encode" in provides:
         with torch.no_grad():

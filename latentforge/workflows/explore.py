@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from latentforge.config.resolve import resolve_other_data
 from latentforge.config.schema import Component, check_device, describe_weights
 from latentforge.config.selection import select_explorer
 from latentforge.config.validation import plain
@@ -50,6 +51,9 @@ def explore(
         check_free(folder)
     config = resolve_stored_config(registry, run)
     classes = run.manifest["data"]["classes"]
+    data_options = [text for text in assignments if text.startswith("data.")]
+    data = resolve_other_data(registry, config, data, data_options)
+    assignments = [text for text in assignments if text not in data_options]
     components = select_explorer(registry, config, classes, explorer, assignments, options, preset)
     others = open_roles(registry, roles, [component.entry for component in components])
     for role, (other, _) in others.items():

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from latentforge.config.changes import find_edits
+from latentforge.config.changes import find_data_edits, find_edits
 from latentforge.config.schema import IN_MEMORY, Component, DataConfig, OtherData, RunConfig
 from latentforge.contracts import DataSpec, Step, at_once
 from latentforge.data.arrays import data_option, suggestions_for
@@ -59,7 +59,8 @@ def load(run: RunFolder, config: RunConfig, checkpoint: str, device: torch.devic
     store = CheckpointStore(run.path / "checkpoints")
     saved = store.load_newest() if checkpoint == "last" else store.load(checkpoint)
     check_size(run.manifest, saved, config, spec)
-    if edits := find_edits(config, saved.state.get("config")):
+    edits = find_edits(config, saved.state.get("config"))
+    if edits := [*edits, *find_data_edits(about, saved.state.get("data"))]:
         message = "%s was edited after checkpoint %s was written; the results may be wrong: %s"
         log.warning(message, run.path / MANIFEST, saved.name, "; ".join(edits))
     with callers_state_kept(torch.device("cpu")):  # building a model samples initial weights

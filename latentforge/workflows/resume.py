@@ -60,7 +60,7 @@ def resume(
                 check_state(saved)
                 check_unfinished(run, config, saved)
                 check_size(run.manifest, saved, config, splits.spec)
-                check_unedited(config, saved.state.get("config"), run.path, saved.name)
+                check_unedited(config, saved.state, run.manifest["data"], run.path, saved.name)
             trainee = build_trainee(config, splits).to(device)
             message = "%s: the result is not bit-identical to that of an uninterrupted run"
             for difference in differences(saved, config, device, trainee) if saved else ():

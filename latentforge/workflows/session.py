@@ -152,6 +152,7 @@ class TrainingSession:
             trainer.images,
             getattr(self.trainee.loss, "likelihood", None),
             kl="kl" in self.config.model.entry.spec.provides,
+            levels=trainer.data.levels,
         )
         counts = self.trainer.data.class_counts().get("train")
         if counts and "classify" in self.config.model.entry.spec.provides:

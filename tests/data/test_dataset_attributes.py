@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from torch.utils.data import ConcatDataset, DataLoader, Subset, SubsetRandomSampler
 
 from latentforge.config.schema import DataConfig, OtherData
+from latentforge.contracts import Arrays
 from latentforge.data.loading import load_whole
 from latentforge.errors import UsageError
 
@@ -36,6 +38,55 @@ def whole(data, **options):
 
 
 KINDS = [list, np.array, torch.tensor]
+FORMS = {
+    "array": np.array,
+    "index": pandas.Index,
+    "series": pandas.Series,
+    "bytes": lambda names: [name.encode() for name in names],
+    "names by number": lambda names: dict(enumerate(names)),
+    "numbers by name": lambda names: {name: i for i, name in enumerate(names)},
+    "keys": lambda names: dict.fromkeys(names).keys(),
+}
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+@pytest.mark.parametrize("attribute", ["classes", "class_names", "class_to_idx"])
+def test_names_of_classes_may_have_any_form(form, attribute):
+    named = Named(["light", "dark"])
+    named.classes, names = None, form(named.classes)
+    setattr(named, attribute, names)
+    images = whole(named)
+    assert images.spec.classes == ("light", "dark")
+    assert [images.spec.classes[y] for y in images.y] == named.names
+    if attribute == "classes":
+        assert whole(Arrays(X, np.array(named.targets), names)).spec == images.spec
+
+
+@pytest.mark.parametrize("classes", ["abcd", len, {"a": "b"}, [None, 1.5], 3])
+def test_classes_that_are_no_names_are_announced(classes, caplog):
+    named = Named()
+    named.classes = classes
+    assert whole(named).spec.classes == ("0", "1")
+    assert "its classes are no list of names and are not used" in caplog.text
+
+
+def test_classes_inside_another_dataset_are_announced(caplog):
+    class Wrapper:
+        def __init__(self):
+            self.dataset = Named(["light", "dark"])
+
+        def __len__(self):
+            return 40
+
+        def __getitem__(self, i):
+            return self.dataset[i]
+
+        def set_epoch(self, epoch):
+            raise AssertionError
+
+    assert whole(Wrapper()).spec.classes == ("0", "1")
+    assert "the classes of the dataset in it are not used: ['light', 'dark']" in caplog.text
+    assert "set_epoch of this dataset is not called" in caplog.text
 
 
 @pytest.mark.parametrize("kind", KINDS)

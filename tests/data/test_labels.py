@@ -130,12 +130,13 @@ def test_a_missing_value_of_pandas_is_counted(dtype):
     ("counts", "said"),
     [
         (
-            {"train": {"a": 3, "b": 0, "c": 2}, "test": {"a": 1, "b": 2}},
+            {"train": {"a": 3, "b": 0, "c": 2}, "test": {"a": 1, "b": 2, "c": 1}},
             "no training image is of class 'b'",
         ),
         ({"train": {"a": 3}}, "all 3 training images are of class 'a'"),
         ({"train": {str(i): 1 for i in range(20)}}, "each of the 20 classes has a single"),
-        ({"train": {"a": 3, "b": 1}, "test": {"a": 1, "b": 0}}, ""),
+        ({"train": {"a": 3, "b": 1}, "test": {"a": 1, "b": 0}}, "no test image is of class 'b'"),
+        ({"train": {"a": 3, "b": 1}, "test": {"a": 1, "b": 2}}, ""),
     ],
 )
 def test_labels_that_cannot_be_learnt_are_announced(counts, said):

@@ -281,7 +281,7 @@ def corrupt(*values: float) -> np.ndarray:
         (
             corrupt(-3.0, 900.0),
             r"values in \[-3, 900\], all but 2 of 115008 in \[0, 1\]",
-            r"clip\(x, 0, 1\), if the others mark missing values$",
+            r"store numpy.clip\(x, 0, 1\), if the others mark missing values$",
         ),
         (BYTES.astype(np.int64), "int64 with values in .* no value is known to be white", "=255"),
         (BYTES.astype(np.complex64), "complex64, which are not real numbers", ""),

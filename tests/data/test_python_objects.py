@@ -17,10 +17,11 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
+from latentforge import Forge
 from latentforge.config.schema import DataConfig, OtherData
 from latentforge.contracts import Arrays
 from latentforge.data.loading import load_splits, load_whole
-from latentforge.errors import UsageError
+from latentforge.errors import ConfigError, UsageError
 
 X = np.random.default_rng(0).integers(0, 256, (40, 6, 5), np.uint8)
 Y = np.arange(40) % 2
@@ -370,6 +371,82 @@ def test_paths_and_bytes_are_read_as_suggested(tmp_path, as_bytes, labels):
     code = caught.value.hint.removeprefix("data=").partition(", if ")[0]
     images = whole(eval(code, {"data": data, "PIL": PIL, "numpy": np, "io": io}))
     assert np.array_equal(images.x[0, 0], X[0])
+
+
+def test_a_column_of_pandas_is_a_label_of_each_image():
+    names = np.array(["b", "a"])[Y]
+    images = whole((X, pandas.DataFrame({"label": names})))
+    assert [images.spec.classes[y] for y in images.y] == names.tolist()
+
+
+def test_labels_before_images_are_refused_with_the_order_to_write():
+    data = [(int(y), x) for x, y in zip(X, Y, strict=True)]
+    with pytest.raises(UsageError, match="is a int and an image, in this order") as caught:
+        whole(data)
+    images = whole(eval(caught.value.hint.removeprefix("data="), {"data": data}))
+    assert np.array_equal(images.x[:, 0], X)
+    assert images.y.tolist() == Y.tolist()
+
+
+def test_other_names_of_splits_are_refused_with_the_usual_ones():
+    data = {"train": X, "val": X[:9], "testing": X[9:]}
+    with pytest.raises(UsageError, match="no such split 'testing'") as caught:
+        whole(data)
+    splits = load_splits(None, DataConfig(), eval(caught.value.hint[5:], {"data": data}))
+    assert {name: len(images) for name, images in splits.splits.items()} == {
+        "train": 40,
+        "validation": 9,
+        "test": 31,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "code"), [("./a", "'folder', 'root'"), ("a.npz", "'arrays', 'path'")]
+)
+def test_a_path_as_data_is_refused_with_the_form_of_python(name, code):
+    with pytest.raises(ConfigError) as caught:
+        Forge().train("ae", data=name)
+    assert f"try data={{'name': {code}: {name!r}}}" in caught.value.details[0]
+
+
+def test_splits_with_other_orders_or_types_are_refused_with_what_to_do():
+    data = {"train": X[:, None], "test": X[..., None]}
+    whole(data)  # (1, 6, 5) and (6, 5, 1) have one reading each
+    with pytest.raises(UsageError) as caught:
+        whole(
+            {"train": np.zeros((9, 2, 6, 6), np.uint8), "test": np.zeros((9, 6, 2, 6), np.uint8)},
+            layout="NCHW",
+        )
+    assert caught.value.hint == "give the axes of all splits in the same order"
+    with pytest.raises(UsageError) as caught:
+        whole({"train": X, "test": X / 255})
+    assert "convert the values of all splits to one type" in caught.value.hint
+
+
+@pytest.mark.parametrize("share", [0.05, 0.55, 0.95])
+@pytest.mark.parametrize("mark", [-9999, -1, 5])
+def test_marks_are_recognised_however_near_and_frequent_they_are(mark, share):
+    x = np.random.default_rng(0).random((60, 8, 8))
+    marked = np.where(np.random.default_rng(1).random(x.shape) < share, mark, x)
+    with pytest.raises(UsageError) as caught:
+        whole(marked)
+    assert f"all but {(marked == mark).sum()} of {x.size} in" in caught.value.message
+    code = caught.value.hint.partition(", if the others")[0]
+    assert code.startswith("numpy.clip")
+    valid = marked[marked != mark]
+    clipped = eval(code, {"numpy": np, "x": marked})
+    assert clipped.min() == pytest.approx(valid.min(), abs=1e-5)
+    assert clipped.max() == pytest.approx(valid.max(), abs=1e-5)
+
+
+def test_palettes_of_paths_are_read_as_colours_as_suggested(tmp_path):
+    rgb = np.random.default_rng(0).integers(0, 3, (6, 5, 3), dtype=np.uint8) * 100
+    Image.fromarray(rgb).quantize().save(tmp_path / "0.png")
+    data = [str(tmp_path / "0.png")] * 9
+    with pytest.raises(UsageError, match="not an image") as caught:
+        whole(data)
+    code = caught.value.hint.removeprefix("data=").partition(", if ")[0]
+    assert whole(eval(code, {"data": data, "PIL": PIL})).spec.shape == (3, 6, 5)
 
 
 def test_mixed_images_and_labels_are_named_as_the_cause():

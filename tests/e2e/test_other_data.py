@@ -258,3 +258,22 @@ def test_options_of_data_in_the_wrong_place_are_refused_with_the_right_one(cli, 
     answer = cli(*line)
     assert (answer.code, answer.out) == (2, "")
     assert said in answer.err
+
+
+@pytest.mark.usefixtures("trained")
+def test_moved_data_is_found_by_every_command_as_suggested(cli):
+    Path("splits").rename("moved")
+    for command in (("doctor", "r"), ("explore", "reconstruct", "r", "--quiet"), ("evaluate", "r")):
+        refused = cli(*command)
+        assert refused.code == 4
+        assert "--set data.root=FOLDER" in refused.err
+        assert cli(*command, "--set", "data.root=moved/train").code == 0
+
+
+@pytest.mark.usefixtures("trained")
+def test_a_flag_that_set_replaces_is_announced(cli):
+    line = ["train", "ae", "--epochs", "1", "--set", "train.epochs=2", "--run", "twice"]
+    answer = cli(*line)
+    assert answer.code == 0
+    assert "--set train.epochs=2 replaces the value of --epochs" in answer.err
+    assert "2 epochs" in answer.out or json.loads(Path("twice/run.json").read_text())["epochs"] == 2

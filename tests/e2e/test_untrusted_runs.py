@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -222,3 +224,55 @@ def test_files_that_are_links_out_of_the_run_are_not_read(cli, runs, work, file)
 def test_a_link_to_a_run_folder_can_be_used(cli, runs):
     (runs / "link").symlink_to("ae")
     assert cli("evaluate", "runs/link").code == 0
+
+
+def test_an_edited_class_or_shape_is_reported_by_evaluate_and_refused_by_resume(cli, runs):
+    path = runs / "cnn" / "run.json"
+    manifest = json.loads(path.read_text())
+    manifest["data"]["classes"].reverse()
+    path.write_text(json.dumps(manifest))
+    assert "data.classes: " in cli("evaluate", runs / "cnn").err
+    refused = cli("train", "--resume", runs / "cnn", "--epochs", "99")
+    assert refused.code == 1
+    assert "run.json was edited after checkpoint" in refused.err
+
+
+def test_missing_and_repeated_epochs_are_reported(cli, runs):
+    path = runs / "ae" / "metrics.jsonl"
+    first = path.read_text().splitlines(keepends=True)[0]
+    path.write_text(first + path.read_text())
+    for command in (("doctor",), ("report",)):
+        assert "lines that repeat an epoch" in cli(*command, runs / "ae").err
+    path.write_text("")
+    assert "metrics.jsonl has 0 epochs, but" in cli("doctor", runs / "ae").err
+    path.unlink()
+    path.mkdir()
+    refused = cli("train", "--resume", runs / "ae", "--epochs", "99")
+    assert refused.code == 1
+    assert "metrics.jsonl is not a file" in refused.err
+
+
+def test_lines_that_were_edited_are_reported_by_resume(cli, runs):
+    path = runs / "ae" / "metrics.jsonl"
+    path.write_text(re.sub(r'"loss": [0-9.]+', '"loss": 1.5', path.read_text()))
+    resumed = cli("train", "--resume", runs / "ae", "--epochs", "9")
+    assert resumed.code == 0
+    assert "were edited after training" in resumed.err
+
+
+def test_the_damage_of_the_only_checkpoint_suggests_no_other(cli, runs):
+    [*others, last] = sorted((runs / "ae" / "checkpoints").glob("step-*"))
+    (last / "state.json").unlink()
+    for other in others:
+        shutil.rmtree(other)
+    refused = cli("evaluate", runs / "ae")
+    assert refused.code == 1
+    assert "restore it from a copy, or start a new run" in refused.err
+
+
+def test_wrong_values_per_dimension_are_named(cli, runs):
+    path = runs / "ae" / "run.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "per_dim": {"kl": "x"}}))
+    refused = cli("report", runs / "ae")
+    assert refused.code == 4
+    assert "per_dim.kl" in refused.err

@@ -47,9 +47,10 @@ def brief(findings):
 
 def test_value_statistics_match_numpy():
     x = noise(0.2, 0.9)
-    low, high, std, grey = value_statistics(x)
+    low, high, std, grey, second = value_statistics(x)
     values = x.x.double().numpy()
     assert (low, high) == (values.min(), values.max())
+    assert second == values[values > 0].min()
     assert std == pytest.approx(values.std())
     assert grey == 1.0
     assert value_statistics(BLACK_AND_WHITE)[3] == 0.0
@@ -60,6 +61,29 @@ def test_data_divided_by_255_twice_is_found():
     assert finding.severity == "warning"
     assert "0.0039" in finding.saw
     assert "twice" in finding.attempt
+
+
+@pytest.mark.parametrize(
+    ("values", "levels", "attempt"),
+    [
+        ((0, 0.01), (0.0, 1.0), "data.white=0.01,"),
+        ((0, 0.0625), (0.0, 255.0), "data.white=16,"),
+        ((0.2, 0.4), (0.0, 65535.0), "data.black=13"),
+        ((0.5, 0.75), (-1.0, 1.0), "data.white=0.5,"),
+    ],
+)
+def test_the_levels_that_use_the_whole_range_are_computed(values, levels, attempt):
+    [finding] = check_value_range(noise(*values), None, kl=True, levels=levels)
+    assert attempt in finding.attempt
+
+
+def test_a_range_of_values_beside_zeros_and_equal_values_are_found():
+    x = noise(0.45, 0.47).x.clone()
+    x[:, :, 0] = 0
+    [finding] = check_value_range(ImageSplit(x, None, noise().spec), None, kl=True)
+    assert "the training values that are not 0 go from 0.45" in finding.saw
+    [finding] = check_value_range(ImageSplit(x * 0, None, noise().spec), None, kl=True)
+    assert finding.saw == "all training values are 0"
 
 
 def test_low_contrast_is_found_and_full_contrast_is_not():

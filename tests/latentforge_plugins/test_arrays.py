@@ -97,7 +97,7 @@ def test_a_mark_for_missing_values_is_named(path: Path, refused, mark, share):
     np.savez(path, x=x)
     said = refused()
     assert f"all but {(x == mark).sum()} of {x.size} in [0.01, 0.99]" in said
-    code = said.partition("try: ")[2].partition(", if the others")[0]
+    code = said.partition("try: store ")[2].partition(", if the others")[0]
     np.savez(path, x=eval(code, {"numpy": np, "x": x}))
     assert load_split(path).x.max() > 0.9
 

@@ -78,6 +78,9 @@ def read_history(run: RunFolder, warnings: list[str]) -> list[dict[str, Any]]:
     last, epochs = history[-1].get("epoch") if history else 0, run.manifest["epochs"]
     if isinstance(last, int) and last < epochs and len(warnings) == known:
         warnings.append(f"{path} has {last} epochs, but {epochs} were trained")
+    numbers = [str(line.get("epoch")) for line in history]
+    if len({*numbers}) < len(numbers):
+        warnings.append(f"{path} has lines that repeat an epoch")
     return history
 
 

@@ -159,6 +159,8 @@ def as_values(labels: Sequence[str]) -> Sequence[str | int | float]:
 def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
     """Return the header and the rows of a CSV or TSV file."""
     check_regular(path, "data.labels")
+    if path.is_dir():
+        raise UsageError(f"data.labels: {path} is a folder, but it must be a CSV or TSV file")
     try:
         text = path.read_text("utf-8-sig")
     except FileNotFoundError:
@@ -191,6 +193,10 @@ def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
         )
     for number, row in enumerate(rows, 2):
         if len(row) != len(header):
+            if row[0].startswith("#"):
+                raise UsageError(
+                    f"data.labels: line {number} of {path} is a comment", hint="remove such lines"
+                )
             raise UsageError(
                 f"data.labels: line {number} of {path} has {len(row)} values, the first line has "
                 f"{len(header)}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence, Set
 from contextlib import suppress
@@ -36,6 +37,9 @@ SPLIT_FOLDERS = {
 }
 
 
+SPLIT_WORDS = ("train", "tr", "val", "dev", "test", "ts", "eval", "holdout")
+
+
 @dataclass
 class Listing:
     """The image files of one split in the folder `root`, with their labels: indices of `classes`,
@@ -67,6 +71,7 @@ def find_splits(root: Path) -> dict[str, Path]:
     folders = folders_in(root)
     splits = {SPLIT_FOLDERS.get(folder.name.lower(), ""): folder for folder in folders}
     if "train" not in splits or images_in(root):
+        warn_if_splits(root, [folder.name for folder in folders])
         return {}
     if "" in splits:
         if len(splits) == 2:  # "train" and other names: classes, such as kinds of vehicles
@@ -89,6 +94,18 @@ def find_splits(root: Path) -> dict[str, Path]:
             hint="give each split images of its own",
         )
     return {split: splits[split] for split in SPLITS if split in splits}
+
+
+def warn_if_splits(root: Path, names: Sequence[str]) -> None:
+    """Warn about folders that become classes if their names, such as train2017, contain those of
+    splits."""
+    words = [re.findall("[a-z]+", re.sub("([A-Z])", r" \1", name).lower()) for name in names]
+    likely = [any(word.startswith(SPLIT_WORDS) for word in part) for part in words]
+    if len(names) > 1 and all(likely) and any(word.startswith("tr") for p in words for word in p):
+        message = (
+            "%s: the folders %s are classes; if they are splits, name them train, val and test"
+        )
+        log.warning(message, root, ", ".join(names))
 
 
 def list_images(root: Path, config: FolderConfig, split: str) -> Listing:
@@ -257,8 +274,9 @@ def nested_folder_hint(empty: list[Path]) -> str:
     """Return a hint if the class folders are one level deeper, as in images/cat and images/dog."""
     if SPLIT_FOLDERS.keys() & {folder.name.lower() for folder in empty}:
         return ""  # it would be the folder of one split
-    nested = [f for f in empty if sum(bool(images_in(inner)) for inner in folders_in(f)) > 1]
-    return data_option("", root=nested[0]) if len(nested) == 1 else ""
+    deep = [folder for folder in empty if any(map(images_in, all_folders(folder)))]
+    nested = [f for f in deep if sum(bool(images_in(inner)) for inner in folders_in(f)) > 1]
+    return data_option("", root=nested[0]) if len(nested) == len(deep) == 1 else ""
 
 
 def images_in(folder: Path) -> list[Path]:

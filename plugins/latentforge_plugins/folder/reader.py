@@ -196,6 +196,14 @@ def mixed_images_error(one: Frame, image: Pixels, other: Frame, other_image: Pix
     )
 
 
+def replacement(path: Path) -> str:
+    """Return how to store images in a form that can be read. PNG has neither floats nor more than
+    four channels."""
+    if path.suffix.lower() in (".tif", ".tiff"):
+        return "numpy.save('images.npy', x) for their values x, with --data arrays, or float32 TIFF"
+    return "save them as PNG"
+
+
 def unreadable_error(faults: Sequence[tuple[Frame, Exception]], count: int = 0) -> UsageError:
     """Return the error for files that cannot be read, of `count` files if that is known."""
     details = [f"{frame.path}: {one_line(error)}" for frame, error in faults[:MAX_NAMED]]
@@ -207,5 +215,5 @@ def unreadable_error(faults: Sequence[tuple[Frame, Exception]], count: int = 0) 
         f"data.root: {len(faults)}{f' of {count}' * (count > 0)} image files cannot be read",
         details=details,
         hint=enough
-        or ("save them as PNG" if count == len(faults) > 1 else "delete or replace them"),
+        or (replacement(faults[0][0].path) if count == len(faults) else "delete or replace them"),
     )

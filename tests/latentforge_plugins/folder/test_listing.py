@@ -89,6 +89,31 @@ def test_other_folders_beside_those_of_splits_are_refused(root: Path, refused):
     assert f"try: move extra out of {root}" in said
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train2017", "val2017"),
+        ("train_set", "test_set"),
+        ("imagesTr", "imagesTs"),
+        ("trainA", "testB"),
+    ],
+)
+def test_classes_that_may_be_splits_are_announced(root: Path, names, caplog):
+    for name in names:
+        save(root / name / "1.png")
+        save(root / name / "2.png")
+    assert sorted(load(FolderConfig(root), "train").whole().classes) == sorted(names)
+    assert "if they are splits, name them train, val and test" in caplog.text
+
+
+def test_deeper_folders_of_several_classes_are_not_suggested_alone(root: Path, refused):
+    for name in ("a/s1", "a/s2", "b/s1"):
+        save(root / name / "1.png")
+    said = refused()
+    assert "a/s1" in said
+    assert f"data.root={root}/a" not in said
+
+
 def test_train_can_be_a_class(root: Path):
     for name in ("bus", "plane", "train"):
         save(root / name / "1.png", GREY)

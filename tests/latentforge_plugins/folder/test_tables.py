@@ -145,6 +145,10 @@ def test_files_and_rows_without_a_partner_are_counted(root: Path, table: Path, c
     assert "20 named in labels.csv, but missing" in caplog.text
 
 
+def test_a_folder_of_tables_is_refused(root: Path, table: Path, refused):
+    assert f"{root} is a folder" in refused(f"data.labels={root}")
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -153,6 +157,7 @@ def test_files_and_rows_without_a_partner_are_counted(root: Path, table: Path, c
         ("file,height,width\n1.png,2,3\n", "data.label_column=COLUMN with one of them"),
         ("file,label\n1.png\n", "line 2 of"),
         ("file,label\n1.png,\n", "has no label"),
+        ("file,label\n# by me\n1.png,a\n", "line 2 of"),
         ("file,label\n1.png,a\n1.png,b\n", "the labels 'a' and 'b'"),
         ("", "has no rows"),
         ('{"images": [{"file_name": "1.png"}]}', "is JSON, not a table"),
