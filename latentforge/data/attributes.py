@@ -42,7 +42,16 @@ def class_names(dataset: Any, where: str) -> tuple[str, ...]:
         return next(iter(parts))
     name = next((name for name in NAMES if getattr(dataset, name, None) is not None), "")
     if name:
-        return read_names(getattr(dataset, name), where)
+        names = read_names(getattr(dataset, name), where)
+        numbers = getattr(dataset, "class_to_idx", None)
+        others = names if numbers is None else read_names(numbers, where)
+        if len(others) == len(names) and others != names:
+            raise UsageError(
+                f"{where}: the classes of the dataset are {list(names)}, but its class_to_idx "
+                f"numbers {list(others)}",
+                hint="make them agree, or give labels that are the names of the classes",
+            )
+        return names
     if inside := class_names(getattr(dataset, "dataset", None), where):
         message = "%s: the classes of the dataset in it are not used: %s; if they are those of its "
         log.warning(message + "labels, set its attribute `classes`", where, list(inside))

@@ -30,7 +30,11 @@ def find_layout(shape: Sequence[int], option: str, where: str, labels: int | Non
     if option != "auto":
         return check_layout(shape, option, where)
     if labels is not None and shape and shape[0] != labels == shape[-1]:
-        last = {2: "x.T", 3: data_option(where, layout="HWN"), 4: data_option(where, layout="HWCN")}
+        last = {2: "x.T", 3: data_option(where, layout="HWN")}
+        if len(shape) == 4:
+            four = [name for name in ("HWCN", "CHWN") if shape[name.index("C")] in CHANNELS]
+            options = [data_option(where, layout=name) for name in four or ("HWCN", "CHWN")]
+            last[4] = " or ".join(options)
         raise UsageError(
             f"{where}: x has shape {shape} and there are {labels} labels, so that the last axis "
             "counts the images, not the first one",

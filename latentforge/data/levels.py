@@ -100,30 +100,33 @@ class Levels:
 
     def warn_if_dark(self, x: Tensor, where: str, *, is_whole: bool) -> None:
         """Warn if values of uint8 or uint16 use only a small part of its full scale, as those of a
-        camera with 12 bits do. If `x` is only a sample, other images may be brighter."""
-        if self.is_stored:
-            high = float(x.max())
-            if is_whole and 0 < high <= self.white / 10:
-                message = "%s: the values go up to %.0f of 255, so all images are dark; try %s"
-                log.warning(message, where, high, data_option(where, white=high))
-        if self.dtype != "uint16" or self.white != FULL_SCALE["uint16"]:
+        camera with 12 bits do, also if the largest value marks missing ones. If `x` is only a
+        sample, other images may be brighter."""
+        if not self.is_stored and (self.dtype, self.white) != ("uint16", FULL_SCALE["uint16"]):
             return
-        high = float(round(self.white * float(x.max())))
-        if high == self.white and is_whole:
-            marks = int((x == 1).sum())
-            usual = float(round(self.white * float(torch.where(x == 1, 0, x).max())))
-            if 0 < usual < self.white / 4:
+        top, dark = (255.0, self.white / 10) if self.is_stored else (1.0, self.white / 4)
+
+        def largest(values: Tensor) -> float:
+            return float(round(float(values.max()) * self.white / top))
+
+        high = largest(x)
+        if is_whole and high == self.white:
+            usual = largest(torch.where(x == top, 0, x))
+            if 0 < usual <= dark:
                 message = (
-                    "%s: %d values are 65535 and the others go up to %.0f; if 65535 marks missing "
-                    "values, replace it, with x[x == 65535] = 0"
+                    "%s: %d values are %.0f and the others go up to %.0f; if %.0f marks missing "
+                    "values, replace it, with x[x == %.0f] = 0"
                 )
-                log.warning(message, where, marks, usual)
-        if 0 < high < self.white / 4:
-            full = 2.0 ** int(high).bit_length() - 1
-            levels = suggest_levels(0.0, high) if is_whole else {"white": full}
-            option = data_option(where, **levels)
-            message = "%s: the values go up to %.0f of 65535, so all images are dark; try %s"
-            log.warning(message, where, high, option)
+                count = int((x == top).sum())
+                log.warning(message, where, count, high, usual, high, high)
+        if 0 < high <= dark and (is_whole or not self.is_stored):
+            levels = suggest_levels(0.0, high)
+            if self.is_stored:
+                levels = {"white": high}
+            elif not is_whole:
+                levels = {"white": 2.0 ** int(high).bit_length() - 1}
+            message = "%s: the values go up to %.0f of %.0f, so all images are dark; try %s"
+            log.warning(message, where, high, self.white, data_option(where, **levels))
 
 
 def find_marked_range(sample: Tensor) -> tuple[float, float] | None:

@@ -40,6 +40,7 @@ SPLITS = ("train", "validation", "test")
 TEST = 0.2  # fraction of all images, if there is no official test split
 VALIDATION = 0.1  # fraction of the remaining images, if there is no official test split
 SAMPLE = 256  # images of each split that the fingerprint of streamed data includes
+COLUMNS = 50  # largest ratio of the ranges of two columns that is not announced
 SAMPLE_BATCH = 16  # images of the sample that are in memory at the same time
 DEFAULT = DataConfig()
 
@@ -55,6 +56,7 @@ OWN_GENERATOR = (
 FEW_IMAGES = (
     "%s: x is read as %d images with %d channels; if it contains %d images with %d channels, try %s"
 )
+ORDER = "give the axes of all splits in the same order"
 FROZEN = "%s: items of this dataset are random; each was read once, and this draw is used always"
 FROZEN_OWN_GENERATOR = (
     "%s: items of this dataset are random and use a generator of the dataset: each was read once, "
@@ -97,6 +99,7 @@ def prepare(
     loaded = {split: load(split) for split in official}
     is_array = isinstance(loaded["train"], Arrays)
     sources, splits = _load_sources(loaded, name, config)
+    warn_if_columns_differ(splits["train"], name)
     if is_array and config.layout == "auto":
         warn_if_few_images(sources["train"])
     validation, test, seed = config.validation, config.test, config.split_seed
@@ -123,6 +126,23 @@ def warn_if_few_images(source: _Source) -> None:
     if source.layout == "NHW" and size[1] > 4 * max(n, size[0]):
         option = data_option(where, layout="HWN")
         log.warning(LONG_ROWS, where, n, *size, size[1], n, size[0], option)
+
+
+def warn_if_columns_differ(images: ImageSplit, name: str) -> None:
+    """Warn about vectors (N, D) some of whose columns use only a small part of the range of others,
+    as those of a table with several units."""
+    if images.spec.kind != "vector":
+        return
+    count = min(len(images), SAMPLE)
+    x = images.batch(torch.arange(count, device=images.device) * len(images) // count).x
+    spans = x.amax(0) - x.amin(0)
+    spans = spans[spans > 0]
+    if len(spans) and float(spans.min()) * COLUMNS < float(spans.max()):
+        message = (
+            "%s: one column of x has %.2g of the range of another; if they have different units, "
+            "scale each one: x = (x - x.min(0)) / (x.max(0) - x.min(0))"
+        )
+        log.warning(message, name, float(spans.min() / spans.max()))
 
 
 def prepare_whole(loaded: Mapping[str, Any], name: str, config: DataConfig = DEFAULT) -> DataSplits:
@@ -314,17 +334,24 @@ def _build_spec(sources: Sequence[_Source], classes: tuple[str, ...]) -> DataSpe
         )
         for name, there, here in properties:
             if here != there:
-                order = name == "shape" and sorted(map(str, here)) == sorted(map(str, there))
+                order = ORDER if sorted(map(str, here)) == sorted(map(str, there)) else ""
                 raise UsageError(
                     f"{other.where}: {name} {here}, but {first.where}: {name} {there}",
-                    hint="give the axes of all splits in the same order"
-                    if order
-                    else ""
-                    if name == "shape"
-                    else "convert the values of all splits to one type, as in x.astype('float32')",
+                    hint=suggest_types(str(here), str(there)) if name == "type" else order,
                 )
     kind: Literal["image", "vector"] = "image" if len(first.x.shape) == 4 else "vector"
     return DataSpec(shape=tuple(first.x.shape[1:]), kind=kind, classes=classes)
+
+
+def suggest_types(here: str, there: str) -> str:
+    """Return what to write for a split whose type `here` is not the type `there` of the first."""
+    if here == "uint8":
+        return "x / 255 for this split, if the other one goes from 0 to 1"
+    if there == "uint8":
+        return (
+            "x.astype('uint8') for this split if it goes from 0 to 255, else x / 255 for the other"
+        )
+    return "convert the values of all splits to one type"
 
 
 def _fingerprint(sources: Mapping[str, _Source], classes: Sequence[str]) -> str:

@@ -228,7 +228,9 @@ class DatasetSource(Source):
                 )
             if not is_random and not is_same(one, other):
                 is_random = True
-                self.seeded = is_same(*(self._read_seeded(index) for _ in range(2)))
+                first = self._read_seeded(index)
+                again = (self._read_seeded(index) for _ in range(TRIED))
+                self.seeded = all(is_same(first, other) for other in again)
         return is_random
 
     def _read_seeded(self, index: int) -> Array:
@@ -309,7 +311,12 @@ def read_item(dataset: Any, index: int, where: str) -> tuple[Array, Any]:
             f"{where}: example {index} has {1 + len(labels)} parts; it must be x or (x, y)"
         )
     if isinstance(x, Tensor):
-        x = x.detach().cpu().numpy()
+        if x.layout != torch.strided:
+            raise UsageError(
+                f"{where}: example {index} is a sparse tensor", hint="return x.to_dense()"
+            )
+        x = x.detach().cpu()
+        x = (x.float() if x.dtype == torch.bfloat16 else x).numpy()
     elif is_picture(x):
         x = to_pixels(x, "auto")
     if isinstance(x, tuple | list) and any(map(is_image, x)):

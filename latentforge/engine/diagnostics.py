@@ -144,7 +144,7 @@ def check_value_range(
         yield Diagnosis("range", "warning", f"all training values are {high:g}", hint)
     elif high <= 0.1 or low >= 0.4 or high - low < 0.3:
         black, white = levels
-        stored = [black + value * (white - black) for value in (low, high)]
+        stored = [float(f"{black + value * (white - black):.6g}") for value in (low, high)]
         options = suggest_levels(*stored)
         hint = " and ".join(f"data.{key}={value:.10g}" for key, value in options.items())
         hint += ", if these are the smallest and the largest possible values"

@@ -70,6 +70,15 @@ def test_classes_that_are_no_names_are_announced(classes, caplog):
     assert "its classes are no list of names and are not used" in caplog.text
 
 
+def test_classes_that_contradict_their_numbers_are_refused():
+    named = Named(["light", "dark"])
+    named.class_to_idx = {"dark": 0, "light": 1}
+    with pytest.raises(UsageError, match="but its class_to_idx numbers"):
+        whole(named)
+    named.class_to_idx = {"light": 0, "bright": 0, "dark": 1}  # synonyms
+    assert whole(named).spec.classes == ("light", "dark")
+
+
 def test_classes_inside_another_dataset_are_announced(caplog):
     class Wrapper:
         def __init__(self):

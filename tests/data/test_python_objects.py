@@ -255,6 +255,47 @@ def test_the_exif_orientation_of_pictures_is_applied():
     assert np.array_equal(whole([picture] * 4).x[0, 0], np.rot90(X[0], -1))
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_an_own_generator_is_noticed_even_if_it_draws_seldom(seed, caplog):
+    own = np.random.default_rng(seed)
+
+    class Seldom(Flip):
+        def __getitem__(self, i):
+            return np.ascontiguousarray(X[i, :, ::-1] if own.random() < 0.5 else X[i])
+
+    load_splits(None, DataConfig(), Seldom(DRAWS["torch"]))
+    assert "use a generator of the dataset" in caplog.text
+
+
+def test_items_of_unusual_tensors_are_read_or_refused():
+    x = torch.rand(9, 6, 5, generator=torch.Generator().manual_seed(0))
+    images = whole([row.to(torch.bfloat16) for row in x])
+    assert torch.allclose(images.x[:, 0], x, atol=0.01)
+    with pytest.raises(UsageError, match="is a sparse tensor"):
+        whole([row.to_sparse() for row in x])
+
+
+def test_columns_with_other_units_are_announced(caplog):
+    x = np.random.default_rng(0).random((60, 3)) * [1, 0.4, 5e4]
+    load_splits(None, DataConfig(white=5e4), x)
+    assert re.search(r"one column of x has 7\.\de-06 of the range of another", caplog.text)
+    code = caplog.text.rpartition("x = ")[2]
+    caplog.clear()
+    load_splits(None, DataConfig(), eval(code, {"x": x}))
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(("dtype", "mark"), [(np.uint8, 255), (np.uint16, 65535)])
+def test_the_largest_integer_may_mark_missing_values(dtype, mark, caplog):
+    x = (X % 10).astype(dtype)
+    x[:, 0, 0] = mark
+    whole(x)
+    assert f"40 values are {mark} and the others go up to 9; if {mark} marks missing" in caplog.text
+    caplog.clear()
+    whole(np.where(X > 9, mark, 0).astype(dtype))  # a mask
+    assert "marks missing" not in caplog.text
+
+
 def test_random_items_can_be_frozen(caplog):
     dataset = Flip(DRAWS["torch"])
     images = whole(dataset, stream="never")
@@ -420,7 +461,11 @@ def test_splits_with_other_orders_or_types_are_refused_with_what_to_do():
     assert caught.value.hint == "give the axes of all splits in the same order"
     with pytest.raises(UsageError) as caught:
         whole({"train": X, "test": X / 255})
-    assert "convert the values of all splits to one type" in caught.value.hint
+    assert "x.astype('uint8') for this split if it goes from 0 to 255" in caught.value.hint
+    with pytest.raises(UsageError) as caught:
+        whole({"train": X / 255, "test": X})
+    code = caught.value.hint.partition(" for this split")[0]
+    assert whole({"train": X / 255, "test": eval(code, {"x": X})}).x.max() == 1
 
 
 @pytest.mark.parametrize("share", [0.05, 0.55, 0.95])

@@ -102,7 +102,9 @@ def test_a_mark_for_missing_values_is_named(path: Path, refused, mark, share):
     assert load_split(path).x.max() > 0.9
 
 
-@pytest.mark.parametrize(("shape", "layout"), [((8, 9, 3, 20), "HWCN"), ((8, 9, 20), "HWN")])
+@pytest.mark.parametrize(
+    ("shape", "layout"), [((8, 9, 3, 20), "HWCN"), ((8, 9, 20), "HWN"), ((3, 8, 9, 20), "CHWN")]
+)
 def test_images_along_the_last_axis_are_recognised_by_the_labels(path, refused, shape, layout):
     np.savez(path, x=np.zeros(shape, np.uint8), y=np.arange(20) % 2)
     assert f"try: --set data.layout={layout}" in refused()

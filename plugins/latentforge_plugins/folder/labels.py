@@ -193,10 +193,12 @@ def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
         )
     for number, row in enumerate(rows, 2):
         if len(row) != len(header):
-            if row[0].startswith("#"):
-                raise UsageError(
-                    f"data.labels: line {number} of {path} is a comment", hint="remove such lines"
-                )
+            for place, first in ((1, header[0]), (number, row[0])):
+                if first.startswith("#"):
+                    raise UsageError(
+                        f"data.labels: line {place} of {path} is a comment",
+                        hint="remove such lines",
+                    )
             raise UsageError(
                 f"data.labels: line {number} of {path} has {len(row)} values, the first line has "
                 f"{len(header)}",

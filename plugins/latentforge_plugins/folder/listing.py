@@ -71,7 +71,6 @@ def find_splits(root: Path) -> dict[str, Path]:
     folders = folders_in(root)
     splits = {SPLIT_FOLDERS.get(folder.name.lower(), ""): folder for folder in folders}
     if "train" not in splits or images_in(root):
-        warn_if_splits(root, [folder.name for folder in folders])
         return {}
     if "" in splits:
         if len(splits) == 2:  # "train" and other names: classes, such as kinds of vehicles
@@ -101,7 +100,9 @@ def warn_if_splits(root: Path, names: Sequence[str]) -> None:
     splits."""
     words = [re.findall("[a-z]+", re.sub("([A-Z])", r" \1", name).lower()) for name in names]
     likely = [any(word.startswith(SPLIT_WORDS) for word in part) for part in words]
-    if len(names) > 1 and all(likely) and any(word.startswith("tr") for p in words for word in p):
+    has_train = any(word.startswith("tr") for part in words for word in part)
+    is_named = "train" in names or "training" in names
+    if len(names) > 1 and (is_named or (all(likely) and has_train)):
         message = (
             "%s: the folders %s are classes; if they are splits, name them train, val and test"
         )
@@ -119,6 +120,8 @@ def list_images(root: Path, config: FolderConfig, split: str) -> Listing:
     names = [inner.name for folder in folders.values() for inner in folders_in(folder)]
     listing = list_folder(folders.get(split, root), root, config, {*names})
     listing.top = root
+    if not folders and listing.classes and split == "train":
+        warn_if_splits(root, listing.classes)
     if folders:
         if listing.classes:
             listing.classes = tuple(dict.fromkeys([*listing.classes, *names]))

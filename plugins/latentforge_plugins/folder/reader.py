@@ -201,6 +201,8 @@ def replacement(path: Path) -> str:
     four channels."""
     if path.suffix.lower() in (".tif", ".tiff"):
         return "numpy.save('images.npy', x) for their values x, with --data arrays, or float32 TIFF"
+    if path.suffix.lower() == ".png":
+        return "save them again as PNG, without transparency"
     return "save them as PNG"
 
 

@@ -95,6 +95,8 @@ def test_other_folders_beside_those_of_splits_are_refused(root: Path, refused):
         ("train2017", "val2017"),
         ("train_set", "test_set"),
         ("imagesTr", "imagesTs"),
+        ("train", "holdout"),
+        ("train", "unlabeled"),
         ("trainA", "testB"),
     ],
 )
