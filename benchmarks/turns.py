@@ -71,10 +71,7 @@ def median_interval(values: Sequence[float], level: float = 0.95) -> tuple[float
 
 def steady_rate(run: Any) -> float:
     """Images per second of the epochs of a run without the first, which is a warm-up."""
-    images = run.manifest["data"]["images"]["train"]
-    epochs = run.history()
-    seconds = [(i + 1) * images / epoch["images_per_second"] for i, epoch in enumerate(epochs)]
-    return (len(epochs) - 1) * images / (seconds[-1] - seconds[0])
+    return statistics.harmonic_mean([line["images_per_second"] for line in run.history()[1:]])
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from types import FrameType
 
 
@@ -21,6 +22,7 @@ def handle_interrupt(_number: int, frame: FrameType | None) -> None:
 
 
 def main() -> None:
+    started = time.monotonic()
     if sys.argv[1:] == ["--version"]:  # handled before Typer's hundred modules load
         from latentforge._version import __version__
 
@@ -34,7 +36,7 @@ def main() -> None:
             signal.signal(signal.SIGINT, handle_interrupt)
         from latentforge.cli.app import run
 
-        code = run(sys.argv[1:])
+        code = run(sys.argv[1:], started)
         # The command is complete: a Ctrl-C during shutdown must not replace its exit code.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         # The interpreter collects garbage at exit. With torch loaded this takes 0.5 s and frees

@@ -1,7 +1,5 @@
-"""The contracts of components: the Protocols, and the values that core and plugins exchange.
-
-docs/contracts.md explains them. Importing this module imports neither torch nor Ignite.
-"""
+"""The contracts of components, which docs/contracts.md explains: the Protocols, and the values that
+core and plugins exchange. Importing this module imports neither torch nor Ignite."""
 
 from __future__ import annotations
 
@@ -83,8 +81,7 @@ class Batch:
 class Images(Protocol):
     """One preprocessed split of a run's data, in memory or streamed from disk. `x`: all images,
     (N, *spec.shape), uint8 or float32 in [0, 1]; reading it raises UsageError if they are streamed.
-    `y`: int64 (N,) indices into `spec.classes`, or None. `dynamic`: whether each batch is binarized
-    at random."""
+    `y`: int64 (N,) indices into `spec.classes`, or None. `dynamic`: binarized in each batch."""
 
     @property
     def spec(self) -> DataSpec: ...
@@ -259,8 +256,7 @@ class Objective(Protocol):
         """A description of each request; may also be a plain attribute."""
 
     def score(self, x: Tensor, request: Tensor) -> Tensor:
-        """Return how well each row satisfies its request: (B,), differentiable, higher is
-        better."""
+        """How well each row satisfies its request: (B,), differentiable, higher is better."""
 
     def satisfied(self, x: Tensor, request: Tensor) -> Tensor:
         """Return which rows satisfy their request: bool (B,)."""
@@ -269,7 +265,7 @@ class Objective(Protocol):
 @dataclass
 class Seen:
     """One evaluation batch and the model's outputs for it. Each property is computed once for all
-    measures. `z` is the mode of the posterior, `z_sample` one seeded sample."""
+    measures. `z` is the mode of the posterior, `z_samples` are two seeded samples."""
 
     model: Any
     batch: Batch
@@ -291,8 +287,12 @@ class Seen:
         return self.posterior.mode()
 
     @cached_property
+    def z_samples(self) -> tuple[Tensor, Tensor]:  # drawn together, so that they always differ
+        return self.posterior.sample(), self.posterior.sample()
+
+    @property
     def z_sample(self) -> Tensor:
-        return self.posterior.sample()
+        return self.z_samples[0]
 
     @cached_property
     def recon_logits(self) -> Tensor:

@@ -235,12 +235,14 @@ class Forge:
         options: Sequence[str] | Mapping[str, Any] = (),
         device: str = "auto",
         data: Any = None,
+        protocol: int | None = None,
     ) -> dict[str, Any]:
         """Evaluate a run on a split. The result contains `metrics` and the `protocol` of each.
 
         Without `measures`, every default measure that the model supports is computed. `options` are
         `measure.key=value` and `data.key=value`. `data`, a dataset's name or data, replaces the
         run's own. It is split as in training if it is the same, otherwise only if requested.
+        `protocol` is the version of the evaluation protocol.
         """
         return evaluate(
             self.registry,
@@ -252,6 +254,7 @@ class Forge:
             options=options,
             device=device,
             data=data,
+            protocol=protocol,
         )
 
     def diagnose(
@@ -312,8 +315,8 @@ class Forge:
         self, *runs: RunFolder | str | Path, out: str | Path | None = None
     ) -> dict[str, Any]:
         """Write one self-contained HTML page about a run, several runs side by side, or a sweep
-        given by its folder. Returns the path of the page as `report`, and what the page shows.
-        `out` is RUN/report.html by default; an existing report is replaced."""
+        given by its folder: `out`, or RUN/report.html, which is replaced if it exists. Returns its
+        path as `report`, and what the page shows."""
         from latentforge.rendering.report.write import report
         from latentforge.sweeps.folder import is_sweep, open_sweep
 

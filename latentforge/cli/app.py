@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import traceback
 from contextlib import suppress
 from functools import cache
@@ -119,7 +120,7 @@ def root(
     if ctx.invoked_subcommand != "train":
         torchrun.reject(f"{ctx.invoked_subcommand}", f"latentforge {ctx.invoked_subcommand}")
     show_warnings()
-    ctx.obj = Globals.of(plugin, strict_plugins)
+    ctx.obj = Globals.of(plugin, strict_plugins, started=ctx.obj)
     if strict_plugins and ctx.invoked_subcommand != "plugins":  # `plugins` lists faults itself
         ctx.obj.forge()
 
@@ -148,13 +149,15 @@ def root_command() -> Any:
     return typer.main.get_command(app)
 
 
-def run(arguments: list[str]) -> int:
-    """Run a command line and return its exit code; no traceback reaches the user."""
+def run(arguments: list[str], started: float | None = None) -> int:
+    """Run a command line and return its exit code; no traceback reaches the user. `started` is when
+    the process started, on the clock `time.monotonic`."""
+    started = time.monotonic() if started is None else started
     commands.commands.cache_clear()  # the installed packages may have changed since an earlier call
     try:
         try:
             with reserve_stdout(arguments):
-                root_command()(arguments, prog_name="latentforge")
+                root_command()(arguments, prog_name="latentforge", obj=started)
         finally:
             flush_stdout()  # now, because at exit a closed pipe would not be handled
     except SystemExit as stop:

@@ -35,6 +35,10 @@ def evaluate(
         ),
     ] = None,
     device: Device = "auto",
+    protocol: Annotated[
+        int | None,
+        typer.Option(metavar="1|2", help="The evaluation protocol.  [default: 2]"),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Compute the metrics of a run on a split of its data.
@@ -50,6 +54,7 @@ def evaluate(
         options=set_ or (),
         device=device,
         data=data,
+        protocol=protocol,
     )
     by_protocol: dict[str, list[str]] = {}  # protocol -> its metrics
     for name, text in result["protocol"].items():

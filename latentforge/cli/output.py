@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -54,15 +55,19 @@ class Globals:
     plugins: list[str] = field(default_factory=list)
     off: list[str] = field(default_factory=list)
     strict: bool = False  # whether a fault of any plugin ends the command
+    started: float | None = None  # when the process started, on the clock time.monotonic
     loaded: Forge | None = None  # loaded once: a plugin file may have side effects
     warned: bool = False
 
     @classmethod
-    def of(cls, plugin: Sequence[str] | None, strict: bool = False) -> Globals:
+    def of(
+        cls, plugin: Sequence[str] | None, strict: bool = False, started: float | None = None
+    ) -> Globals:
         """Parse the values of `-p`: plugins to load, and `no:NAME` for plugins to disable."""
         values = plugin or ()
         off = [name.removeprefix("no:") for name in values if name.startswith("no:")]
-        return cls([name for name in values if not name.startswith("no:")], off, strict)
+        names = [name for name in values if not name.startswith("no:")]
+        return cls(names, off, strict, started)
 
     def forge(self, *, warn: bool = True) -> Forge:
         """Return a Forge with these plugins, and print plugin faults to stderr, one line each."""
@@ -119,7 +124,29 @@ def table(rows: Sequence[Sequence[str]], indent: str = "") -> list[str]:
 
 
 def format_metrics(metrics: Mapping[str, float]) -> list[list[str]]:
-    return [[name, f"{value:.6g}"] for name, value in metrics.items()]
+    """Return the name and the text of each metric, with its standard error if that is known."""
+    errors = {name: value for name, value in metrics.items() if name.endswith("_se")}
+    return [
+        [name, format_estimate(value, errors.get(f"{name}_se"))]
+        for name, value in metrics.items()
+        if name not in errors or name.removesuffix("_se") not in metrics
+    ]
+
+
+def format_estimate(value: float, error: float | None = None) -> str:
+    """Format a metric with six digits, or to the second digit of its standard error."""
+    if not error or not math.isfinite(error):
+        return f"{value:.6g}"
+    places = max(0, 1 - math.floor(math.log10(error)))
+    return f"{value:.{places}f} ± {error:.{places}f}"
+
+
+def format_splits(metrics: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Format the metrics of several splits as a table with a column for each split."""
+    texts = {split: dict(format_metrics(values)) for split, values in metrics.items()}
+    names = dict.fromkeys(name for values in texts.values() for name in values)
+    rows = [[name, *(values.get(name, "") for values in texts.values())] for name in names]
+    return table([["", *texts], *rows], "  ")
 
 
 def format_weights(result: Mapping[str, Any]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +16,7 @@ from latentforge.io.paths import quoted
 
 if TYPE_CHECKING:
     from latentforge.config.request import Draft
+    from latentforge.workflows.run import Run
 
 # Also used by sweep. Values stay strings here: the validation of the whole configuration parses
 # them, so that it can report every invalid value at once.
@@ -104,18 +106,15 @@ def train(
 
         finished = resume_run(resumed, settings, checkpoint=from_ or "last", quiet=quiet)
     result = finished.summary()
-    rows = [
-        [split, *row]
-        for split, metrics in finished.metrics.items()
-        for row in output.format_metrics(metrics)
-    ]
+    wall = time.monotonic() - ctx.obj.started
     lines = [
         f"{finished.path}: {result['status']}, {result['steps']} steps in "
-        f"{result['seconds']:.1f} s, {result['images_per_second']:,.0f} images/s",
-        *output.table(rows, "  "),
+        f"{result['seconds']:.1f} s ({result['images_per_second']:,.0f} images/s, without start-up "
+        f"and evaluation); the command took {wall:.1f} s",
+        *output.format_splits(finished.metrics),
         *output.format_weights(finished.manifest),
         *format_best(finished.manifest),
-        f"watch: tensorboard --logdir {finished.path}",
+        *format_next(finished),
     ]
     output.print_result(result, json, lines)
 
@@ -141,6 +140,19 @@ def apply_options(
     for name in callbacks or ():
         draft.enable_callback(name)
     draft.assign_all(sets or ())
+
+
+def format_next(run: Run) -> list[str]:
+    """Return the commands that a user is likely to want after the training of `run`."""
+    provides, path = run.registry.get("models", run.config["model"]["name"]).spec.provides, run.path
+    explorer = "activations"
+    if {"encode", "decode"} <= provides:
+        explorer = "sample" if "kl" in provides else "reconstruct"
+    return [
+        f"explore: latentforge explore {explorer} {quoted(path)}",
+        f"report: latentforge report {quoted(path)}",
+        f"watch: tensorboard --logdir {quoted(path)}",
+    ]
 
 
 def format_best(manifest: dict[str, Any]) -> list[str]:

@@ -20,6 +20,10 @@ from latentforge.seeding import Noise
 
 log = logging.getLogger("latentforge")
 BATCH = 1000  # images; a larger batch is no faster on a CPU and uses more memory
+PROTOCOL = 2
+"""The current evaluation protocol, which determines the noise of evaluations. Under protocol 1 it
+depends on the run's seed only, so that all splits have the same noise."""
+PROTOCOLS = (1, PROTOCOL)
 
 
 def quiet_engine(process: Callable[[Engine, Any], Any]) -> Engine:
@@ -56,20 +60,29 @@ class Evaluator:
         seed: int,
         device: torch.device,
         roles: Mapping[str, Any] | None = None,
+        version: int = PROTOCOL,
     ) -> None:
         self.model, self.loss, self.data = model, loss, data
         self.measures = [*measures]
-        self.seed, self.roles = seed, roles or {}
-        self.noise = Noise(device, "evaluate", seed)
+        self.seed, self.device, self.roles = seed, device, roles or {}
+        self.version = version  # of the evaluation protocol
+        self.noise = self.noise_of("train")
         self.engine = quiet_engine(self._update)
         # added first, so that the handlers of callbacks find the metrics in state.metrics
         self.engine.add_event_handler(Events.COMPLETED, self._compute)
         self._running: list[tuple[Component, Measure]] = []
         self.protocol: dict[str, str] = {}  # by metric
 
+    def noise_of(self, split: str) -> Noise:
+        """The noise of evaluations on a split: a function of the run's seed, the split and the
+        evaluation protocol."""
+        purpose = "evaluate" if self.version == 1 else f"evaluate {split}"
+        return Noise(self.device, purpose, self.seed)
+
     def run(self, split: str, step: Step) -> dict[str, float]:
         """Compute every measure on `split`, in evaluation mode and without gradients."""
         images = self.data.split(split)
+        self.noise = self.noise_of(split)
         context = EvaluateContext(
             model=self.model,
             loss=self.loss,
@@ -97,7 +110,7 @@ class Evaluator:
 
     def compute_loss(self, batch: Batch, step: Step) -> float:
         """Compute the loss of one batch, in evaluation mode and without gradients."""
-        self.noise.reseed(1)
+        self.noise_of("train").reseed(1)
         with evaluation_mode(self.model, self.loss):
             return float(self.loss(self.model, batch, step).total())
 

@@ -50,7 +50,7 @@ STOPPED_BY_CALLBACK = "a callback ended the training"
 
 class Trainer:
     """Trains `trainee` on `data["train"]`, both on `device`. `record` stores a line of metrics;
-    `stream`, if given, shows the progress."""
+    `stream`, if given, shows the progress. `protocol` is the version of the evaluation protocol."""
 
     build_steps: ClassVar[Callable[..., StepRunner]] = staticmethod(build_step_runner)
 
@@ -68,6 +68,7 @@ class Trainer:
         record: Callable[[dict[str, Any]], None],
         stream: TextIO | None,
         result: TrainingResult,
+        protocol: int,
         processes: ProcessGroup | None = None,
     ) -> None:
         train = config.train
@@ -82,9 +83,16 @@ class Trainer:
         )
         self.stopping, self._closing, self._saved_at = False, False, time.monotonic()
         self._since = 0.0  # start of the current interval of training time
+        self._epoch_start = (0, 0.0)  # images and seconds at the start of the epoch, or of a resume
         evaluated = self.steps.ema.trainee if self.steps.ema else trainee
         self.evaluator = Evaluator(
-            evaluated.model, evaluated.loss, data, measures, seed=train.seed, device=device
+            evaluated.model,
+            evaluated.loss,
+            data,
+            measures,
+            seed=train.seed,
+            device=device,
+            version=protocol,
         )
         self.state.protocol = self.evaluator.protocol
         self.engine = self._build_engine(trainee)
@@ -145,6 +153,7 @@ class Trainer:
     def _run_engine(self) -> None:
         self.steps.trainee.train()
         self._since = time.perf_counter()
+        self._epoch_start = (self.result.images, self.result.seconds)
         try:
             with nullcontext() if self.processes else stop_on_signals(self.stop):
                 done, length = self.result.steps, self.steps.epoch_length
@@ -325,7 +334,9 @@ class Trainer:
     def _log_epoch(self, epoch: int, metrics: dict[str, dict[str, float]]) -> None:
         step, per_dim = self.result.steps, self.result.per_dim
         self._add_time()
-        rate = self.result.images_per_second
+        images, seconds = self._epoch_start
+        rate = (self.result.images - images) / max(self.result.seconds - seconds, 1e-9)
+        self._epoch_start = (self.result.images, self.result.seconds)
         speed = {"train/images_per_second": rate, "train/epoch": epoch}
         scalars = {**flatten_metrics(metrics), **speed, **flatten_per_dim(per_dim)}
         self.board.add_scalars(scalars, step)

@@ -26,8 +26,11 @@ def build_manifest(config: RunConfig, splits: DataSplits, device: torch.device) 
     """Build the content of run.json at the start of a run."""
     import torch
 
+    from latentforge.engine.evaluator import PROTOCOL
+
     return {
         "format": FORMAT,
+        "evaluation_protocol": PROTOCOL,
         "latentforge": __version__,
         "status": "running",
         "weights": describe_weights(config.train),  # the weights that are evaluated

@@ -76,6 +76,7 @@ class Manifest(Fields):
     steps: Count = 0
     seconds: float | None = 0.0
     images_per_second: float = 0.0
+    evaluation_protocol: Size = 1
     weights: str = ""
     created: str = ""
     error: str | None = None

@@ -35,6 +35,7 @@ def evaluate(
     options: Sequence[str] | Mapping[str, Any] = (),
     device: str = "auto",
     data: Any = None,
+    protocol: int | None = None,
 ) -> dict[str, Any]:
     """Compute the metrics of a run on a split; see `Forge.evaluate`."""
     check_device(device)
@@ -43,10 +44,15 @@ def evaluate(
     data = resolve_other_data(registry, config, data, data_options)
     selected = select_measures(registry, config, run.manifest["data"]["classes"], measures, options)
     others = open_roles(registry, roles, [measure.entry for measure in selected])
+    from latentforge.engine.evaluator import PROTOCOL, PROTOCOLS
     from latentforge.workflows.load import load_run
 
+    protocol = PROTOCOL if protocol is None else protocol
+    if protocol not in PROTOCOLS:
+        known = " and ".join(map(str, PROTOCOLS))
+        raise UsageError(f"no evaluation protocol {protocol}: there are {known}")
     loaded = load_run(run, config, checkpoint=checkpoint, roles=others, device=device, data=data)
-    return record_metrics(loaded, split, selected)
+    return record_metrics(loaded, split, selected, protocol)
 
 
 def separate_data_options(
@@ -60,9 +66,10 @@ def separate_data_options(
 
 
 def record_metrics(
-    loaded_run: LoadedRun, split: str, measures: Sequence[Component]
+    loaded_run: LoadedRun, split: str, measures: Sequence[Component], version: int
 ) -> dict[str, Any]:
-    """Compute the metrics of `measures` on a split, and append them to evaluations.jsonl."""
+    """Compute the metrics of `measures` on a split under a version of the evaluation protocol, and
+    append them to evaluations.jsonl."""
     run, splits = loaded_run.run, loaded_run.splits
     images = len(splits.split(split))
     for measure in measures:
@@ -71,7 +78,7 @@ def record_metrics(
                 f"measure {measure.name!r} needs labels; the data has none",
                 hint="give data with labels, or choose other measures",
             )
-    metrics, protocol = measure_split(loaded_run, split, measures)
+    metrics, protocol = measure_split(loaded_run, split, measures, version)
     result = {
         "run": str(run.path),
         "split": split,
@@ -79,6 +86,7 @@ def record_metrics(
         "weights": describe_weights(loaded_run.config.train),
         "metrics": metrics,
         "protocol": protocol,
+        "evaluation_protocol": version,
         "images": images,
         "fingerprint": splits.fingerprint,  # of the evaluated data, which may not be the run's
     }
@@ -100,7 +108,7 @@ def warn_if_baseline(metrics: Mapping[str, float], counts: Mapping[str, int], sp
 
 
 def measure_split(
-    loaded_run: LoadedRun, split: str, measures: Sequence[Component]
+    loaded_run: LoadedRun, split: str, measures: Sequence[Component], version: int | None = None
 ) -> tuple[dict[str, float], dict[str, str]]:
     """Compute the metrics of a split. Also returns the protocol of each metric."""
     loss, classes = loaded_run.config.loss, loaded_run.splits.spec.classes
@@ -108,14 +116,21 @@ def measure_split(
         raise UsageError(
             f"loss {loss.name!r} needs labels; the data has none", hint="give data with labels"
         )
-    from latentforge.engine.evaluator import Evaluator
+    from latentforge.engine.evaluator import PROTOCOL, Evaluator
     from latentforge.runtime.threads import use_threads
     from latentforge.seeding import callers_state_kept
 
     loaded, splits, train = loaded_run.loaded, loaded_run.splits, loaded_run.config.train
     device, roles = loaded_run.device, loaded_run.roles
     evaluator = Evaluator(
-        loaded.model, loaded.loss, splits, measures, seed=train.seed, device=device, roles=roles
+        loaded.model,
+        loaded.loss,
+        splits,
+        measures,
+        seed=train.seed,
+        device=device,
+        roles=roles,
+        version=version or PROTOCOL,
     )
     with callers_state_kept(device), use_threads(train.threads):
         return evaluator.run(split, loaded.step), evaluator.protocol

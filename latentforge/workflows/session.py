@@ -88,6 +88,7 @@ class TrainingSession:
                 record=self._record,
                 stream=None if self.quiet or not self.run.writes else sys.stderr,
                 result=self.result,
+                protocol=self.run.manifest.get("evaluation_protocol", 1),
                 processes=self.processes,
             )
             if self.saved:

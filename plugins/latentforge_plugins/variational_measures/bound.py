@@ -3,6 +3,8 @@ Kingma and Welling 2014, eq. 3. z is one sample or the posterior's mean, which g
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -12,46 +14,79 @@ from latentforge.latent import Likelihood, Point
 from latentforge.metrics import MeanPerImage
 from latentforge_plugins.measures import describe_likelihood, likelihood_of
 
+SAMPLED_TWICE = 1000  # images, from which the sampling error of all is estimated
 
-class Recon(MeanPerImage):
-    """-log p(x | z) for a sampled z or for the posterior's mean."""
+
+class Bound(MeanPerImage):
+    """The mean of a value of -log p(x | z) and the KL, for a sampled z or for the posterior's mean.
+
+    z is sampled once for each image, and twice for the first images: half of the mean square of the
+    differences is the variance of a value, from which the standard error of the mean follows.
+    """
 
     def __init__(self, name: str, context: EvaluateContext, *, sampled: bool) -> None:
-        likelihood = likelihood_of(context)
-        super().__init__(name, lambda seen: recon(seen, likelihood, sampled=sampled))
-        self.sampled, self.likelihood = sampled, describe_likelihood(likelihood)
-        self.protocol = self.describe(describe_z(sampled))
+        self.likelihood, self.sampled = likelihood_of(context), sampled
+        super().__init__(name, self.value)
+        self.squares, self.pairs = 0.0, 0
+
+    def value(self, seen: Seen) -> Tensor:
+        return recon(seen, self.likelihood, sampled=self.sampled)
+
+    def update(self, seen: Seen) -> None:
+        super().update(seen)
+        if not self.sampled or self.pairs >= SAMPLED_TWICE:
+            return
+        first = recon(seen, self.likelihood, sampled=True)
+        second = recon(seen, self.likelihood, sampled=True, number=1)
+        self.squares += float((first.double() - second.double()).square().sum())
+        self.pairs += len(first)
+
+    def compute(self) -> Mapping[str, float]:
+        metrics = dict(super().compute())
+        if self.squares:  # 0 for codes without a distribution
+            variance = self.squares / (2 * self.pairs)
+            metrics[f"{self.name}_se"] = math.sqrt(variance / self.count)
+        return metrics
+
+    def describe(self, what: str, z: str) -> str:
+        error = f"; {self.name}_se: standard error of the sampling" if "sample" in z else ""
+        return f"nats per image, {what}, {z}, {describe_likelihood(self.likelihood)}{error}"
+
+
+class Recon(Bound):
+    """-log p(x | z)."""
+
+    def __init__(self, name: str, context: EvaluateContext, *, sampled: bool) -> None:
+        super().__init__(name, context, sampled=sampled)
+        self.protocol = self.describe("summed over pixels", describe_z(sampled))
 
     def update(self, seen: Seen) -> None:
         super().update(seen)
         if self.sampled and isinstance(seen.posterior, Point):  # its sample is its mode
-            self.protocol = self.describe("z the code")
-
-    def describe(self, z: str) -> str:
-        return f"nats per image, summed over pixels, {z}, {self.likelihood}"
+            self.protocol = self.describe("summed over pixels", "z the code")
 
 
-class Elbo(MeanPerImage):
-    """-(recon + kl) for a sampled z or for the posterior's mean."""
+class Elbo(Bound):
+    """-(recon + kl)."""
 
     def __init__(self, name: str, context: EvaluateContext, *, sampled: bool) -> None:
-        likelihood = likelihood_of(context)
-        super().__init__(name, lambda seen: -recon(seen, likelihood, sampled=sampled) - kl(seen))
-        self.protocol = (
-            "nats per image, -(recon + kl) summed over pixels and latent dimensions, "
-            f"{describe_z(sampled)}, {describe_likelihood(likelihood)}"
-        )
+        super().__init__(name, context, sampled=sampled)
+        what = "-(recon + kl) summed over pixels and latent dimensions"
+        self.protocol = self.describe(what, describe_z(sampled))
+
+    def value(self, seen: Seen) -> Tensor:
+        return -super().value(seen) - kl(seen)
 
 
 def describe_z(sampled: bool) -> str:
     return "one seeded posterior sample" if sampled else "z the posterior mean"
 
 
-def recon(seen: Seen, likelihood: Likelihood, *, sampled: bool) -> Tensor:
-    """Return -log p(x | z), (B,). It is computed only once for recon and elbo, because decoding
-    dominates the cost."""
-    z = seen.z_sample if sampled else seen.z
-    key = f"variational_measures: nll, {sampled=}"
+def recon(seen: Seen, likelihood: Likelihood, *, sampled: bool, number: int = 0) -> Tensor:
+    """Return -log p(x | z), (B,), for the mean or for one of the two samples. It is computed only
+    once for recon and elbo, because decoding dominates the cost."""
+    z = seen.z_samples[number] if sampled else seen.z
+    key = f"variational_measures: nll, {sampled=}, {number=}"
     return seen.once(key, lambda: likelihood.nll(seen.model, z, seen.batch.x))
 
 
