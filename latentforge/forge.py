@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from latentforge.config.request import draft_request
 from latentforge.config.resolve import resolve, resolve_dataset
+from latentforge.config.schema import PROTOCOL
 from latentforge.errors import UsageError
 from latentforge.plugins.discovery import from_environment
 from latentforge.plugins.loading import load_plugins
@@ -235,7 +236,7 @@ class Forge:
         options: Sequence[str] | Mapping[str, Any] = (),
         device: str = "auto",
         data: Any = None,
-        protocol: int | None = None,
+        protocol: int = PROTOCOL,
     ) -> dict[str, Any]:
         """Evaluate a run on a split. The result contains `metrics` and the `protocol` of each.
 

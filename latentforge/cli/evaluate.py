@@ -36,8 +36,7 @@ def evaluate(
     ] = None,
     device: Device = "auto",
     protocol: Annotated[
-        int | None,
-        typer.Option(metavar="1|2", help="The evaluation protocol.  [default: 2]"),
+        int | None, typer.Option(metavar="1|2", help="The evaluation protocol.  [default: 2]")
     ] = None,
     json: Json = False,
 ) -> None:
@@ -54,7 +53,7 @@ def evaluate(
         options=set_ or (),
         device=device,
         data=data,
-        protocol=protocol,
+        **({} if protocol is None else {"protocol": protocol}),
     )
     by_protocol: dict[str, list[str]] = {}  # protocol -> its metrics
     for name, text in result["protocol"].items():

@@ -19,6 +19,10 @@ T = TypeVar("T")
 
 IN_MEMORY = "in-memory"  # the dataset name that stands for data passed in Python
 
+PROTOCOL = 2
+"""The current evaluation protocol, which determines the noise of evaluations: under protocol 2 it
+is a function of the run's seed and the split, under protocol 1 of the seed only."""
+
 AS_TRAINED = "as trained"  # describes the weights of a run without EMA
 
 

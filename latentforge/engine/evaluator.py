@@ -12,7 +12,7 @@ import torch
 from ignite.engine import Engine, Events
 from torch import Tensor, nn
 
-from latentforge.config.schema import Component
+from latentforge.config.schema import PROTOCOL, Component
 from latentforge.contracts import Batch, EvaluateContext, Measure, Seen, Step, at_once
 from latentforge.data.splits import DataSplits
 from latentforge.errors import PluginError
@@ -20,10 +20,6 @@ from latentforge.seeding import Noise
 
 log = logging.getLogger("latentforge")
 BATCH = 1000  # images; a larger batch is no faster on a CPU and uses more memory
-PROTOCOL = 2
-"""The current evaluation protocol, which determines the noise of evaluations. Under protocol 1 it
-depends on the run's seed only, so that all splits have the same noise."""
-PROTOCOLS = (1, PROTOCOL)
 
 
 def quiet_engine(process: Callable[[Engine, Any], Any]) -> Engine:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latentforge._version import __version__
-from latentforge.config.schema import RunConfig, describe_weights
+from latentforge.config.schema import PROTOCOL, RunConfig, describe_weights
 from latentforge.io.redact import command_line
 from latentforge.runs.folder import FORMAT
 from latentforge.runtime import torchrun
@@ -25,8 +25,6 @@ RUNS = Path("runs")
 def build_manifest(config: RunConfig, splits: DataSplits, device: torch.device) -> dict[str, Any]:
     """Build the content of run.json at the start of a run."""
     import torch
-
-    from latentforge.engine.evaluator import PROTOCOL
 
     return {
         "format": FORMAT,

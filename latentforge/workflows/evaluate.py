@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latentforge.config.resolve import resolve_other_data
-from latentforge.config.schema import Component, check_device, describe_weights
+from latentforge.config.schema import PROTOCOL, Component, check_device, describe_weights
 from latentforge.config.selection import select_measures
 from latentforge.errors import RunFailed, UsageError
 from latentforge.io.checksum import add_checksum
@@ -35,22 +35,19 @@ def evaluate(
     options: Sequence[str] | Mapping[str, Any] = (),
     device: str = "auto",
     data: Any = None,
-    protocol: int | None = None,
+    protocol: int = PROTOCOL,
 ) -> dict[str, Any]:
     """Compute the metrics of a run on a split; see `Forge.evaluate`."""
     check_device(device)
+    if not 1 <= protocol <= PROTOCOL:
+        raise UsageError(f"no evaluation protocol {protocol}: they are 1 to {PROTOCOL}")
     config = resolve_stored_config(registry, run)
     data_options, options = separate_data_options(options)
     data = resolve_other_data(registry, config, data, data_options)
     selected = select_measures(registry, config, run.manifest["data"]["classes"], measures, options)
     others = open_roles(registry, roles, [measure.entry for measure in selected])
-    from latentforge.engine.evaluator import PROTOCOL, PROTOCOLS
     from latentforge.workflows.load import load_run
 
-    protocol = PROTOCOL if protocol is None else protocol
-    if protocol not in PROTOCOLS:
-        known = " and ".join(map(str, PROTOCOLS))
-        raise UsageError(f"no evaluation protocol {protocol}: there are {known}")
     loaded = load_run(run, config, checkpoint=checkpoint, roles=others, device=device, data=data)
     return record_metrics(loaded, split, selected, protocol)
 
@@ -108,7 +105,7 @@ def warn_if_baseline(metrics: Mapping[str, float], counts: Mapping[str, int], sp
 
 
 def measure_split(
-    loaded_run: LoadedRun, split: str, measures: Sequence[Component], version: int | None = None
+    loaded_run: LoadedRun, split: str, measures: Sequence[Component], version: int = PROTOCOL
 ) -> tuple[dict[str, float], dict[str, str]]:
     """Compute the metrics of a split. Also returns the protocol of each metric."""
     loss, classes = loaded_run.config.loss, loaded_run.splits.spec.classes
@@ -116,7 +113,7 @@ def measure_split(
         raise UsageError(
             f"loss {loss.name!r} needs labels; the data has none", hint="give data with labels"
         )
-    from latentforge.engine.evaluator import PROTOCOL, Evaluator
+    from latentforge.engine.evaluator import Evaluator
     from latentforge.runtime.threads import use_threads
     from latentforge.seeding import callers_state_kept
 
@@ -130,7 +127,7 @@ def measure_split(
         seed=train.seed,
         device=device,
         roles=roles,
-        version=version or PROTOCOL,
+        version=version,
     )
     with callers_state_kept(device), use_threads(train.threads):
         return evaluator.run(split, loaded.step), evaluator.protocol

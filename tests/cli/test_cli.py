@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import sys
 import tomllib
@@ -107,10 +108,23 @@ def test_refused_command_line_prints_json_with_the_json_option(cli, line):
 def test_train_prints_a_summary(cli):
     answer = cli("train", "ae", *QUICK)
     assert answer.code == 0
-    first, *rows, watch = answer.out.splitlines()
-    assert first.startswith("runs/ae-digits-1: done, 3 steps in ")
-    assert {tuple(row.split()[:2]) for row in rows} >= {("train", "loss"), ("test", "recon")}
-    assert watch == "watch: tensorboard --logdir runs/ae-digits-1"
+    first, header, *rows = answer.out.splitlines()
+    number = r"[\d,.]+"
+    assert re.fullmatch(
+        rf"runs/ae-digits-1: done, 3 steps in {number} s \({number} images/s, without start-up and "
+        rf"evaluation\); the command took {number} s",
+        first,
+    )
+    assert header.split() == ["train", "validation", "test"]
+    metrics = {row.split()[0]: row.split()[1:] for row in rows[:-3]}
+    assert (len(metrics["recon"]), len(metrics["mse_per_pixel"])) == (3, 2)
+    assert rows[-3:] == [
+        "explore: latentforge explore reconstruct runs/ae-digits-1",
+        "report: latentforge report runs/ae-digits-1",
+        "watch: tensorboard --logdir runs/ae-digits-1",
+    ]
+    for line in rows[-3:-1]:
+        assert cli(*line.split()[2:], *(["--quiet"] if "explore" in line else [])).code == 0
     assert "epoch 1/1  train recon" in answer.err
 
 

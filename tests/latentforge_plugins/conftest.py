@@ -27,7 +27,19 @@ def evaluate() -> Callable[..., Any]:
 
     registry = Forge().registry
 
-    def call(names, model, x, y=None, *, loss=None, train=None, split="test", seed=0, **options):
+    def call(
+        names,
+        model,
+        x,
+        y=None,
+        *,
+        loss=None,
+        train=None,
+        split="test",
+        seed=0,
+        version=2,
+        **options,
+    ):
         given = {"test": Arrays(x, y), "train": Arrays(*train) if train else Arrays(x, y)}
         chosen = []
         for name in names.split():
@@ -41,6 +53,7 @@ def evaluate() -> Callable[..., Any]:
             chosen,
             seed=seed,
             device=torch.device("cpu"),
+            version=version,
         )
         metrics = evaluator.run(split, Step(10, 10, len(given["train"].x), 1))
         return metrics, evaluator.protocol

@@ -42,7 +42,7 @@ def vae(data):
 @pytest.fixture(scope="module")
 def expected(vae, data):
     """recon, recon_mean and kl by torch.distributions, z drawn as the contracts specify."""
-    noise = Noise("cpu", "evaluate", 0)
+    noise = Noise("cpu", "evaluate test", 0)
     recon, recon_mean, kl = [], [], []
     with torch.no_grad():
         for number, x in enumerate(data[0].split(1000), start=1):
@@ -130,14 +130,36 @@ def test_the_protocol_names_the_z_of_each_model(evaluate, vae, data):
 
 
 def test_recon_and_elbo_decode_each_batch_once_per_z(evaluate, vae, data):
-    """Four metrics on two batches decode the sample and the mean once per batch."""
+    """Four metrics on two batches decode the sample and the mean once per batch, and a second
+    sample of the first batch."""
     calls = []
     handle = vae.decoder.register_forward_hook(lambda *_: calls.append(1))
     try:
         evaluate("recon recon_mean elbo elbo_mean", vae, data[0])
     finally:
         handle.remove()
-    assert len(calls) == 4
+    assert len(calls) == 5
+
+
+def test_the_sampling_error_is_the_deviation_of_repeated_evaluations(evaluate, vae, data):
+    runs = [evaluate("recon elbo recon_mean", vae, data[0], seed=seed)[0] for seed in range(60)]
+    for name in ("recon", "elbo"):
+        values, errors = (np.array([run[key] for run in runs]) for key in (name, f"{name}_se"))
+        assert values.std(ddof=1) == pytest.approx(errors.mean(), rel=0.3)  # 3 standard errors
+        assert errors.std() < 0.1 * errors.mean()
+    assert "recon_mean_se" not in runs[0]
+    assert "recon_se" not in evaluate("recon", Halved(), data[0])[0]
+
+
+def test_the_noise_depends_on_the_seed_and_the_split_and_under_protocol_1_on_the_seed(
+    evaluate, vae, data
+):
+    def recon(**options):
+        return evaluate("recon", vae, data[0], **options)[0]["recon"]
+
+    assert recon(split="train") != recon(split="test") != recon(seed=1)
+    assert recon(version=1, split="train") == recon(version=1) != recon(version=1, seed=1)
+    assert recon() == recon() != recon(version=1)
 
 
 def test_a_learnt_sigma_is_used_in_the_metric_and_its_protocol(evaluate, vae, data):
