@@ -1,4 +1,4 @@
-"""Diagnostics: checks of data, codes and loss curves, which return what they saw and a hint.
+"""Diagnostics: checks of codes and loss curves, which return what they saw and a hint.
 
 `find_problems` needs only metrics and runs during training. `workflows/diagnose.py` calls the
 checks of a finished run.
@@ -16,8 +16,7 @@ from torch import Tensor
 
 from latentforge.contracts import at_once
 from latentforge.data.images import ImageSplit
-from latentforge.data.levels import suggest_levels
-from latentforge.latent import LOG_VAR_RANGE, Bernoulli, Gaussian
+from latentforge.latent import LOG_VAR_RANGE
 
 BATCH = 1000
 DEAD_KL = 0.01  # nats per image; a dimension below it carries no information about the image
@@ -30,6 +29,8 @@ LARGE_LOG_VAR = 10.0  # a standard deviation of 150; the prior's is 1
 GAP = 0.1  # accepted excess of the held-out loss, as a fraction of the training loss
 LARGE_GAP = 0.3  # the same limit if only the final held-out loss is known
 RISE = 0.01  # accepted rise of the held-out loss, as a fraction of its minimum
+NATS = 1.0  # losses nearer to 0, such as cross-entropies, are compared on an absolute scale
+LEAST_RISE = 0.05  # nats
 ARTEFACT = 0.01  # smallest excess of the running average that is reported, as a fraction
 UNSTABLE_HINT = "a smaller train.lr, train.clip_grad_norm=1, a larger beta; check the data's range"
 
@@ -120,80 +121,6 @@ def find_problems(
 # ---------------------------------------------------------------- a finished run
 
 
-def check_training_images(
-    images: ImageSplit, likelihood: Any, *, kl: bool, levels: tuple[float, float] = (0.0, 1.0)
-) -> list[Diagnosis]:
-    """Check a sample of the training images before training, and return the warnings."""
-    limit = at_once(images.spec, BATCH)
-    indices = torch.arange(min(limit, len(images)), device=images.device)
-    sample = images.batch(indices * len(images) // len(indices)).x
-    split = ImageSplit(sample, None, images.spec)
-    found = check_value_range(split, likelihood, kl=kl, levels=levels)
-    return [diagnosis for diagnosis in found if diagnosis.severity == "warning"]
-
-
-def check_value_range(
-    images: ImageSplit, likelihood: Any, *, kl: bool, levels: tuple[float, float] = (0.0, 1.0)
-) -> Iterator[Diagnosis]:
-    """Check the data's range and spread against the likelihood. `kl`: the loss has a KL term.
-    `levels` are the stored values of black and white."""
-    low, high, std, grey, second = value_statistics(images)
-    fact = f"the training values go from {low:g} to {high:g}, standard deviation {std:.3g}"
-    if low == high:
-        hint = "look at the data: `latentforge data show`"
-        yield Diagnosis("range", "warning", f"all training values are {high:g}", hint)
-    elif high <= 0.1 or low >= 0.4 or high - low < 0.3:
-        black, white = levels
-        stored = [float(f"{black + value * (white - black):.6g}") for value in (low, high)]
-        options = suggest_levels(*stored)
-        hint = " and ".join(f"data.{key}={value:.10g}" for key, value in options.items())
-        hint += ", if these are the smallest and the largest possible values"
-        if high <= 1 / 255:
-            hint += "; were the values divided by 255 twice?"
-        yield Diagnosis("range", "warning", fact, hint)
-    elif low == 0 and 0 < high - second < 0.1:
-        saw = f"the training values that are not 0 go from {second:.4g} to {high:.4g}"
-        hint = "replace the zeros if they mark missing values, and set data.black and data.white"
-        yield Diagnosis("range", "warning", saw, hint)
-    if isinstance(likelihood, Bernoulli) and grey > 0.01:
-        yield Diagnosis(
-            "range",
-            "note",
-            f"{grey:.0%} of the values are grey, but a Bernoulli likelihood assumes black and "
-            "white: its values are cross-entropies, not log-likelihoods",
-            "compare them only with results on grey images, or train with data.binarize=threshold",
-        )
-    sigma = likelihood.sigma if kl and isinstance(likelihood, Gaussian) else None
-    if isinstance(sigma, float) and sigma > 2 * std:
-        yield Diagnosis(
-            "range",
-            "warning",
-            f"the Gaussian likelihood's sigma {sigma:g} is far above the values' standard "
-            f"deviation {std:.3g}, so better reconstructions hardly outweigh their KL",
-            f"loss.sigma={std / 2:.2g}, or loss.learn_sigma=true",
-        )
-
-
-def find_constant_pixels(images: ImageSplit) -> Iterator[Diagnosis]:
-    """Find values that are the same in every training image."""
-    size = at_once(images.spec, BATCH)
-    extremes = [batch.x.aminmax(dim=0) for batch in images.batches(size)]
-    low = torch.stack([extreme.min for extreme in extremes]).amin(0)
-    high = torch.stack([extreme.max for extreme in extremes]).amax(0)
-    constant, count = int((low == high).sum()), low.numel()
-    if constant == count:
-        fact = f"all {len(images)} training examples are the same"
-        hint = "look at the data: `latentforge data show`"
-        yield Diagnosis("constant pixels", "warning", fact, hint)
-    elif constant:
-        yield Diagnosis(
-            "constant pixels",
-            "note" if constant < count / 2 else "warning",
-            f"{constant} of {count} values never change over the training split",
-            "nothing if they are a margin; otherwise crop the images or check how they are loaded",
-        )
-
-
 def find_dead_latents(codes: Codes, where: str) -> Iterator[Diagnosis]:
     """Find latent dimensions without information about the image."""
     if codes.kl is not None:
@@ -207,7 +134,7 @@ def find_dead_latents(codes: Codes, where: str) -> Iterator[Diagnosis]:
             "warning",
             f"{len(dead)} of {len(codes.variance)} code dimensions ({_join(dead)}) hardly vary "
             "between images",
-            "fewer latent dimensions, latent_activation=none if it is relu, another seed",
+            "fewer latent dimensions, another seed or a smaller train.lr",
         )
 
 
@@ -266,8 +193,8 @@ def check_overfitting(
     `held_out` contains the loss on held-out images after each epoch, or only the final one. A gap
     alone may be the result of a good fit, but a held-out loss that has risen again is not.
     """
-    gap, lowest = (held_out[-1] - train) / max(abs(train), 1e-9), min(held_out)
-    rises = held_out[-1] > lowest + RISE * abs(lowest)
+    gap, lowest = (held_out[-1] - train) / max(abs(train), NATS), min(held_out)
+    rises = held_out[-1] > lowest + max(RISE * abs(lowest), LEAST_RISE)
     if gap > GAP and (rises or len(held_out) == 1):
         rise = f", up from {lowest:.5g}" if rises else ""
         yield Diagnosis(
@@ -280,38 +207,22 @@ def check_overfitting(
 
 
 def explain_running_average(
-    recorded: float, final: float, held_out: float, split: str
+    recorded: float, final: float, held_out: float, split: str, layers: Sequence[str] = ()
 ) -> Iterator[Diagnosis]:
-    """Explain why the recorded training loss, a running average, is above the held-out loss."""
+    """Explain why the recorded training loss, a running average, is above the held-out loss.
+    `layers` are the kinds of layers of the model that act differently in training mode."""
     if recorded > held_out and recorded - final > ARTEFACT * abs(final):
         yield Diagnosis(
             "running average",
             "note",
             f"the recorded training loss {recorded:.5g} is above the {split} loss {held_out:.5g}, "
             f"but the finished model has {final:.5g} on the same training images",
-            "nothing: the recorded loss is a mean over the epoch, during which the weights "
-            "improved, with dropout and batch norm in training mode",
+            "nothing: the recorded loss is a mean over the epoch, during which the weights improved"
+            + (f", with {' and '.join(layers)} in training mode" if layers else ""),
         )
 
 
 # ---------------------------------------------------------------- statistics
-
-
-def value_statistics(images: ImageSplit) -> tuple[float, float, float, float, float]:
-    """Return the values' minimum, maximum and standard deviation, the fraction of grey ones, and
-    the smallest value that is not 0."""
-    low, high, total, squares, grey, count = math.inf, -math.inf, 0.0, 0.0, 0, 0
-    second = math.inf
-    for batch in images.batches(at_once(images.spec, BATCH)):
-        x = batch.x.cpu().double()  # Apple's GPUs have no float64
-        low, high = min(low, float(x.min())), max(high, float(x.max()))
-        second = min(second, float(torch.where(x == 0, math.inf, x).min()))
-        total += float(x.sum())
-        squares += float(x.square().sum())
-        grey += int(((x > 0) & (x < 1)).sum())
-        count += x.numel()
-    mean = total / count
-    return low, high, math.sqrt(max(squares / count - mean**2, 0.0)), grey / count, second
 
 
 def compute_code_statistics(model: Any, images: ImageSplit, *, kl: bool) -> Codes:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import nn
 
 from latentforge.config.resolve import resolve_other_data
 from latentforge.config.schema import Component, check_device
 from latentforge.config.selection import select_measures
 from latentforge.data.images import ImageSplit
-from latentforge.engine import diagnostics
-from latentforge.engine.class_balance import check_balance
+from latentforge.engine import data_checks, diagnostics, learning_checks
+from latentforge.engine.build import build_trainee
+from latentforge.engine.class_balance import check_balance, is_imbalanced
 from latentforge.engine.diagnostics import Diagnosis
 from latentforge.engine.evaluator import BATCH
+from latentforge.engine.step import Trainee
 from latentforge.io.paths import quoted
 from latentforge.plugins.registry import Registry
 from latentforge.runs.compatibility import resolve_stored_config
@@ -51,34 +54,99 @@ def diagnose(
 
 def diagnose_loaded(loaded_run: LoadedRun, split: str, loss: Component) -> list[Diagnosis]:
     """Diagnose a loaded run on its training images and those of `split`, with measure `loss`."""
-    loaded, provides = loaded_run.loaded, loaded_run.config.model.entry.spec.provides
-    train, held_out = loaded_run.splits.split("train"), loaded_run.splits.split(split)
-    likelihood, kl = getattr(loaded.loss, "likelihood", None), "kl" in provides
-    levels = loaded_run.splits.levels
-    diagnoses = [*diagnostics.check_value_range(train, likelihood, kl=kl, levels=levels)]
-    diagnoses += diagnostics.find_constant_pixels(train)
+    found = [
+        *diagnose_data(loaded_run, split),
+        *diagnose_model(loaded_run, split),
+        *diagnose_losses(loaded_run, split, loss),
+    ]
+    checks = {finding.check for finding in found}
+    return [*found, *(f for f in recorded_warnings(loaded_run.run) if f.check not in checks)]
+
+
+def diagnose_data(loaded_run: LoadedRun, split: str) -> Iterator[Diagnosis]:
+    """Check the training images, and those of the other splits against them."""
+    splits, provides = loaded_run.splits, loaded_run.config.model.entry.spec.provides
+    train, likelihood = splits.split("train"), getattr(loaded_run.loaded.loss, "likelihood", None)
+    yield from data_checks.check_value_range(
+        train, likelihood, kl="kl" in provides, levels=splits.levels
+    )
+    yield from data_checks.find_constant_pixels(train)
+    yield from data_checks.find_blank_images(train, "training")
+    for name in dict.fromkeys([split, *splits.splits]):
+        held_out = splits.split(name)
+        if held_out is train:  # also other data, all of which is used as each split
+            continue
+        yield from data_checks.find_blank_images(held_out, name)
+        yield from data_checks.find_copies(train, held_out, name)
+        yield from data_checks.find_shift(train, held_out, name)
+
+
+def diagnose_model(loaded_run: LoadedRun, split: str) -> Iterator[Diagnosis]:
+    """Check codes, reconstructions and answers on the images of `split`, and the learning rate."""
+    loaded, config, splits = loaded_run.loaded, loaded_run.config, loaded_run.splits
+    train, held_out = splits.split("train"), splits.split(split)
+    provides = config.model.entry.spec.provides
     if "encode" in provides:
         with torch.no_grad():
-            codes = diagnostics.compute_code_statistics(loaded.model, held_out, kl=kl)
-        diagnoses += diagnostics.find_dead_latents(codes, f"the {split} images")
-        diagnoses += diagnostics.check_log_var(codes)
+            codes = diagnostics.compute_code_statistics(loaded.model, held_out, kl="kl" in provides)
+        yield from diagnostics.find_dead_latents(codes, f"the {split} images")
+        yield from diagnostics.check_log_var(codes)
+    if {"encode", "decode"} <= provides:
+        yield from learning_checks.check_reconstructions(loaded.model, train, held_out, split)
     if "classify" in provides and held_out.y is not None:
-        counts = loaded_run.splits.class_counts()
+        counts = splits.class_counts()
         used = "test" if has_more_classes(counts.get("test", {}), counts[split]) else split
-        accuracy, recalls = measure_recall(loaded.model, loaded_run.splits.split(used))
-        diagnoses += check_balance(counts["train"], counts[used], used, accuracy, recalls)
+        faults = []
+        if not is_imbalanced(counts["train"]):
+            answers = learning_checks.compare_with_neighbours(loaded.model, train, held_out)
+            faults = [*learning_checks.check_answers(answers, split)]
+        yield from faults
+        if not faults:
+            accuracy, recalls = measure_recall(loaded.model, splits.split(used))
+            yield from check_balance(counts["train"], counts[used], used, accuracy, recalls)
+    with callers_state_kept(loaded_run.device):
+        initial = build_trainee(config, splits).to(loaded_run.device)
+    trainee = Trainee(loaded.model, loaded.loss, config.train.precision)
+    yield from learning_checks.check_rate(trainee, initial, train, config.train, loaded.step)
+
+
+def diagnose_losses(loaded_run: LoadedRun, split: str, loss: Component) -> Iterator[Diagnosis]:
+    """Compare the losses on the training images and on those of `split`."""
     train_loss = measure_split(loaded_run, "train", [loss])[0]["loss"]
     held_out_loss = measure_split(loaded_run, split, [loss])[0]["loss"]
     logged_losses = [line.get(split, {}).get("loss") for line in loaded_run.run.history()]
     epochs = [loss for loss in logged_losses if loss is not None]
     curve = [*epochs[:-1], held_out_loss] if split == "validation" else [held_out_loss]
-    diagnoses += diagnostics.check_overfitting(
+    yield from diagnostics.check_overfitting(
         train_loss, curve, "the training images", f"the {split} images"
     )
     logged = loaded_run.run.metrics.get("train", {}).get("loss")
     if logged is not None and not loaded_run.config.train.ema and not is_loss_changing(loaded_run):
-        diagnoses += diagnostics.explain_running_average(logged, train_loss, held_out_loss, split)
-    return diagnoses
+        yield from diagnostics.explain_running_average(
+            logged, train_loss, held_out_loss, split, mode_layers(loaded_run.loaded.model)
+        )
+
+
+def recorded_warnings(run: RunFolder) -> list[Diagnosis]:
+    """The warnings of the training that the run stores."""
+    keys = ("check", "severity", "saw", "attempt")
+    return [
+        Diagnosis(**{key: str(finding[key]) for key in keys})  # type: ignore[arg-type]
+        for finding in run.manifest.get("findings", [])
+        if finding.get("severity") == "warning" and all(key in finding for key in keys)
+    ]
+
+
+def mode_layers(model: nn.Module) -> list[str]:
+    """The kinds of layers of a model that act differently in training mode."""
+    names = {"Dropout": "dropout", "AlphaDropout": "dropout", "BatchNorm": "batch norm"}
+    found = {
+        text
+        for name, text in names.items()
+        for module in model.modules()
+        if type(module).__name__.startswith(name)
+    }
+    return sorted(found)
 
 
 def has_more_classes(one: Mapping[str, int], other: Mapping[str, int]) -> bool:

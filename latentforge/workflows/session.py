@@ -17,7 +17,7 @@ from latentforge.data.splits import DataSplits
 from latentforge.engine.build import move_to_device
 from latentforge.engine.checkpoint_state import restore
 from latentforge.engine.class_balance import check_training_classes
-from latentforge.engine.diagnostics import check_training_images
+from latentforge.engine.data_checks import check_training_images
 from latentforge.engine.distributed import train_in_group
 from latentforge.engine.step import Trainee
 from latentforge.engine.trainer import Trainer

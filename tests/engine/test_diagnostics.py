@@ -9,18 +9,20 @@ import torch
 
 from latentforge.contracts import DataSpec
 from latentforge.data.images import ImageSplit
+from latentforge.engine.data_checks import (
+    check_value_range,
+    find_constant_pixels,
+    value_statistics,
+)
 from latentforge.engine.diagnostics import (
     Codes,
     WarningHistory,
     check_log_var,
     check_overfitting,
-    check_value_range,
     compute_code_statistics,
     explain_running_average,
-    find_constant_pixels,
     find_dead_latents,
     find_problems,
-    value_statistics,
 )
 from latentforge.errors import UsageError
 from latentforge.latent import Bernoulli, DiagonalGaussian, Gaussian

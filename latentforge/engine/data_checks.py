@@ -1,0 +1,239 @@
+"""Checks of the data of a run: its range, blank images, copies between splits, splits that differ,
+and labels that the images do not determine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latentforge.contracts import at_once
+from latentforge.data.images import ImageSplit
+from latentforge.data.levels import suggest_levels
+from latentforge.engine.diagnostics import Diagnosis
+from latentforge.latent import Bernoulli, Gaussian
+from latentforge.neighbours import majority, topk
+from latentforge.seeding import generator
+
+BATCH = 1000
+SHARE = 0.005  # fraction of images from which blank images and copies are a warning
+MARGIN = 0.9  # fraction of values from which constant ones are a warning: a margin may be wide
+DARK = 0.6  # largest value of images that use only a part of [0, 1]
+SHIFT = 0.02  # accepted squared difference of two mean images, in variances of a pixel
+NEIGHBOURS = 5
+REFERENCES, QUERIES = 5000, 1000  # images whose labels are compared
+
+
+def check_training_images(
+    images: ImageSplit, likelihood: Any, *, kl: bool, levels: tuple[float, float] = (0.0, 1.0)
+) -> list[Diagnosis]:
+    """Check a sample of the training images before training, and return the warnings."""
+    split = ImageSplit(select(images, at_once(images.spec, BATCH))[0], None, images.spec)
+    found = [
+        *check_value_range(split, likelihood, kl=kl, levels=levels),
+        *find_blank_images(split, "training"),
+    ]
+    return [diagnosis for diagnosis in found if diagnosis.severity == "warning"]
+
+
+def select(images: ImageSplit, most: int) -> tuple[Tensor, Tensor | None]:
+    """Return at most `most` images, evenly spaced over the split, and their labels."""
+    indices = torch.arange(min(most, len(images)), device=images.device)
+    batch = images.batch(indices * len(images) // len(indices))
+    return batch.x, batch.y
+
+
+def check_value_range(
+    images: ImageSplit, likelihood: Any, *, kl: bool, levels: tuple[float, float] = (0.0, 1.0)
+) -> Iterator[Diagnosis]:
+    """Check the data's range and spread against the likelihood. `kl`: the loss has a KL term.
+    `levels` are the stored values of black and white."""
+    low, high, std, grey, second = value_statistics(images)
+    fact = f"the training values go from {low:g} to {high:g}, standard deviation {std:.3g}"
+    if low == high:
+        hint = "look at the data: `latentforge data show`"
+        yield Diagnosis("range", "warning", f"all training values are {high:g}", hint)
+    elif low == 0 and 0 < high - second < 0.1:
+        saw = f"the training values that are not 0 go from {second:.4g} to {high:.4g}"
+        hint = "replace the zeros if they mark missing values, and set data.black and data.white"
+        yield Diagnosis("range", "warning", saw, hint)
+    elif high <= DARK or low >= 1 - DARK or high - low < 0.3:
+        black, white = levels
+        stored = [float(f"{black + value * (white - black):.6g}") for value in (low, high)]
+        options = suggest_levels(*stored)
+        hint = " and ".join(f"data.{key}={value:.10g}" for key, value in options.items())
+        hint += ", if these are the smallest and the largest possible values"
+        if high <= 1 / 255:
+            hint += "; were the values divided by 255 twice?"
+        yield Diagnosis("range", "warning", fact, hint)
+    if isinstance(likelihood, Bernoulli) and grey > 0.01:
+        yield Diagnosis(
+            "range",
+            "note",
+            f"{grey:.0%} of the values are grey, but a Bernoulli likelihood assumes black and "
+            "white: its values are cross-entropies, not log-likelihoods",
+            "compare them only with results on grey images, or train with data.binarize=threshold",
+        )
+    sigma = likelihood.sigma if kl and isinstance(likelihood, Gaussian) else None
+    if isinstance(sigma, float) and sigma > 2 * std:
+        yield Diagnosis(
+            "range",
+            "warning",
+            f"the Gaussian likelihood's sigma {sigma:g} is far above the values' standard "
+            f"deviation {std:.3g}, so better reconstructions hardly outweigh their KL",
+            f"loss.sigma={std / 2:.2g}, or loss.learn_sigma=true",
+        )
+
+
+def value_statistics(images: ImageSplit) -> tuple[float, float, float, float, float]:
+    """Return the values' minimum, maximum and standard deviation, the fraction of grey ones, and
+    the smallest value that is not 0."""
+    low, high, total, squares, grey, count = math.inf, -math.inf, 0.0, 0.0, 0, 0
+    second = math.inf
+    for batch in images.batches(at_once(images.spec, BATCH)):
+        x = batch.x.cpu().double()  # Apple's GPUs have no float64
+        low, high = min(low, float(x.min())), max(high, float(x.max()))
+        second = min(second, float(torch.where(x == 0, math.inf, x).min()))
+        total += float(x.sum())
+        squares += float(x.square().sum())
+        grey += int(((x > 0) & (x < 1)).sum())
+        count += x.numel()
+    mean = total / count
+    return low, high, math.sqrt(max(squares / count - mean**2, 0.0)), grey / count, second
+
+
+def find_constant_pixels(images: ImageSplit) -> Iterator[Diagnosis]:
+    """Find values that are the same in every training image."""
+    size = at_once(images.spec, BATCH)
+    extremes = [batch.x.aminmax(dim=0) for batch in images.batches(size)]
+    low = torch.stack([extreme.min for extreme in extremes]).amin(0)
+    high = torch.stack([extreme.max for extreme in extremes]).amax(0)
+    constant, count = int((low == high).sum()), low.numel()
+    if constant == count:
+        fact = f"all {len(images)} training examples are the same"
+        hint = "look at the data: `latentforge data show`"
+        yield Diagnosis("constant pixels", "warning", fact, hint)
+    elif constant:
+        yield Diagnosis(
+            "constant pixels",
+            "note" if constant < MARGIN * count else "warning",
+            f"{constant} of {count} values never change over the training split",
+            "nothing if they are a margin; otherwise crop the images or check how they are loaded",
+        )
+
+
+def find_blank_images(images: ImageSplit, split: str) -> Iterator[Diagnosis]:
+    """Find images that have the same value everywhere."""
+    blank = 0
+    for batch in images.batches(at_once(images.spec, BATCH)):
+        low, high = batch.x.flatten(1).aminmax(dim=1)
+        blank += int((low == high).sum())
+    if blank and images.spec.size > 1:
+        yield Diagnosis(
+            "blank images",
+            "warning" if blank >= SHARE * len(images) else "note",
+            f"{blank} of {len(images)} {split} images have the same value everywhere",
+            "remove them, or find out why they could not be read: `latentforge data show`",
+        )
+
+
+def find_copies(train: ImageSplit, held_out: ImageSplit, split: str) -> Iterator[Diagnosis]:
+    """Find held-out images that are also training images, value by value."""
+    if held_out.same_as(train):
+        copies = len(held_out)
+    else:
+        copies = int(torch.isin(hash_images(held_out), hash_images(train)).sum())
+    if copies:
+        yield Diagnosis(
+            "copies",
+            "warning" if copies >= SHARE * len(held_out) else "note",
+            f"{copies} of {len(held_out)} {split} images are also training images",
+            "remove them from one of the two splits: metrics on copies are not those of new images",
+        )
+
+
+def hash_images(images: ImageSplit) -> Tensor:
+    """Return a 64-bit hash of each image that is not blank, int64 (n,), on the CPU."""
+    weights = torch.randint(
+        -(2**62), 2**62, (images.spec.size,), generator=generator("cpu", "hash"), dtype=torch.int64
+    )
+    weights = 2 * weights + 1
+    hashes = []
+    for batch in images.batches(at_once(images.spec, BATCH)):
+        x = batch.x.flatten(1).cpu()
+        low, high = x.aminmax(dim=1)
+        bits = x[low < high].contiguous().view(torch.int32).long()
+        hashes.append((bits * weights).sum(1))  # overflow wraps around
+    return torch.cat(hashes)
+
+
+def find_shift(train: ImageSplit, held_out: ImageSplit, split: str) -> Iterator[Diagnosis]:
+    """Find held-out images that were prepared in another way than the training images, as their
+    mean image shows: inverted, shifted or different."""
+    (mean, variance), (other, _) = mean_image(train), mean_image(held_out)
+    scale = float(variance.mean())
+    if not scale:
+        return
+    limit = SHIFT + 10 * (1 / len(train) + 1 / len(held_out))
+    distance = float((other - mean).square().mean()) / scale
+    if distance <= limit:
+        return
+    how = (
+        "differ from the training images: their mean image is "
+        f"{math.sqrt(distance):.2g} standard deviations of a pixel away"
+    )
+    if float((1 - other - mean).square().mean()) < distance * scale / 4:
+        how = "seem to be inverted: one minus their mean image is that of the training images"
+    elif train.spec.kind == "image":
+        place, best = find_offset(mean, other)
+        if best < distance * scale / 4:
+            how = "seem to be shifted by {} pixels down and {} to the right".format(*place)
+    yield Diagnosis(
+        "shift",
+        "warning",
+        f"the {split} images {how}",
+        "prepare all splits in the same way; compare their pictures with `latentforge data show`",
+    )
+
+
+def mean_image(images: ImageSplit) -> tuple[Tensor, Tensor]:
+    """Return the mean and the variance of each value over the images that are not blank, float64,
+    on the CPU."""
+    total = squares = torch.zeros(images.spec.shape, dtype=torch.float64)
+    count = 0
+    for batch in images.batches(at_once(images.spec, BATCH)):
+        low, high = batch.x.flatten(1).aminmax(dim=1)
+        x = batch.x[low < high].cpu().double()
+        total, squares, count = total + x.sum(0), squares + x.square().sum(0), count + len(x)
+    mean = total / max(1, count)
+    return mean, (squares / max(1, count) - mean.square()).clamp(min=0)
+
+
+def find_offset(mean: Tensor, other: Tensor) -> tuple[tuple[int, int], float]:
+    """Return the offset, in pixels, that moves the image `mean` (C, H, W) onto `other`, and the
+    mean squared difference that remains."""
+    reach = [max(1, size // 4) for size in mean.shape[-2:]]
+    offsets = [
+        (down, right)
+        for down in range(-reach[0], reach[0] + 1)
+        for right in range(-reach[1], reach[1] + 1)
+    ]
+    distances = [float((mean.roll(offset, (-2, -1)) - other).square().mean()) for offset in offsets]
+    best = min(range(len(offsets)), key=distances.__getitem__)
+    return offsets[best], distances[best]
+
+
+# ---------------------------------------------------------------- labels
+
+
+def neighbour_labels(train: ImageSplit, x: Tensor, *, own: bool = False) -> Tensor:
+    """Return the label of the majority of the nearest training images by pixels, (B,). `own`: `x`
+    are the references themselves, each of which is left out for itself."""
+    references, labels = select(train, REFERENCES)
+    assert labels is not None
+    places = torch.arange(len(x), device=x.device) if own else None
+    _, found = topk(x.flatten(1), references.flatten(1), NEIGHBOURS, own=places)
+    return majority(labels[found], len(train.spec.classes))

@@ -1,0 +1,74 @@
+"""`doctor` names the cause of runs with known faults, and finds nothing in healthy ones.
+
+benchmarks/diagnosis.py does the same with 48 runs.
+"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from latentforge import Forge
+
+DIGITS = {"train": {"epochs": 5, "lr": 2e-3}, "data": "digits"}
+
+
+def warnings_of(run):
+    return {f.check: f for f in Forge().diagnose(run) if f.severity == "warning"}
+
+
+@pytest.mark.parametrize("model", ["ae", "mlp-classifier"])
+def test_a_healthy_run_has_no_warnings(work, model):
+    run = Forge().train(model, data="digits", train={"epochs": 10}, quiet=True)
+    assert warnings_of(run) == {}
+
+
+@pytest.mark.parametrize(
+    ("model", "lr", "direction"),
+    [("ae", 1e-6, "low"), ("mlp-classifier", 1e-6, "low"), ("mlp-classifier", 30.0, "high")],
+)
+def test_the_suggested_learning_rate_learns(work, model, lr, direction):
+    forge = Forge()
+    run = forge.train(model, data="digits", train={"epochs": 2, "lr": lr}, quiet=True)
+    finding = warnings_of(run)["learning rate"]
+    assert f"seems to be too {direction}" in finding.attempt
+    rate = float(finding.attempt.partition("train.lr=")[2].partition(":")[0])
+    again = forge.train(model, data="digits", train={"epochs": 2, "lr": rate}, quiet=True)
+    assert again.metrics["test"]["loss"] < 0.9 * run.metrics["test"]["loss"]
+
+
+def test_an_autoencoder_that_paints_the_mean_image_is_found(work):
+    run = Forge().train("ae", data="digits", train={"epochs": 1, "lr": 1e-4}, quiet=True)
+    assert "the reconstructions explain" in warnings_of(run)["reconstructions"].saw
+
+
+def test_every_split_is_checked_against_the_training_images(work):
+    x = torch.rand(90, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    data = {"train": x[:60], "validation": x[60:], "test": 1 - x[:30]}
+    data["validation"] = torch.cat([x[:15], x[60:75]])
+    run = Forge().train("ae", data=data, train={"epochs": 1}, quiet=True)
+    copies = [f for f in Forge().diagnose(run, data=data) if f.check == "copies"]
+    assert [finding.saw for finding in copies] == [
+        "15 of 30 validation images are also training images"
+    ]
+
+
+def test_warnings_of_the_training_are_reported_too(work):
+    run = Forge().train("ae", **DIGITS, quiet=True)
+    path = run.path / "run.json"
+    manifest = json.loads(path.read_text())
+    finding = {"check": "posterior collapse", "severity": "warning", "saw": "s", "attempt": "a"}
+    manifest["findings"] = [finding, {**finding, "severity": "note"}, {"severity": "warning"}]
+    path.write_text(json.dumps(manifest))
+    found = [f for f in Forge().diagnose(run.path) if f.check == "posterior collapse"]
+    assert [f.as_dict() for f in found] == [finding]
+
+
+def test_only_layers_that_the_model_has_are_named(work):
+    run = Forge().train("cnn-classifier", **DIGITS, quiet=True)
+    notes = [f.attempt for f in Forge().diagnose(run) if f.check == "running average"]
+    assert len(notes) == 1
+    assert "dropout" in notes[0]
+    assert "batch norm" not in notes[0]
