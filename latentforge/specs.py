@@ -7,7 +7,7 @@ there.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -55,11 +55,13 @@ class Spec:
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec(Spec):
     """A network. `provides` names its capabilities: encode, decode, decode_logits, kl, log_prob,
-    diagonal_gaussian, classify, layers (docs/contracts.md defines them), or a plugin's own."""
+    diagonal_gaussian, classify, layers (docs/contracts.md defines them), or a plugin's own. `train`
+    are its defaults of the section [train], such as {"lr": 2e-3}."""
 
     build: Callable[[Any, DataSpec], nn.Module]
     provides: Set[str]
     default_loss: str
+    train: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

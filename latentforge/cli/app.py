@@ -31,6 +31,7 @@ from latentforge.cli import (
     train,
 )
 from latentforge.cli import list as list_command
+from latentforge.cli.mistakes import TrainCommand
 from latentforge.cli.output import Globals, print_json, show_warnings
 from latentforge.errors import (
     Interrupted,
@@ -78,7 +79,6 @@ def disabled_plugins(ctx: Any) -> tuple[str, ...]:
 # Plain help: rich would import 220 modules and slow down start-up.
 app = typer.Typer(
     cls=Root,
-    add_completion=False,
     rich_markup_mode=None,
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -125,8 +125,8 @@ def root(
         ctx.obj.forge()
 
 
-app.command("train")(train.train)
-app.command("sweep")(sweep.sweep)
+app.command("train", cls=TrainCommand)(train.train)
+app.command("sweep", cls=TrainCommand)(sweep.sweep)
 app.command("evaluate")(evaluate.evaluate)
 app.command("doctor")(doctor.doctor)
 app.command("explore")(explore.explore)

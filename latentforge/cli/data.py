@@ -27,7 +27,7 @@ def show(
     set_: Sets = None,
     json: Json = False,
 ) -> None:
-    """Show a dataset's sizes, classes and range, and draw samples of each class.
+    """Show a dataset's sizes, classes and range, with samples.
 
     Example: latentforge data show digits
     """

@@ -19,7 +19,9 @@ def decode(
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Decode codes to images: decoded.npz, the first 1,000 as PNG files, and a contact sheet.
+    """Decode codes to images.
+
+    Writes decoded.npz, the first 1,000 images as PNG files, and a contact sheet.
 
     Example: latentforge decode runs/ae-mnist-1 codes.npz --out decoded
     """

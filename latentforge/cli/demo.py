@@ -88,7 +88,9 @@ def demo(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Train a VAE and two classifiers on 1,797 real digits, explore the codes and write a report.
+    """Train, explore and report on 1,797 real digits.
+
+    Trains a VAE and two classifiers.
 
     Example: latentforge demo
     """

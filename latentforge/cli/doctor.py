@@ -30,8 +30,10 @@ def doctor(
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Look for problems in a run: data, dead latents, collapse, overfitting. --set data.KEY=VALUE
-    changes options of its data, such as the folder.
+    """Look for problems in a run, and name their causes.
+
+    Checks the data, labels, codes, reconstructions, losses and the learning rate. --set
+    data.KEY=VALUE changes options of the data, such as its folder.
 
     Example: latentforge doctor runs/vae-mnist-1
     """

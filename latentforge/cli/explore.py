@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from latentforge.cli import output
+from latentforge.cli.mistakes import check_order
 from latentforge.cli.output import Device, Json, Others, Quiet, Sets, Weights
 
 
@@ -29,10 +30,13 @@ def explore(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Explore a run's latent space; `latentforge show explorer NAME` lists an explorer's options.
+    """Explore a run's latent space.
+
+    `latentforge list explorers` lists the explorers, and `latentforge show NAME` their options.
 
     Example: latentforge explore interpolate runs/ae-digits-1 --set 'classes=[3, 8]'
     """
+    check_order("explore", explorer, run)
     result = output.forge_of(ctx).explore(
         explorer,
         run,

@@ -30,7 +30,9 @@ def export(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Write a part of a model as ONNX, or the weights of the whole model as safetensors.
+    """Write a part of a model as ONNX, or all its weights.
+
+    The weights of the whole model are written as safetensors.
 
     export.json contains the preprocessing, the configuration, and the names and shapes of tensors.
 

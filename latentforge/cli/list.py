@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +13,7 @@ from latentforge.errors import LatentForgeError, MissingError, UsageError, did_y
 from latentforge.specs import KINDS, Kind
 
 if TYPE_CHECKING:
-    from latentforge.plugins.registry import Entry
+    from latentforge.plugins.registry import Entry, Registry
 
 
 def list_components(
@@ -40,11 +41,11 @@ def list_components(
 
 def show(
     ctx: typer.Context,
-    kind: Annotated[str, typer.Argument(help=f"One of {', '.join(KINDS)}.")],
-    name: Annotated[str, typer.Argument(help="A name from `latentforge list`.")],
+    kind: Annotated[str, typer.Argument(help=f"One of {', '.join(KINDS)}; may be left out.")],
+    name: Annotated[str | None, typer.Argument(help="A name from `latentforge list`.")] = None,
     json: Json = False,
 ) -> None:
-    """Show one component: what it needs, and its options with types and defaults.
+    """Show one component: its needs, options and defaults.
 
     Example: latentforge show model ae
     """
@@ -53,7 +54,10 @@ def show(
     from latentforge.config.schema import DataConfig
     from latentforge.config.validation import describe
 
-    entry = forge_of(ctx).registry.get(get_kind(kind).plural, name)
+    registry = forge_of(ctx).registry
+    if name is None:
+        kind, name = find_component(registry, kind)
+    entry = registry.get(get_kind(kind).plural, name)
     spec, plural = entry.spec, entry.kind.plural
     options = describe(spec.config)
     if plural == "datasets":
@@ -96,6 +100,29 @@ def runs(
     rows = [[*(str(run.get(key, "")) for key in keys), _format_metrics(run)] for run in facts]
     header = [[*(key.upper() for key in keys), "METRICS"]] if rows else [[f"no runs in {folder}"]]
     print_result({"runs": facts}, json, table(header + rows))
+
+
+def find_component(registry: Registry, name: str) -> tuple[str, str]:
+    """Return the kind and the name of the only component with this name. Raises UsageError if there
+    is none, or if several kinds have one."""
+    kinds = [
+        kind.singular
+        for kind in KINDS.values()
+        if any(name in (e.name, e.qualified) for e in registry.entries(kind.plural))
+    ]
+    if len(kinds) == 1:
+        return kinds[0], name
+    if kinds:
+        commands = [f"latentforge show {kind} {name}" for kind in kinds]
+        raise UsageError(f"{name!r} is a component of several kinds", hint=" or ".join(commands))
+    names = [e.name for kind in KINDS.values() for e in registry.entries(kind.plural)]
+    if name in {n for kind in KINDS.values() for n in (kind.plural, kind.singular)}:
+        plural = get_kind(name).plural
+        raise UsageError(
+            f"give the name of a component of {plural}", hint=f"latentforge list {plural}"
+        )
+    close = did_you_mean(name, names) or "latentforge list"
+    raise UsageError(f"no component is named {name!r}", hint=close)
 
 
 def get_kind(name: str) -> Kind:
@@ -147,12 +174,24 @@ def _facts(entry: Entry) -> dict[str, Any]:
     """Collect what `show` prints about a spec besides its name, summary and options."""
     spec = entry.spec
     facts: dict[str, Any] = {"plugin": entry.plugin.name, "qualified": entry.qualified}
-    for key in ("provides", "needs", "default_loss", "splits", "protocol", "labels", "default"):
+    for key in (
+        "provides",
+        "needs",
+        "default_loss",
+        "train",
+        "splits",
+        "protocol",
+        "labels",
+        "default",
+    ):
         value = getattr(spec, key, None)
         if callable(value):
             facts[key] = "depends on the options"
         elif isinstance(value, bool):
             facts[key] = value
+        elif isinstance(value, Mapping):
+            if value:
+                facts[key] = ", ".join(f"{name} {item}" for name, item in value.items())
         elif isinstance(value, (frozenset, tuple)):
             facts[key] = ", ".join(sorted(value)) or "nothing"
         elif value is not None:

@@ -34,7 +34,9 @@ def list_plugins(
         bool, typer.Option("--requirements", help="Print a requirements file for `pip install -r`.")
     ] = False,
 ) -> None:
-    """List plugins: status (ok, disabled, failed, conflict), import time, and what they offer.
+    """List plugins: status, import time, and what they offer.
+
+    The status is ok, disabled, failed or conflict.
 
     Example: latentforge plugins list
 
@@ -65,7 +67,7 @@ def show(
     name: Annotated[str, typer.Argument(help="A name from `latentforge plugins list`.")],
     json: Json = False,
 ) -> None:
-    """Show one plugin: where it comes from, what it offers, and what is wrong with it.
+    """Show one plugin: its origin, offer and faults.
 
     Example: latentforge plugins show autoencoder
     """
@@ -143,7 +145,7 @@ def new(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Create a plugin: a package that pip can install, with working code and its tests.
+    """Create a plugin package with working code and tests.
 
     Example: latentforge plugins new swirl --kind model
     """

@@ -28,7 +28,7 @@ def report(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Write a self-contained page about a run: metrics, curves, findings and settings.
+    """Write a page about a run: metrics, curves, pictures, settings.
 
     Example: latentforge report runs/vae-mnist-1
 

@@ -93,8 +93,9 @@ def sweep(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train one run for each combination of a grid's values, or for each trial of a search; all
-    other options are the same as for train.
+    """Train a run for each combination of values, or trial.
+
+    Values come from --grid, and trials from --search. All other options are the same as for train.
 
     Example: latentforge sweep vae --loss beta-elbo --grid 'loss.beta=[1, 2, 4]'
 

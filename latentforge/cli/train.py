@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 # them, so that it can report every invalid value at once.
 Data = Annotated[str | None, typer.Option(metavar="NAME", help="Dataset.  [default: digits]")]
 Loss = Annotated[str | None, typer.Option(metavar="NAME", help="Loss.  [default: the model's]")]
-Rate = Annotated[str | None, typer.Option(metavar="X", help="Learning rate.  [default: 0.001]")]
+Rate = Annotated[
+    str | None, typer.Option(metavar="X", help="Learning rate.  [default: the model's]")
+]
 TrainDevice = Annotated[
     str | None, typer.Option(metavar="D", help="auto, cpu, cuda, cuda:N, mps.  [default: auto]")
 ]

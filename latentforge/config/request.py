@@ -38,6 +38,7 @@ class Draft:
     callbacks: list[dict[str, Any]] = field(default_factory=list)
     origins: dict[str, str] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
+    unplaced: list[str] = field(default_factory=list)  # assignments without a section
 
     def put(self, section: str, key: str, value: Any, origin: str) -> None:
         self.values.setdefault(section, {})[key] = value
@@ -107,7 +108,9 @@ class Draft:
         """Apply one `section.key=VALUE`; a nested key has dots. VALUE is TOML, or a string."""
         key, equals, value = text.partition("=")
         section, *path = key.strip().split(".")
-        if not equals or not path or not all((section, *path)):
+        if equals and section and not path:
+            self.unplaced.append(text)
+        elif not equals or not all((section, *path)):
             self.faults.append(f"--set {text}: write section.key=VALUE, as in 'model.hidden=[128]'")
         elif section == "callbacks" and len(path) > 1:
             set_nested(self.enable_callback(path[0]), path[1:], toml_value(value))

@@ -24,6 +24,8 @@ def resolve(draft: Draft, registry: Registry, *, in_memory: bool = False) -> Run
     faults = Faults(draft.origins, list(draft.faults))
     values = {section: dict(draft.values.get(section, {})) for section in SECTIONS}
     model = _component("models", values["model"], "model", registry, faults)
+    if model:
+        values["train"] = {**model.entry.spec.train, **values["train"]}
     if model and "name" not in values["loss"]:
         values["loss"]["name"] = model.entry.spec.default_loss
     has_loss = "name" in values["loss"]  # otherwise the loss depends on the unknown model
@@ -32,6 +34,8 @@ def resolve(draft: Draft, registry: Registry, *, in_memory: bool = False) -> Run
     if not in_memory:
         values["data"].setdefault("name", "digits")
     dataset, data = resolve_data(values["data"], registry, faults)
+    configs = [("model", model), ("loss", loss), ("data", dataset)]
+    faults.lines += [describe_unplaced(text, configs) for text in draft.unplaced]
     train = check(TrainConfig, values["train"], "train", faults)
     if train:
         train = fix_schedule_length(train, faults)
@@ -48,6 +52,17 @@ def resolve(draft: Draft, registry: Registry, *, in_memory: bool = False) -> Run
     assert model is not None
     assert loss is not None
     return RunConfig(model, loss, dataset, data, train, enabled)
+
+
+def describe_unplaced(text: str, parts: Sequence[tuple[str, Component | None]]) -> str:
+    """Return the fault of an assignment without a section, with the sections that have its key."""
+    key = text.partition("=")[0].strip()
+    configs = [(section, part.entry.spec.config) for section, part in parts if part]
+    configs += [("train", TrainConfig), ("data", DataConfig)]
+    known = [section for section, cls in configs if key in {f.name for f in fields(cls)}]
+    options = [f"--set {quoted(f'{section}.{text.strip()}')}" for section in dict.fromkeys(known)]
+    hint = " or ".join(options) or "as in 'model.hidden=[128]'"
+    return f"--set {text}: write section.key=VALUE, {hint}"
 
 
 def fix_schedule_length(train: TrainConfig, faults: Faults) -> TrainConfig:

@@ -340,6 +340,8 @@ class Trainer:
         speed = {"train/images_per_second": rate, "train/epoch": epoch}
         scalars = {**flatten_metrics(metrics), **speed, **flatten_per_dim(per_dim)}
         self.board.add_scalars(scalars, step)
+        if epoch == 1:
+            self.board.add_charts(metrics)
         provided = self.config.model.entry.spec.provides
         if {"encode", "decode"} <= provided and self.data.spec.drawable:
             pair = self.evaluator.reconstructions(RECONSTRUCTIONS)

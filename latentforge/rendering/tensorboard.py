@@ -20,9 +20,10 @@ def write_board(
     """Write one event file into `folder`. `files` are the files of each finding. All tags start
     with `explorer`; the film strip of an animation has a separate tag."""
     with closing(Board(folder)) as board:
-        metrics = {f"{explorer}/{k}": v for k, v in findings.metrics.items() if math.isfinite(v)}
-        if metrics:
-            board.add_scalars(metrics, step=0)
+        metrics = {k: v for k, v in findings.metrics.items() if math.isfinite(v)}
+        if metrics:  # as text, because a chart of one point shows nothing
+            rows = "".join(f"| {name} | {value:.6g} |\n" for name, value in metrics.items())
+            board.add_text(f"{explorer}/metrics", f"| metric | value |\n|---|---|\n{rows}")
         for item, item_files in zip(findings.items, files, strict=True):
             pictures = [file for file in item_files if file.suffix in (".png", ".gif")]
             for number, file in enumerate(pictures):

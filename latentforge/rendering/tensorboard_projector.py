@@ -22,6 +22,7 @@ from latentforge.rendering.images import tile, to_cells, to_numpy
 
 SIDE = 8192  # pixels
 NUMBERS = 5_000_000  # maximum number of values in the codes of a map: 50 MB of text
+DIMS = 3  # the projector shows nothing of codes with fewer dimensions
 CONFIG = "projector_config.pbtxt"
 FOLDER = "projector"
 
@@ -65,6 +66,8 @@ def _write_embedding(item: Scatter, folder: Path) -> str:
     relative_path = f"{FOLDER}/{item.name}"
     selected = select_points(item)
     codes = to_numpy(item.codes.detach().cpu().flatten(1)[selected].float())
+    if codes.shape[1] < DIMS:
+        codes = np.pad(codes, ((0, 0), (0, DIMS - codes.shape[1])))
     np.savetxt(item_folder / "tensors.tsv", codes, fmt="%.6g", delimiter="\t")
     lines = [("tensor_name", item.name), ("tensor_path", f"{relative_path}/tensors.tsv")]
     if item.labels is not None:

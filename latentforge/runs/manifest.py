@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latentforge._version import __version__
-from latentforge.config.schema import PROTOCOL, RunConfig, describe_weights
+from latentforge.config.schema import (
+    PROTOCOL,
+    DataConfig,
+    RunConfig,
+    TrainConfig,
+    describe_weights,
+)
+from latentforge.config.validation import plain
 from latentforge.io.redact import command_line
 from latentforge.runs.folder import FORMAT
 from latentforge.runtime import torchrun
@@ -78,13 +85,19 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def flatten_options(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the configuration as TensorBoard hyperparameters, with names such as `train.lr`."""
+SHOWN = ("epochs", "batch_size", "lr", "optimizer", "seed")
+
+
+def select_options(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the hyperparameters for TensorBoard, with names such as `train.lr`: the options of the
+    model and the loss, the dataset, the main options of [train], and others that were changed."""
+    usual = {"data": plain(DataConfig()), "train": plain(TrainConfig())}
     return {
         f"{section}.{key}": value
         for section, values in config.items()
         if isinstance(values, dict)
         for key, value in values.items()
+        if key in SHOWN or value != usual.get(section, {}).get(key, ...)
     }
 
 

@@ -17,7 +17,7 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import Tensor
-from torch.utils.tensorboard.summary import histogram, hparams, image
+from torch.utils.tensorboard.summary import custom_scalars, histogram, hparams, image, text
 
 from latentforge.io.paths import write_error
 
@@ -86,6 +86,22 @@ class Board:
         """Add a histogram of finite numbers."""
         self._write_summary(histogram(tag, values, BINS), step)
 
+    def add_text(self, tag: str, content: str) -> None:
+        """Add a text in Markdown."""
+        self._write_summary(text(tag, content))
+
+    def add_charts(self, metrics: Mapping[str, Mapping[str, float]]) -> None:
+        """Define a chart for each metric of several splits: train and validation in one picture."""
+        names = dict.fromkeys(name for values in metrics.values() for name in values)
+        tags = {n: [f"{s}/{n}" for s, values in metrics.items() if n in values] for n in names}
+        charts = {
+            name: ["Multiline", [*dict.fromkeys([*found, f"test/{name}"])]]
+            for name, found in tags.items()
+            if len(found) > 1
+        }
+        if charts:
+            self._write_summary(custom_scalars({"metrics": charts}))
+
     def add_hparams(self, options: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         """Add the hyperparameters and the names of the final metrics to this run; `add_hparams` of
         torch would create a sub-run."""
@@ -124,9 +140,10 @@ def flatten_metrics(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, flo
 
 
 def flatten_per_dim(per_dim: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    """Return the metrics of the first latent dimensions with tags such as `kl_per_dim/03`."""
+    """Return the metrics of the first latent dimensions with tags such as `z/kl_03`, which follow
+    the metrics of the splits in TensorBoard."""
     return {
-        f"{name}_per_dim/{i:02d}": value
+        f"z/{name}_{i:02d}": value
         for name, values in per_dim.items()
         for i, value in enumerate(values[:DIMS_SHOWN])
     }

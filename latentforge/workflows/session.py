@@ -26,7 +26,7 @@ from latentforge.errors import Interrupted, LatentForgeError, RunFailed, Termina
 from latentforge.io.paths import quoted
 from latentforge.runs.checkpoint import CheckpointStore
 from latentforge.runs.checkpoint_reader import Checkpoint
-from latentforge.runs.manifest import describe_progress, flatten_options, now
+from latentforge.runs.manifest import describe_progress, now, select_options
 from latentforge.runs.tensorboard import Board, NoBoard, flatten_metrics
 from latentforge.runtime import torchrun
 from latentforge.workflows.evaluate import warn_if_baseline
@@ -134,7 +134,7 @@ class TrainingSession:
                 warn_if_baseline(self.result.metrics.get("test", {}), counts, "test")
             if self.result.status == "done":  # hparams without test metrics hide other runs
                 metrics = flatten_metrics(self.result.metrics)
-                self.board.add_hparams(flatten_options(self.run.config), metrics)
+                self.board.add_hparams(select_options(self.run.config), metrics)
         return None
 
     def _record(self, line: dict[str, Any]) -> None:

@@ -86,8 +86,10 @@ def test_logged_images_are_the_files_and_films_are_animated(events, folder):
 
 
 def test_scalars_and_histograms_are_logged_without_nan(events):
-    assert events.Tags()["scalars"] == ["look/share"]
-    assert events.Scalars("look/share")[0].value == 0.25
+    assert events.Tags()["scalars"] == []
+    [text] = events.Tensors("look/metrics/text_summary")[0].tensor_proto.string_val
+    assert "| share | 0.25 |" in text.decode()
+    assert "undefined" not in text.decode()
     (histogram,) = events.Histograms("look/hist/unit")
     counts = histogram.histogram_value
     assert (counts.min, counts.max, counts.num, counts.sum) == (1, 3, 3, 6)
@@ -136,6 +138,15 @@ def test_codes_without_labels_and_images_are_written_flat(digits, tmp_path):
     assert not embedding.metadata_path
     assert not embedding.HasField("sprite")
     assert np.loadtxt(tmp_path / embedding.tensor_path).shape == (6, 8)
+
+
+def test_codes_of_two_dimensions_get_a_third_one(digits, tmp_path):
+    codes = digits.z[:6, :2]
+    write_projector(Findings([Scatter("m", "", codes, codes=codes)]), tmp_path)
+    written = np.loadtxt(next(tmp_path.rglob("tensors.tsv")))
+    assert written.shape == (6, 3)
+    assert np.allclose(written[:, :2], codes, atol=1e-4)
+    assert not written[:, 2].any()
 
 
 def test_sprites_of_non_square_images_have_the_right_size(tmp_path):

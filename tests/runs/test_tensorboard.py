@@ -7,6 +7,7 @@ import io
 import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2
 
 from latentforge import Forge
 
@@ -43,6 +44,25 @@ def test_metrics_of_every_split_and_the_throughput_are_logged(events):
     assert required | {"train/loss", "train/images_per_second", "step/loss", "step/lr"} <= tags
 
 
+def test_training_and_validation_share_a_chart(events):
+    layout = layout_pb2.Layout()
+    layout.ParseFromString(events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
+    [category] = layout.category
+    charts = {chart.title: [*chart.multiline.tag] for chart in category.chart}
+    assert charts["loss"] == ["train/loss", "validation/loss", "test/loss"]
+    assert "bce_per_pixel" not in charts or "train/bce_per_pixel" not in charts["bce_per_pixel"]
+    assert {tag for tags in charts.values() for tag in tags} <= set(events.Tags()["scalars"])
+
+
+def test_latent_dimensions_follow_the_metrics(tmp_path):
+    train = {"epochs": 1}
+    run = Forge().train("vae", model={"latent_dim": 2}, train=train, run=tmp_path / "r", quiet=True)
+    accumulator = EventAccumulator(str(run.path))
+    accumulator.Reload()
+    tags = sorted(accumulator.Tags()["scalars"])
+    assert tags[-2:] == ["z/kl_00", "z/kl_01"]
+
+
 def test_originals_are_shown_above_their_reconstructions(run, events):
     pictures = events.Images("reconstructions")
     assert len(pictures) == 3
@@ -55,5 +75,8 @@ def test_originals_are_shown_above_their_reconstructions(run, events):
 def test_hyperparameters_are_in_the_events_file_of_the_run(run, events):
     tags = events.PluginTagToContent("hparams")
     assert {"_hparams_/experiment", "_hparams_/session_start_info"} <= set(tags)
-    assert b"train.lr" in tags["_hparams_/session_start_info"]
+    stored = tags["_hparams_/session_start_info"]
+    changed = (b"train.lr", b"train.evaluate_every", b"model.hidden", b"loss.name", b"data.name")
+    assert all(name in stored for name in changed)
+    assert not any(name in stored for name in (b"train.patience", b"data.workers", b"schedule"))
     assert len(list(run.path.rglob("events.out.tfevents.*"))) == 1

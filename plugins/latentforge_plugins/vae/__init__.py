@@ -22,6 +22,7 @@ def build(config: VaeConfig, data: DataSpec):
     return Vae(config, data)
 
 
+TRAIN = {"lr": 2e-3}
 PROVIDES = {"encode", "decode", "decode_logits", "kl", "log_prob", "diagonal_gaussian"}
 
 
@@ -34,6 +35,7 @@ def latentforge_models():
         config=VaeConfig,
         provides=PROVIDES,
         default_loss="elbo",
+        train=TRAIN,
     )
     yield ModelSpec(
         name="beta-vae",
@@ -42,4 +44,5 @@ def latentforge_models():
         config=BetaVaeConfig,
         provides=PROVIDES,
         default_loss="beta-elbo",
+        train=TRAIN,
     )

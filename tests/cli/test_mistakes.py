@@ -1,0 +1,82 @@
+"""Likely mistakes on the command line are answered with what to write, which works."""
+
+from __future__ import annotations
+
+import shlex
+
+import pytest
+
+
+def suggestion(answer) -> list[str]:
+    assert answer.code == 2
+    return shlex.split(answer.err.partition("try: ")[2].splitlines()[0])
+
+
+@pytest.mark.parametrize(
+    ("mistake", "written"),
+    [
+        (["--latent-dim", "4"], ["--set", "model.latent_dim=4"]),
+        (["--latent-dim=4"], ["--set", "model.latent_dim=4"]),
+        (["--hidden", "[8]"], ["--set", "model.hidden=[8]"]),
+        (["--likelihood", "gaussian"], ["--set", "loss.likelihood=gaussian"]),
+        (["--checkpoint-every", "3"], ["--set", "train.checkpoint_every=3"]),
+        (["--binarize", "fixed"], ["--set", "data.binarize=fixed"]),
+    ],
+)
+def test_an_option_of_a_component_as_a_flag(cli, mistake, written):
+    refused = cli("train", "ae", *mistake)
+    assert suggestion(refused) == written
+    assert cli("train", "ae", *written, "--epochs", "1", "--quiet").code == 0
+
+
+def test_unknown_flags_are_refused_as_usual(cli):
+    answer = cli("train", "ae", "--foo", "3")
+    assert answer.code == 2
+    assert "No such option: --foo" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("given", "section"),
+    [("latent_dim=4", "model"), ("epochs=1", "train"), ("validation=0.2", "data")],
+)
+def test_an_assignment_without_its_section(cli, given, section):
+    answer = cli("train", "ae", "--set", given)
+    assert answer.code == 2
+    assert f"--set {given}: write section.key=VALUE, --set {section}.{given}" in answer.err
+    line = ["--set", f"{section}.{given}", "--set", "train.epochs=1", "--quiet"]
+    assert cli("train", "ae", *line).code == 0
+
+
+def test_an_assignment_of_nothing_known(cli):
+    answer = cli("train", "ae", "--set", "colour=red")
+    assert "write section.key=VALUE, as in 'model.hidden=[128]'" in answer.err
+
+
+def test_arguments_in_the_wrong_order(cli, runs):
+    refused = cli("explore", "runs/ae", "reconstruct")
+    words = suggestion(refused)
+    assert words == ["latentforge", "explore", "reconstruct", "runs/ae"]
+    assert cli(*words[1:], "--quiet").code == 0
+
+
+def test_a_component_is_shown_without_its_kind(cli):
+    assert cli("show", "vae").out == cli("show", "model", "vae").out
+    assert cli("show", "latent-map").out.startswith("explorer latent-map: ")
+    assert "did you mean 'vae'?" in cli("show", "vea").err
+    assert suggestion(cli("show", "model")) == ["latentforge", "list", "models"]
+
+
+def test_a_measure_with_the_name_of_a_kind_is_shown(cli):
+    assert cli("show", "loss").out.startswith("measure loss: ")
+
+
+@pytest.mark.parametrize("path", [(), ("plugins",), ("data",), ("config",)], ids=" ".join)
+def test_summaries_in_the_help_are_complete(cli, path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = cli(*path, "--help").out.splitlines()
+    assert not [line for line in lines[1:] if line.endswith("...")]
+    assert max(map(len, lines)) <= 80
+
+
+def test_completion_can_be_installed(cli):
+    assert "--install-completion" in cli("--help").out
