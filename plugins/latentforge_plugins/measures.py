@@ -33,13 +33,14 @@ def describe_likelihood(likelihood: Likelihood) -> str:
     return type(likelihood).__name__
 
 
-def select_random(count: int, total: int, device: torch.device) -> Tensor:
-    """Select `count` of `total` images at random: a mask, bool (total,), the same in every run. A
-    regular stride could be biased, because splits have an order: some are sorted by class, and
-    MNIST's training images alternate between two groups of writers."""
+def select_random(count: int, total: int, device: torch.device, *, start: int = 0) -> Tensor:
+    """Select `count` of `total` images at random: a mask, bool (total,), the same in every run.
+    With `start=count`, others are selected. A regular stride could be biased, because splits have
+    an order: some are sorted by class, and MNIST's training images alternate between two groups of
+    writers."""
     order = torch.randperm(total, generator=generator("cpu", "some images"))
     selected = torch.zeros(total, dtype=torch.bool)
-    selected[order[:count]] = True
+    selected[order[start : start + count]] = True
     return selected.to(device)
 
 

@@ -115,7 +115,17 @@ def test_metrics_match_reference_features_and_scipy(forge):
     recon = fit_rows(reference_features(classifier, ae.decode(ae.encode(real).mode())))
     assert metrics["fid_floor"] == pytest.approx(scipy_distance(others, reference), rel=1e-3)
     assert metrics["fid_recon"] == pytest.approx(scipy_distance(recon, reference), rel=1e-3)
+    rest = fit_rows(reference_features(classifier, train[select_random(359, 1294, cpu, start=359)]))
+    assert metrics["fid_floor_train"] == pytest.approx(scipy_distance(rest, others), rel=1e-3)
+    chosen = train[select_random(359, 1294, cpu)]
+    unpaired = fit_rows(reference_features(classifier, ae.decode(ae.encode(chosen).mode())))
+    expected = scipy_distance(unpaired, reference)
+    assert metrics["fid_recon_other"] == pytest.approx(expected, rel=1e-3)
     assert metrics["fid_floor"] < 0.3 * min(metrics["fid_recon"], metrics["fid_samples"])
+    for name in ("fid_samples", "fid_recon", "fid_recon_other"):
+        ratio = metrics[name] / metrics["fid_floor"]
+        assert metrics[f"{name}_over_floor"] == pytest.approx(ratio)
+        assert 0 < metrics[f"{name}_se"] < 0.5 * metrics[name]
     for part in ("32 features", "layer features.6", "runs/cnn", "N=359", "a Gaussian fitted to"):
         assert part in protocol
 
@@ -203,6 +213,18 @@ def test_without_a_prior_samples_match_the_moments_of_the_codes(forge):
     torch.testing.assert_close(z.T.cov(), codes.T.cov(), rtol=0, atol=0.05 * float(codes.var()))
 
 
+def test_the_standard_error_is_that_of_other_samples(forge, cli):
+    cli("train", "vae", "--data", "digits", "--epochs", 5, "--run", "runs/vae", "--quiet")
+    run = forge.open_run("runs/vae")
+    drawn = []
+    for seed in range(24):  # other samples of the same model
+        run.manifest["config"]["train"]["seed"] = seed
+        drawn.append(fid(forge, run)[0])
+    distances, errors = ([m[name] for m in drawn] for name in ("fid_samples", "fid_samples_se"))
+    # the deviation of 24 distances has a standard error of 15 %
+    assert np.std(distances, ddof=1) == pytest.approx(np.mean(errors), rel=0.5)
+
+
 def test_the_train_split_is_compared_with_the_test_split(forge):
     metrics, protocol = fid(forge, split="train")
     assert "N of the train split" in protocol
@@ -220,7 +242,7 @@ def cached_files() -> dict[str, Path]:
 def test_real_features_are_cached_per_classifier_layer_and_grid(forge, cli, work):
     first, _ = fid(forge)
     files = cached_files()
-    assert len(files) == 2  # the reference and the floor
+    assert len(files) == 3  # the reference and the two floors
     assert all(str(path).startswith(str(work.parent / "cache")) for path in files.values())
     assert fid(forge) == fid(forge)
     assert fid(forge)[0] == first
@@ -234,13 +256,13 @@ def test_real_features_are_cached_per_classifier_layer_and_grid(forge, cli, work
     assert moved["fid_recon"] > first["fid_recon"] + 1
 
     fid(forge, layer="features.3", grid=1)
-    assert len(cached_files()) == 4
+    assert len(cached_files()) == 6
     cli(
         *("train", "cnn-classifier", "--data", "digits", "--epochs", 1, "--run", "runs/other"),
         *("--seed", 1, "--quiet"),
     )
     other, protocol = fid(forge, classifier="runs/other")
-    assert len(cached_files()) == 6
+    assert len(cached_files()) == 9
     assert other["fid_floor"] != moved["fid_floor"]
     assert protocol != fid(forge)[1]
 
@@ -261,7 +283,7 @@ def test_another_version_of_the_network_does_not_use_the_cache(forge):
     first, _ = fid(forge)
     edit_manifest("runs/cnn", upgrade)
     assert fid(forge)[0] == first
-    assert len(cached_files()) == 4
+    assert len(cached_files()) == 6
 
 
 @pytest.mark.parametrize("damage", ["cut short", "one bit", "empty", "a folder"])
@@ -389,7 +411,13 @@ def test_data_with_one_split_is_refused(forge):
 def test_the_command_line_accepts_the_classifier_by_role(cli, runs):
     command = ("evaluate", "runs/ae", "--measure", "fid", "--set", "fid.grid=1")
     result = cli(*command, "--with", "classifier=runs/cnn", "--json").json
-    assert set(result["metrics"]) == {"fid_samples", "fid_recon", "fid_floor"}
+    distances = {"fid_samples", "fid_recon", "fid_recon_other"}
+    assert set(result["metrics"]) == {
+        *distances,
+        *(f"{name}_se" for name in distances),
+        *(f"{name}_over_floor" for name in distances),
+        *("fid_floor", "fid_floor_train"),
+    }
     weights = result["protocol"]["fid_floor"].split("weights ")[1][:12]
     assert int(weights, 16) > 0
     alone = cli(*command)

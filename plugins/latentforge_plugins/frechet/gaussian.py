@@ -23,6 +23,12 @@ def fit(moments: Moments) -> Fit:
     return Fit(moments.mean, moments.scatter / (moments.count - 1))
 
 
+def fit_rows(rows: Tensor) -> Fit:
+    """Fit a Gaussian to two or more rows (N, F), float64."""
+    centred = rows - rows.mean(0)
+    return Fit(rows.mean(0), centred.T @ centred / (len(rows) - 1))
+
+
 def square_root(covariance: Tensor) -> Tensor:
     """Return the symmetric S with S S = covariance. Eigenvalues that are negative due to rounding
     are set to 0."""

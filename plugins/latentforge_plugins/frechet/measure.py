@@ -1,8 +1,9 @@
 """The measure `fid`: Fréchet distances of samples and reconstructions to real images.
 
-The floor is the distance between two sets of real images. The distance is defined by Heusel et al.
-2017; here, the features come from a classifier trained on the same kind of images instead of from
-Inception."""
+A floor is the distance between two sets of real images: of two splits, or of the training split
+alone, which shows the part that is due to the number of images. The distance is defined by Heusel
+et al. 2017; here, the features come from a classifier trained on the same kind of images instead of
+from Inception."""
 
 from __future__ import annotations
 
@@ -16,19 +17,22 @@ from torch import Tensor
 
 from latentforge.contracts import EvaluateContext, Images, Seen
 from latentforge.errors import UsageError
+from latentforge.seeding import generator
 from latentforge_plugins.measures import BATCH, Moments, products, select_random
 
 from . import cache
 from .config import FidConfig
 from .features import Features, check_same_data, describe_data
-from .gaussian import Fit, fit, frechet_distance, square_root
+from .gaussian import Fit, fit, fit_rows, frechet_distance, square_root
 
+RESAMPLES = 20
 PER_FEATURE = 10  # minimum number of images; with fewer, covariance and distance are mostly noise
 
 
 class Fid:
-    """Computes `fid_samples`, `fid_recon` and `fid_floor`, each of N images against the same N real
-    images."""
+    """Computes `fid_samples`, `fid_recon`, `fid_recon_other` and `fid_floor`, each of N images
+    against the same N real images, and `fid_floor_train` of two sets of N training images.
+    Distances of generated images have a standard error, and a ratio to the floor."""
 
     def __init__(self, config: FidConfig, context: EvaluateContext) -> None:
         classifier = context.roles["classifier"]
@@ -45,9 +49,16 @@ class Fid:
         self.count = self.check_count(config, real, others)
         self.selected = select_random(self.count, len(real), real.device)
         self.reference = self.fit_features(real, self.selected)
-        floor = self.fit_features(others, select_random(self.count, len(others), others.device))
-        self.floor = frechet_distance(floor, self.reference)
-        self.recon = Moments(products)
+        self.others = others
+        self.selected_others = select_random(self.count, len(others), others.device)
+        floor = self.fit_features(others, self.selected_others)
+        self.floors = {"fid_floor": frechet_distance(floor, self.reference)}
+        train, fitted = (real, self.reference) if split == "train" else (others, floor)
+        if len(train) >= 2 * self.count:
+            rest = select_random(self.count, len(train), train.device, start=self.count)
+            distance = frechet_distance(self.fit_features(train, rest), fitted)
+            self.floors["fid_floor_train"] = distance
+        self.recon: list[Tensor] = []  # features
         self.model: Any = context.model
         latent: Any = context.model.latent
         self.latent_shape, self.normal = latent.shape, latent.prior == "normal"
@@ -59,7 +70,12 @@ class Fid:
             f"({classifier.checkpoint}, weights {self.features.weights[:12]}, trained on "
             f"{describe_data(classifier)}); N={self.count} images each, against N of the {split} "
             f"split. fid_samples: decoded z from {source}; fid_recon: reconstructions of the same "
-            f"N images, z the posterior mode; fid_floor: real images of the {other} split"
+            f"N images, z the posterior mode; fid_recon_other: of N images of the {other} split; "
+            f"fid_floor: real images of the {other} split; fid_floor_train: two sets of N images "
+            "of the train split, the part of the floor that is due to N"
+            f"{'' if 'fid_floor_train' in self.floors else ' (not computed: it has fewer than 2N)'}"
+            f"; _se: standard deviation over {RESAMPLES} bootstrap samples of the generated "
+            "images; _over_floor: divided by fid_floor"
         )
 
     def check_count(self, config: FidConfig, real: Images, others: Images) -> int:
@@ -88,19 +104,35 @@ class Fid:
     def update(self, seen: Seen) -> None:
         selected = self.selected[seen.batch.index]
         if selected.any():
-            self.recon.update(self.features(seen.recon[selected]))
+            self.recon.append(self.features(seen.recon[selected]).cpu())
 
     def compute(self) -> Mapping[str, float]:
-        samples = Moments(products)
         draw = self.sample_prior if self.normal else self.fitted_sampler()
-        for start in range(0, self.count, BATCH):
-            z = draw(min(BATCH, self.count - start))
-            samples.update(self.features(self.model.decode(z)))
-        return {
-            "fid_samples": frechet_distance(fit(samples), self.reference),
-            "fid_recon": frechet_distance(fit(self.recon), self.reference),
-            "fid_floor": self.floor,
-        }
+        sizes = (min(BATCH, self.count - start) for start in range(0, self.count, BATCH))
+        samples = [self.features(self.model.decode(draw(size))).cpu() for size in sizes]
+        other = [
+            self.features(self.model.decode(self.model.encode(batch.x[selected]).mode())).cpu()
+            for batch in self.others.batches(BATCH)
+            if (selected := self.selected_others[batch.index]).any()
+        ]
+        metrics: dict[str, float] = {}
+        parts = {"fid_samples": samples, "fid_recon": self.recon, "fid_recon_other": other}
+        for name, features in parts.items():
+            rows = torch.cat(features).double()
+            metrics[name] = frechet_distance(fit_rows(rows), self.reference)
+            metrics[f"{name}_se"] = self.resampling_error(rows)
+        floor = self.floors["fid_floor"]
+        ratios = {f"{name}_over_floor": metrics[name] / floor for name in parts if floor}
+        return {**metrics, **ratios, **self.floors}
+
+    def resampling_error(self, rows: Tensor) -> float:
+        """The standard deviation of the distance over bootstrap samples of the rows (N, F)."""
+        noise = generator("cpu", "bootstrap of fid")
+        distances = []
+        for _ in range(RESAMPLES):
+            chosen = torch.randint(len(rows), (len(rows),), generator=noise)
+            distances.append(frechet_distance(fit_rows(rows[chosen]), self.reference))
+        return float(torch.tensor(distances, dtype=torch.float64).std())
 
     def sample_prior(self, n: int) -> Tensor:
         return torch.randn(n, *self.latent_shape, device=self.selected.device)
