@@ -6,12 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from latentforge.contracts import ExploreContext
+from latentforge.contracts import ExploreContext, Images
 from latentforge.errors import UsageError
 from latentforge.findings import Finding, ImageGrid, NamedArrays
 
@@ -101,6 +102,20 @@ def principal_directions(codes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         variances, axes = variances.flip(0), directions[:, [-1, -2]].T
     largest = axes.gather(1, axes.abs().argmax(1, keepdim=True))
     return mean, axes * largest.sign(), variances[:2] / variances.sum().clamp(min=1e-300)
+
+
+def across_classes(images: Images, count: int) -> list[int]:
+    """Return the indices of `count` images of different classes: the first image of each class,
+    then the second, and so on. If there are more classes, some of them, evenly spaced. Without
+    labels, the first images."""
+    count = min(count, len(images))
+    if images.y is None:
+        return list(range(count))
+    of_class = [images.of_class(int(label)).tolist() for label in images.y.unique()]
+    if len(of_class) > count:
+        of_class = [of_class[i * len(of_class) // count] for i in range(count)]
+    turns = zip_longest(*of_class)
+    return [index for turn in turns for index in turn if index is not None][:count]
 
 
 def shape_note(model: Any) -> list[str]:

@@ -226,9 +226,9 @@ def test_t_sne_limits_its_points_to_the_free_memory(explore, monkeypatch):
 def test_a_perplexity_too_large_for_the_points_is_lowered(explore):
     x, y = blobs(61, 4)
     items, found = explore("latent-map", PixelCodes(4), (x, y), perplexity=1e7)
-    assert found.notes == ("perplexity 1e+07 is lowered to 20, the largest for 61 points",)
+    assert found.notes == ("perplexity 1e+07 is lowered to 12.2, the largest for 61 points",)
     assert len(items["map"].points) == 61
-    most, found = explore("latent-map", PixelCodes(4), (x, y), perplexity=20)
+    most, found = explore("latent-map", PixelCodes(4), (x, y), perplexity=12.2)
     assert found.notes == ()
     assert torch.equal(most["map"].points, items["map"].points)
 

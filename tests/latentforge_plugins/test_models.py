@@ -171,11 +171,11 @@ def test_the_last_encoder_layer_has_an_activation_in_beta_vae_only():
     def activations(model):
         return [type(layer) for layer in model.encoder]
 
-    assert activations(build("vae")) == [nn.Linear, nn.ReLU, nn.Linear]
-    assert activations(build("vae", activate_last=True)) == [nn.Linear, nn.ReLU] * 2
-    assert activations(build("vae", encoder=(30,))) == [nn.Linear, nn.ReLU]
+    assert activations(build("vae")) == [nn.Linear, nn.ELU, nn.Linear]
+    assert activations(build("vae", activate_last=True)) == [nn.Linear, nn.ELU] * 2
+    assert activations(build("vae", encoder=(30,))) == [nn.Linear, nn.ELU]
     assert activations(build("vae", encoder=(30,), activate_last=False)) == [nn.Linear]
-    assert activations(build("beta-vae")) == [nn.Linear, nn.ReLU]
+    assert activations(build("beta-vae")) == [nn.Linear, nn.ELU]
     assert activations(build("beta-vae", activation="gelu")) == [nn.Linear, nn.GELU]
 
 

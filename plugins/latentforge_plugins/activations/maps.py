@@ -33,9 +33,14 @@ def activations(context: ExploreContext, config: ActivationsConfig) -> Findings:
     pictures = []
     for layer, maps in means.items():
         kind = type(context.model.get_submodule(layer)).__name__
-        pictures.append(draw_maps(layer, kind, maps[classes].float(), names, config.channels))
-        if config.channels < maps.shape[1]:
-            shown = f"the first {config.channels} of {maps.shape[1]} channels"
+        living = find_living(maps)
+        pictures.append(
+            draw_maps(layer, kind, maps[classes].float(), names, living[: config.channels])
+        )
+        if dead := maps.shape[1] - len(living):
+            notes.append(f"{layer}: {dead} of {maps.shape[1]} channels are 0 for every image")
+        if config.channels < len(living):
+            shown = f"the first {config.channels} of {len(living)} channels"
             notes.append(f"{layer}: only {shown} are shown")
     metrics, constant = feature_statistics(values.flatten(1).double())
     size = values[0].numel()
@@ -94,11 +99,20 @@ def select_classes(images: Images, config: ActivationsConfig) -> tuple[list[int]
     return present, []
 
 
-def draw_maps(layer: str, kind: str, maps: Tensor, names: list[str], limit: int) -> ImageGrid:
-    """Draw maps (n, C, H, W) as a grid with a row for each of the first `limit` channels and a
-    column for each class. Each channel is scaled separately."""
+def find_living(maps: Tensor) -> list[int]:
+    """Return the channels of mean maps (classes, C, H, W) that are not 0 for every image, or all if
+    there are none."""
+    largest = maps.nan_to_num().abs().amax((0, 2, 3))
+    return largest.nonzero().flatten().tolist() or list(range(maps.shape[1]))
+
+
+def draw_maps(
+    layer: str, kind: str, maps: Tensor, names: list[str], channels: list[int]
+) -> ImageGrid:
+    """Draw maps (n, C, H, W) as a grid with a row for each of the `channels` and a column for each
+    class. Each channel is scaled separately."""
     rows, titles = [], []
-    for c in range(min(limit, maps.shape[1])):
+    for c in channels:
         low, high = float(maps[:, c].min()), float(maps[:, c].max())
         rows.append((maps[:, c : c + 1] - low) / max(high - low, 1e-12))
         titles.append(f"channel {c}: {low:.2g} to {high:.2g}")

@@ -11,8 +11,8 @@ from latentforge import Count
 @dataclass(frozen=True)
 class ArithmeticConfig:
     """Decodes z + s (mean code of class `plus` - mean code of class `minus`) for each s in
-    `scales`. `images` are indices into the `split`; the default is the first images of class
-    `minus`."""
+    `scales`. `images` are indices into the `split`; the default is four images of class `minus`,
+    then four of other classes."""
 
     minus: Count = 0
     plus: Count = 1

@@ -10,11 +10,18 @@ from torch import Tensor
 from latentforge.contracts import ExploreContext
 from latentforge.errors import UsageError
 from latentforge.findings import Finding, Findings, ImageGrid, Lines, NamedArrays
-from latentforge_plugins.walks import class_means, decode, probabilities, select_drawable
+from latentforge_plugins.walks import (
+    across_classes,
+    class_means,
+    decode,
+    probabilities,
+    select_drawable,
+)
 
 from .config import ArithmeticConfig
 
 MAX_IMAGES = 8  # maximum number of images in the figure unless `images` is given
+OWN = 4  # of them of class `minus`
 MAX_CLASSIFIED = 1000  # maximum number of images of the class that are classified
 CURVE_POINTS = 21  # number of scales on the curve
 
@@ -26,7 +33,10 @@ def arithmetic(context: ExploreContext, config: ArithmeticConfig) -> Findings:
     if config.images is not None:
         batch = images.batch_at(config.images)
     elif len(minus_indices):
-        batch = images.batch(minus_indices[:MAX_IMAGES])
+        own = minus_indices[:OWN].tolist()
+        everything = across_classes(images, MAX_IMAGES + len(names))
+        others = [i for i in everything if int(images.y[i]) != config.minus]
+        batch = images.batch_at([*own, *others[: MAX_IMAGES - OWN]])
     else:
         raise UsageError(
             f"the split {config.split!r} has no image of class {config.minus}",
@@ -43,7 +53,10 @@ def arithmetic(context: ExploreContext, config: ArithmeticConfig) -> Findings:
         f"z + s (mean code of {difference_text})",
         rows=[torch.cat([batch.x[i : i + 1], row]) for i, row in enumerate(x)],
         column_titles=("image", *(f"s = {s:g}" for s in config.scales)),
-        row_titles=[f"{config.split} {int(i)}" for i in batch.index],
+        row_titles=[
+            f"{config.split} {int(i)}: {names[int(y)]}"
+            for i, y in zip(batch.index, batch.y, strict=True)
+        ],
     )
     pictures: list[Finding] = [grid]
     protocol = (

@@ -10,13 +10,13 @@ from latentforge import Count, Size
 
 @dataclass(frozen=True)
 class InterpolateConfig:
-    """`images` are two or more indices into the `split`, in the order of the path. `classes` uses
-    the first image of each class instead or, with `between="class_means"`, the mean code of the
-    class. Each section between two images or means has `steps` codes. With `path="both"` the
-    linear interpolation is shown above the spherical one. The cross-fade and confidence metrics are
-    means over `pairs` random pairs of images."""
+    """`images` are two or more indices into the `split`, in the order of the path, by default the
+    first images of two classes. `classes` uses the first image of each class instead or, with
+    `between="class_means"`, the mean code of the class. Each section between two images or means
+    has `steps` codes. With `path="both"` the linear interpolation is shown above the spherical one.
+    The cross-fade and confidence metrics are means over `pairs` random pairs of images."""
 
-    images: Annotated[tuple[Count, ...], MinLen(2)] = (0, 1)
+    images: Annotated[tuple[Count, ...], MinLen(2)] | None = None
     classes: Annotated[tuple[Count, ...], MinLen(2)] | None = None
     between: Literal["images", "class_means"] = "images"
     steps: Annotated[int, Ge(2), Le(1000)] = 10

@@ -13,7 +13,14 @@ from torch import Tensor
 from latentforge.contracts import Batch, ExploreContext, Images
 from latentforge.errors import UsageError
 from latentforge.findings import Findings, ImageGrid, NamedArrays
-from latentforge_plugins.walks import Side, class_means, decode, select_drawable, sides
+from latentforge_plugins.walks import (
+    Side,
+    across_classes,
+    class_means,
+    decode,
+    select_drawable,
+    sides,
+)
 
 from .config import InterpolateConfig
 from .paths import PATHS, compare_pairs, path_names
@@ -98,7 +105,7 @@ def join_legs(legs: Tensor) -> Tensor:
 def select_images(images: Images, config: InterpolateConfig) -> list[int]:
     """Return the indices of the images that the config selects."""
     if config.classes is None:
-        return list(config.images)
+        return across_classes(images, 2) if config.images is None else list(config.images)
     chosen: list[int] = []
     for label in config.classes:
         indices = [i for i in images.of_class(label).tolist() if i not in chosen]

@@ -13,6 +13,7 @@ from latentforge.errors import MissingError, UsageError
 from latentforge.seeding import mix
 from latentforge_plugins.walks import principal_directions
 
+FEW = 150  # points
 MIN_POINTS = 5  # minimum number of points, so that their neighbours can differ
 FRACTION = 0.8  # of the free memory that a projection may use
 FIXED = 64 * 2**20  # bytes for the grid of the Fourier transform and for libraries
@@ -51,8 +52,8 @@ def tsne(codes: Tensor, perplexity: float, seed: int) -> Tensor:
 
 def max_perplexity(count: int) -> float:
     """Return the largest perplexity for `count` points. t-SNE uses three times as many neighbours
-    as the perplexity."""
-    return (count - 1) / 3
+    as the perplexity. If these are most of few points, the map is a single cloud."""
+    return max(1.0, count / 5) if count < FEW else (count - 1) / 3
 
 
 def pacmap(codes: Tensor, seed: int) -> Tensor:

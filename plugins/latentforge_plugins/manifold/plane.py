@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from latentforge_plugins.densities import MAX_DIMENSIONS
 
 from .config import ManifoldConfig
 
+KL_IMAGES = 1000
 TAIL = 0.01  # fraction of the codes beyond each end of an axis that has no prior
 
 
@@ -78,7 +79,7 @@ def make_plane(context: ExploreContext, config: ManifoldConfig) -> Plane:
             "a manifold needs two latent dimensions, but this model has one",
             hint="latentforge explore traverse RUN",
         )
-    if config.plane == "dims" and max(config.dims) >= size:
+    if config.dims and max(config.dims) >= size:
         raise UsageError(
             f"no latent dimension {max(config.dims)}: this model has {size}",
             hint=f"choose dims from 0 to {size - 1}",
@@ -89,12 +90,29 @@ def make_plane(context: ExploreContext, config: ManifoldConfig) -> Plane:
             hint="--set plane=dims",
         )
     codes = context.codes("train").flatten(1)  # (N, D)
-    return principal(codes) if config.plane == "principal" else through_dims(context, config, codes)
-
-
-def through_dims(context: ExploreContext, config: ManifoldConfig, codes: Tensor) -> Plane:
     prior = walks.has_prior(context.model)
-    dims = list(config.dims)
+    chosen = config.dims is not None or config.plane == "dims" or size == 2
+    if config.plane == "principal" or not (chosen or prior or size > MAX_DIMENSIONS):
+        return principal(codes)
+    if chosen or not prior:
+        return through_dims(context, codes, list(config.dims or (0, 1)))
+    kl = mean_kl(context)
+    dims = sorted(kl.topk(2).indices.tolist())
+    plane = through_dims(context, codes, dims)
+    values = " and ".join(f"{float(kl[d]):.2f}" for d in dims)
+    return replace(plane, description=f"the largest KL, {values} nats; {plane.description}")
+
+
+def mean_kl(context: ExploreContext) -> Tensor:
+    """The mean KL of each latent dimension over some training images, (D,)."""
+    images = context.images("train")
+    count = min(len(images), KL_IMAGES)
+    batch = images.batch_at([i * len(images) // count for i in range(count)])
+    return context.model.encode(batch.x).kl().flatten(1).mean(0)
+
+
+def through_dims(context: ExploreContext, codes: Tensor, dims: list[int]) -> Plane:
+    prior = walks.has_prior(context.model)
     axes = torch.eye(codes.shape[1], device=codes.device)[dims]
     base = torch.zeros_like(codes[0]) if prior else codes.mean(0)
     base[dims] = 0.0

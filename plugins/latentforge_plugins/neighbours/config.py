@@ -11,11 +11,12 @@ from latentforge import Count
 
 @dataclass(frozen=True)
 class NeighboursConfig:
-    """`images` are indices into the `split`; an image `file` of the data's size replaces them. For
+    """`images` are indices into the `split`, by default of five images of different classes; an
+    image `file` of the data's size replaces them. For
     each image, the `n` nearest images of the train split are shown. Distances are computed in
     `space`."""
 
-    images: Annotated[tuple[Count, ...], MinLen(1), MaxLen(20)] = (0, 1, 2, 3, 4)
+    images: Annotated[tuple[Count, ...], MinLen(1), MaxLen(20)] | None = None
     file: Path | None = None
     n: Annotated[int, Ge(1), Le(20)] = 10
     space: Literal["codes", "pixels", "both"] = "codes"

@@ -10,11 +10,12 @@ from latentforge.errors import UsageError
 from latentforge.findings import Findings, ImageGrid, NamedArrays
 from latentforge.neighbours import topk
 from latentforge_plugins.measures import BATCH
-from latentforge_plugins.walks import select_drawable
+from latentforge_plugins.walks import across_classes, select_drawable
 
 from . import image_file
 from .config import NeighboursConfig
 
+QUERIES = 5
 TITLES = {"codes": "by code", "pixels": "by pixels"}
 
 
@@ -23,9 +24,10 @@ def neighbours(context: ExploreContext, config: NeighboursConfig) -> Findings:
     notes = []
     if config.file is None:
         images = context.images(config.split)
-        query = images.batch_at(config.images)
+        chosen = across_classes(images, QUERIES) if config.images is None else config.images
+        query = images.batch_at(chosen)
         excluded = query.index if images.same_as(train) else None
-        names = [f"{config.split} {i}" for i in config.images]
+        names = [f"{config.split} {i}" for i in chosen]
     else:
         image = image_file.read(config.file, context)
         query, excluded, names = image.batch_at([0]), None, [config.file.name]

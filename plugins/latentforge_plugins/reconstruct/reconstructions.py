@@ -7,9 +7,10 @@ from torch import Tensor
 
 from latentforge.contracts import Batch, ExploreContext, Images
 from latentforge.findings import Findings, ImageGrid, NamedArrays
+from latentforge.latent import Bernoulli
 from latentforge_plugins.image_quality.quality import mse
 from latentforge_plugins.measures import BATCH, describe_likelihood
-from latentforge_plugins.walks import select_drawable
+from latentforge_plugins.walks import across_classes, select_drawable
 
 from .config import ReconstructConfig
 
@@ -19,7 +20,8 @@ def reconstruct(context: ExploreContext, config: ReconstructConfig) -> Findings:
     squared, error = compute_errors(context, images)  # (N,) each
     order = error.argsort(stable=True)
     n = min(config.n, len(images))
-    groups = {"first": torch.arange(n), "best": order[:n], "worst": order.flip(0)[:n]}
+    some = torch.tensor(across_classes(images, n))
+    groups = {"some": some, "best": order[:n], "worst": order.flip(0)[:n]}
     shown = {name: reconstruct_images(context, images, indices) for name, indices in groups.items()}
     metrics = {
         "mse_per_pixel": float(squared.mean()),
@@ -53,7 +55,7 @@ def draw_grid(
     error: Tensor,
 ) -> ImageGrid:
     """Draw two rows per group: images with their names, and reconstructions with their errors."""
-    nats = run_likelihood(context) is not None
+    nats = bernoulli(context) is not None
     digits = ".1f" if nats else ".4f"
     captions = []
     for indices in groups.values():
@@ -64,36 +66,48 @@ def draw_grid(
         captions += [names, [f"{value:{digits}}" for value in error[indices].tolist()]]
     return ImageGrid(
         name="reconstructions",
-        title=f"Images of the split {config.split} above their reconstructions, with the error in "
-        + ("nats" if nats else "squared differences"),
+        title=f"Images of the split {config.split} above their reconstructions, with the "
+        + ("error in nats above the smallest possible" if nats else "mean squared error"),
         rows=[row for rows in shown.values() for row in rows],
         row_titles=[title for name in groups for title in (name, "decoded")],
         captions=captions,
     )
 
 
-def run_likelihood(context: ExploreContext):
-    """Return the likelihood of the loss that the run was trained with, or None."""
-    return getattr(context.loss, "likelihood", None)
+def bernoulli(context: ExploreContext) -> Bernoulli | None:
+    """Return the likelihood of the loss that the run was trained with if it is Bernoulli."""
+    likelihood = getattr(context.loss, "likelihood", None)
+    return likelihood if isinstance(likelihood, Bernoulli) else None
 
 
 def describe_error(context: ExploreContext) -> str:
-    likelihood = run_likelihood(context)
+    likelihood = bernoulli(context)
     if likelihood is None:
         return "mean squared difference over the values"
-    return f"-log p(x|z) in nats, summed over the values, {describe_likelihood(likelihood)}"
+    return (
+        "-log p(x|z) minus the entropy of the image, the smallest possible value, in nats, summed "
+        f"over the values, {describe_likelihood(likelihood)}"
+    )
+
+
+def entropy(x: Tensor) -> Tensor:
+    """The sum of the entropies of Bernoulli variables with probabilities x (B, ...), (B,)."""
+    return -(torch.xlogy(x, x) + torch.xlogy(1 - x, 1 - x)).flatten(1).sum(1)
 
 
 def compute_errors(context: ExploreContext, images: Images) -> tuple[Tensor, Tensor]:
-    """Compute the mean squared reconstruction error of each image, and its error under the loss: in
-    nats if the loss has a likelihood, else again the mean squared error. Both are (N,) on the CPU.
-    """
-    likelihood = run_likelihood(context)
+    """Compute the mean squared reconstruction error of each image, and the error that ranks it:
+    under a Bernoulli likelihood the excess over the entropy of the image in nats, because otherwise
+    images with many grey values would be the worst; else the mean squared error. Both are (N,) on
+    the CPU."""
+    likelihood = bernoulli(context)
 
     def errors_of(batch: Batch) -> tuple[Tensor, Tensor]:
         z = context.model.encode(batch.x).mode()
         squared = mse(context.model.decode(z), batch.x)
-        return squared, squared if likelihood is None else likelihood.nll(context.model, z, batch.x)
+        if likelihood is None:
+            return squared, squared
+        return squared, likelihood.nll(context.model, z, batch.x) - entropy(batch.x)
 
     squared, error = zip(*(errors_of(batch) for batch in images.batches(BATCH)), strict=True)
     return torch.cat(squared).cpu(), torch.cat(error).cpu()
