@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from latentforge.config.request import draft_request
-from latentforge.config.resolve import resolve, resolve_dataset
+from latentforge.config.resolve import check_keywords, resolve, resolve_dataset
 from latentforge.config.schema import PROTOCOL
 from latentforge.errors import UsageError
 from latentforge.plugins.discovery import from_environment
@@ -58,6 +58,7 @@ class Forge:
         callbacks: Sequence[str | Mapping[str, Any]] = (),
         run: str | Path | None = None,
         quiet: bool = False,
+        **keywords: Any,
     ) -> Run:
         """Train a model and return its run.
 
@@ -67,9 +68,9 @@ class Forge:
         (N, C, H, W) or (N, D), a pair (x, y), a map-style dataset, or a dict of these by split:
         {"train": ..., "test": ...}. A number in this dict is the fraction to split off:
         {"train": x, "validation": 0.2}. `run` is the folder of the new run,
-        `runs/<model>-<data>-<n>` by default.
-
-        Raises ConfigError with every invalid option, PluginError, RunFailed, or Interrupted."""
+        `runs/<model>-<data>-<n>` by default. Raises ConfigError with every invalid option,
+        PluginError, RunFailed, or Interrupted."""
+        check_keywords(self.registry, name, keywords)
         draft, data = draft_request(
             self.registry,
             name,

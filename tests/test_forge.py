@@ -210,3 +210,15 @@ def test_keywords_that_contradict_are_refused(forge, runs):
         forge.evaluate("runs/ae", measures=["recon"], options={"recno": {}})
     twice = forge.evaluate("runs/ae", measures=["recon", "latentforge/recon"])
     assert list(twice["metrics"]) == ["recon"]
+
+
+def test_misplaced_keywords_are_refused_with_their_place(work):
+    keywords = {"epochs": 1, "latent_dim": 3, "lr": 0.01, "quiet": True}
+    with pytest.raises(UsageError, match="train has no keyword epochs, latent_dim, lr") as caught:
+        Forge().train("vae", **keywords)
+    code = f"Forge().train('vae', {caught.value.hint}, quiet=True)"
+    run = eval(code, {"Forge": Forge})
+    assert run.config["model"]["latent_dim"] == 3
+    assert (run.config["train"]["epochs"], run.config["train"]["lr"]) == (1, 0.01)
+    with pytest.raises(UsageError, match="train has no keyword colour"):
+        Forge().train("vae", colour="red")

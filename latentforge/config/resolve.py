@@ -5,7 +5,7 @@ Must not import torch, so that `latentforge config check` and usage errors are f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -63,6 +63,34 @@ def describe_unplaced(text: str, parts: Sequence[tuple[str, Component | None]]) 
     options = [f"--set {quoted(f'{section}.{text.strip()}')}" for section in dict.fromkeys(known)]
     hint = " or ".join(options) or "as in 'model.hidden=[128]'"
     return f"--set {text}: write section.key=VALUE, {hint}"
+
+
+def find_keys(registry: Registry, name: str, words: Sequence[str] = ()) -> Iterator[str]:
+    """Yield the keys `section.name` of the options with this name: of [train], of [data], and of
+    the components that `words` name or, if they name none, of any component of the kind."""
+    for section, config in (("train", TrainConfig), ("data", DataConfig)):
+        if has_field(config, name):
+            yield f"{section}.{name}"
+    for section, kind in (("model", "models"), ("loss", "losses"), ("data", "datasets")):
+        entries = registry.entries(kind)
+        named = [entry for entry in entries if entry.name in words]
+        if any(has_field(entry.spec.config, name) for entry in named or entries):
+            yield f"{section}.{name}"
+
+
+def has_field(config: Any, name: str) -> bool:
+    return name in {f.name for f in fields(config)}
+
+
+def check_keywords(registry: Registry, name: str | None, keywords: Mapping[str, Any]) -> None:
+    """Raise UsageError for keywords that `Forge.train` does not have, with where they belong."""
+    sections: dict[str, dict[str, Any]] = {}
+    for keyword, value in keywords.items():
+        if key := next(find_keys(registry, keyword, [name or ""]), None):
+            sections.setdefault(key.partition(".")[0], {})[keyword] = value
+    if keywords:
+        hint = ", ".join(f"{section}={options!r}" for section, options in sections.items())
+        raise UsageError(f"train has no keyword {', '.join(keywords)}", hint=hint)
 
 
 def fix_schedule_length(train: TrainConfig, faults: Faults) -> TrainConfig:
