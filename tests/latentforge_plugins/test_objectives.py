@@ -224,16 +224,17 @@ def test_baselines_match_a_double_loop(build, no_roles, split):
 
     (train, labels), (split_x, split_y) = load_arrays("train"), load_arrays(split)
     hidden, known = HALF["left"], HALF["right"]
-    sums = {"search": [], "mean": [], "nearest": [], "known": []}
+    sums = {"search": [], "mean": [], "nearest": [], "neighbours": [], "known": []}
     nearest = []
     for row, index in enumerate(indices):
         target = split_x[index].astype(np.float64)
-        best, at = np.inf, -1
-        for i, image in enumerate(train):
-            distance = float(((image - target)[known] ** 2).sum())
-            if distance < best and not (split == "train" and i == index):
-                best, at = distance, i
+        distances = [float(((image - target)[known] ** 2).sum()) for image in train]
+        if split == "train":
+            distances[index] = np.inf
+        order = np.argsort(distances, kind="stable")[:20]
+        at = int(order[0])
         nearest.append(at)
+        sums["neighbours"].append(((train[order].mean(0) - target)[hidden] ** 2).mean())
         mean = train[labels == split_y[index]].mean(0)
         sums["nearest"].append(((train[at] - target)[hidden] ** 2).mean())
         sums["mean"].append(((mean - target)[hidden] ** 2).mean())
@@ -244,6 +245,7 @@ def test_baselines_match_a_double_loop(build, no_roles, split):
         "hidden_mse_per_pixel": np.mean(sums["search"]),
         "hidden_mse_class_mean": np.mean(sums["mean"]),
         "hidden_mse_nearest": np.mean(sums["nearest"]),
+        "hidden_mse_neighbours": np.mean(sums["neighbours"]),
         "known_mse_per_pixel": np.mean(sums["known"]),
     }
     assert findings.metrics == pytest.approx(expected, rel=1e-4)
@@ -256,14 +258,17 @@ def test_a_search_worse_than_a_baseline_is_reported(build, no_roles, unlabelled)
     truth = no_roles.images("test").batch_at([5, 0]).x
     assert objective.findings(truth).notes == []
     worse = objective.findings(1 - truth)
-    own, mean, nearest = (
-        worse.metrics[f"hidden_mse_{name}"] for name in ("per_pixel", "class_mean", "nearest")
+    own, mean, nearest, neighbours = (
+        worse.metrics[f"hidden_mse_{name}"]
+        for name in ("per_pixel", "class_mean", "nearest", "neighbours")
     )
     assert worse.notes == [
         "the hidden part is further from the truth than the class mean: mean squared difference "
         f"{own:.4f} against {mean:.4f}",
         "the hidden part is further from the truth than the nearest image: mean squared difference "
         f"{own:.4f} against {nearest:.4f}",
+        "the hidden part is further from the truth than the mean of the 20 nearest images: mean "
+        f"squared difference {own:.4f} against {neighbours:.4f}",
     ]
     at_mean = build("inpaint", unlabelled, n=2).findings(torch.full((2, 3, 5, 7), -1.0))
     assert "than the mean image:" in at_mean.notes[0]
@@ -286,12 +291,12 @@ def test_the_inpainting_grid_combines_known_pixels_with_each_completion(build, n
     found = torch.rand(12, 1, 28, 28)
     grid = objective.findings(found).items[1]
     assert isinstance(grid, ImageGrid)
-    assert grid.row_titles == ["original", "given", "search", "class mean", "nearest"]
-    original, given, search, mean, nearest = grid.rows
+    assert grid.row_titles == ["original", "given", "search", "class mean", "nearest", "mean of 20"]
+    original, given, search, mean, nearest, neighbours = grid.rows
     assert len(original) == 10
     assert (given[:, :, 14:] == 0.5).all()
     assert torch.equal(search[:, :, 14:], found[:10, :, 14:])
-    for row in (given, search, mean, nearest):
+    for row in (given, search, mean, nearest, neighbours):
         assert torch.equal(row[:, :, :14], original[:, :, :14])
     for row in (mean, nearest):
         assert not torch.equal(row[:, :, 14:], original[:, :, 14:])

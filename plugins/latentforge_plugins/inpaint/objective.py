@@ -11,7 +11,7 @@ from latentforge.contracts import ExploreContext
 from latentforge.findings import Finding, Findings, ImageGrid, NamedArrays
 from latentforge_plugins.objectives import select_images
 
-from .baselines import compute_baselines
+from .baselines import NEIGHBOURS, compute_baselines
 from .config import InpaintConfig
 from .masks import known_mask
 
@@ -52,19 +52,22 @@ class Inpaint:
             "hidden_mse_per_pixel": self._mse(completed, ~self.known),
             "hidden_mse_class_mean": self._mse(baselines.class_mean, ~self.known),
             "hidden_mse_nearest": self._mse(baselines.nearest, ~self.known),
+            "hidden_mse_neighbours": self._mse(baselines.neighbours, ~self.known),
             "known_mse_per_pixel": self._mse(completed, self.known),
         }
         mean = "class mean" if self.batch.y is not None else "mean image"
+        count = baselines.indices.shape[1]
         rows = {
             "original": self.truth,
             "given": torch.where(self.known, self.truth, GREY),
             "search": self._combine(completed),
             mean: self._combine(baselines.class_mean),
             "nearest": self._combine(baselines.nearest),
+            f"mean of {count}": self._combine(baselines.neighbours),
         }
         known = self.known.unflatten(0, self.context.data.shape)
         located = self.context.images(self.config.split).locate(self.batch.index)
-        arrays = {**located, "known": known, "nearest": baselines.indices}
+        arrays = {**located, "known": known, "nearest": baselines.indices[:, 0]}
         items: list[Finding] = [NamedArrays("inpainting-of", arrays)]
         if self.context.data.drawable:
             shape = self.context.data.shape
@@ -76,7 +79,11 @@ class Inpaint:
                 row_titles=list(rows),
             )
             items.append(grid)
-        names = {"hidden_mse_class_mean": mean, "hidden_mse_nearest": "nearest image"}
+        names = {
+            "hidden_mse_class_mean": mean,
+            "hidden_mse_nearest": "nearest image",
+            "hidden_mse_neighbours": f"mean of the {count} nearest images",
+        }
         return Findings(items, metrics, self.protocol(), compare_with_baselines(metrics, names))
 
     def describe_mask(self) -> str:
@@ -93,8 +100,9 @@ class Inpaint:
             "hidden_mse_class_mean: the same for the mean of the training images"
             f"{'' if self.batch.y is None else f' of {class_text}'}; "
             "hidden_mse_nearest: the same for the training image with the smallest squared "
-            "distance on the known part; known_mse_per_pixel: squared error of the search result "
-            "in the known part"
+            f"distance on the known part; hidden_mse_neighbours: the same for the mean of the "
+            f"{NEIGHBOURS} nearest training images; known_mse_per_pixel: squared error of the "
+            "search result in the known part"
         )
 
     def _mse(self, image: Tensor, part: Tensor) -> float:
