@@ -57,6 +57,8 @@ __all__ = ["__version__", *sorted(_MODULE_OF)]
 def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'latentforge' has no attribute {name!r}")
+    if name in ("Forge", "open_run"):  # the Python API is used
+        import_module("latentforge.runtime.warning_log").use_warnings()
     value = getattr(import_module(_MODULE_OF[name]), name)
     globals()[name] = value  # the next access does not call this function
     return value

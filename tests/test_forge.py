@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -222,3 +225,27 @@ def test_misplaced_keywords_are_refused_with_their_place(work):
     assert (run.config["train"]["epochs"], run.config["train"]["lr"]) == (1, 0.01)
     with pytest.raises(UsageError, match="train has no keyword colour"):
         Forge().train("vae", colour="red")
+
+
+CODE = """
+import sys, warnings
+import numpy as np
+from latentforge import Forge
+x = np.random.default_rng(0).integers(0, 20, (60, 8, 8), dtype=np.uint8)
+Forge().train("vae", data={"train": x}, train={"epochs": 4}, run=sys.argv[1], quiet=True)
+"""
+
+
+def test_announcements_are_python_warnings_and_quiet_training_prints_nothing_else(work):
+    program = work / "program.py"
+    program.write_text(CODE)
+    command = [sys.executable, str(program), "run"]
+    loud = subprocess.run(command, capture_output=True, text=True, cwd=work)
+    assert loud.returncode == 0
+    assert f"{program}:6: LatentForgeWarning: in-memory" in loud.stderr
+    assert "so all images are dark" in loud.stderr
+    assert "posterior collapse" not in loud.stderr  # found during training
+    assert open_run(work / "run").manifest["findings"]
+    command = [sys.executable, "-W", "ignore", str(program), "again"]
+    silent = subprocess.run(command, capture_output=True, text=True, cwd=work)
+    assert (silent.returncode, silent.stdout, silent.stderr) == (0, "", "")

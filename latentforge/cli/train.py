@@ -60,6 +60,9 @@ def train(
     set_: Sets = None,
     json: Json = False,
     quiet: Quiet = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Also print the loss's beta in other conventions.")
+    ] = False,
 ) -> None:
     """Train a model or resume a run. Give exactly one of MODEL, --config, --preset and --resume.
 
@@ -91,7 +94,7 @@ def train(
         settings = resolve(draft, registry)
         from latentforge.workflows.train import train as train_run
 
-        finished = train_run(registry, settings, run=run, quiet=quiet, data=None)
+        finished = train_run(registry, settings, run=run, quiet=quiet, verbose=verbose)
     else:
         resumed = open_run(registry, resume)
         given = (model, config, preset, run)

@@ -96,7 +96,7 @@ class Progress(Display):
         if self.stream is not None:
             self.note(text)
         else:
-            log.warning("%s", text.removeprefix("warning: "))
+            log.warning("%s", text.removeprefix("warning: "), extra={"diagnosis": True})
 
     def _line(self, step: int) -> str:
         total, steps = self.epochs * self.steps, step - self.first

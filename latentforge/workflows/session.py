@@ -52,12 +52,14 @@ class TrainingSession:
         device: torch.device,
         *,
         quiet: bool,
+        verbose: bool = False,
         saved: Checkpoint | None = None,
         processes: ProcessGroup | None = None,
         trainer: type[Trainer] = Trainer,
     ) -> None:
         self.run, self.config, self.splits = run, config, splits
         self.trainee, self.device, self.quiet = trainee, device, quiet
+        self.verbose = verbose
         self.saved, self.processes, self.trainer_class = saved, processes, trainer
         self.result = restore_result(saved) if saved else TrainingResult()
 
@@ -143,9 +145,10 @@ class TrainingSession:
         self.run.update(**describe_progress(self.result))
 
     def _report_start(self) -> None:
-        """Report the facts of the loss, how steps are run, and suspected problems with the data."""
+        """Report how steps are run, suspected problems with the data, and the facts of the loss if
+        the user wants to see them."""
         progress, trainer = self.trainer.progress, self.trainer
-        for line in format_facts(self.run.manifest["facts"]):
+        for line in format_facts(self.run.manifest["facts"]) if self.verbose else ():
             progress.note(line)
         if summary := trainer.steps.summary():
             progress.note(f"steps: {', '.join(summary)}")

@@ -27,9 +27,16 @@ from latentforge.workflows.session import TrainingSession
 
 
 def train(
-    registry: Registry, config: RunConfig, *, run: Path | None, quiet: bool, data: Any = None
+    registry: Registry,
+    config: RunConfig,
+    *,
+    run: Path | None,
+    quiet: bool,
+    verbose: bool = False,
+    data: Any = None,
 ) -> Run:
-    """Train a model in a new run folder. `data` is in-memory data or None.
+    """Train a model in a new run folder. `data` is in-memory data or None. `verbose`: also print
+    the facts of the loss, such as its beta in other conventions.
 
     Faults of the request (device, data, network, optimizer) are found before the folder is created.
     """
@@ -61,8 +68,9 @@ def train(
                 new_run.write_first()
                 remove_temporary_files(folder)
             new_run.training = True
+            parts = (new_run, config, splits, trainee, device)
             with TrainingSession(
-                new_run, config, splits, trainee, device, quiet=quiet, processes=processes
+                *parts, quiet=quiet, verbose=verbose, processes=processes
             ) as session:
                 session.fit()
     return new_run

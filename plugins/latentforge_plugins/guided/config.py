@@ -39,6 +39,7 @@ class GuidedConfig:
     settle: Count = 60
     jitter: NonNegative = 0.1
     solutions: Size = 2
+    sample: Count = 0
     components: Size = 10
     shown: Annotated[Size, Le(20)] = 10
     film: Count | None = None

@@ -19,8 +19,10 @@ from latentforge_plugins.densities import MAX_DIMENSIONS
 from latentforge_plugins.walks import decode, not_drawable_note
 
 from . import starts
+from .baselines import measure_baselines
 from .config import GuidedConfig
 from .pictures import draw_film, draw_map, draw_results
+from .sampling import sample_results
 
 
 def guide(context: ExploreContext, config: GuidedConfig) -> Findings:
@@ -60,6 +62,10 @@ def guide(context: ExploreContext, config: GuidedConfig) -> Findings:
         watch=sorted({config.film or 0, *range(min(config.shown, count))}),
         attach=context.attach,
     )
+    if config.sample and mixture and hasattr(objective, "classes"):
+        unit = starts.code_deviation(codes)
+        arguments = (objective, mixture.log_prob, unit, config.sample, context.seed)
+        found = sample_results(found, partial(decode, model), *arguments)
     metrics = {"requests_per_second": count / (time.perf_counter() - start_time)}
     if mixture:
         metrics["log_prior"] = float(mixture.log_prob(found.z).mean())
@@ -68,6 +74,9 @@ def guide(context: ExploreContext, config: GuidedConfig) -> Findings:
     search_findings = Findings(items, metrics, definitions, notes(context, config))
     terminates = not getattr(objective, "open_ended", False)
     parts = [measure_success(context, config, found)] if terminates else []
+    if terminates and starts.excluded_classes(context, config) is not None:
+        with torch.no_grad():
+            parts.append(measure_baselines(context, found, codes, mixture))
     if hasattr(objective, "findings"):
         parts.insert(0, objective.findings(found.x))
     return merge_findings([*parts, search_findings])
