@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from latentforge_plugins.guided.baselines import count_groups
 from latentforge_plugins.guided.config import GuidedConfig
 from latentforge_plugins.guided.guide import guide
 from latentforge_plugins.guided.pictures import (
@@ -501,6 +502,45 @@ def test_the_protocol_names_the_starts_and_the_maximised_score(options, starts):
     guides = options.get("prior") is None
     under = "that mixture" if guides else "a mixture of 10 Gaussians fitted to the training images'"
     assert f"log_prior: mean log density of the results under {under}" in findings.protocol
+
+
+@torch.no_grad()
+def test_baselines_are_those_of_training_codes(explored):
+    runs, made = explored
+    metrics, found = made["metrics"], np.load(Path(made["out"], "found.npz"))
+    forge = Forge()
+    vae = forge.open_run(runs / "vae").load_model()
+    train = forge.load_data("digits").split("train")
+    codes, y = vae.encode(train.x / 255).mode(), train.y
+    p = forge.open_run(runs / "guide").load_model()(vae.decode(codes)).softmax(1)
+    shares = []
+    for label in range(10):  # the probability that one of k codes of other classes is accepted
+        share = float((p[y != label, label] >= 0.9).double().mean())
+        shares.append([1 - (1 - share) ** k for k in (16, 256)])
+    for k, expected in zip((16, 256), np.mean(shares, 0), strict=True):
+        assert metrics[f"best_of_{k}"] == pytest.approx(expected, abs=0.35)  # of 20 requests
+    wanted, ratios = np.arange(20) % 10, []
+    for label in range(10):
+        spread = found["z"][wanted == label].var(0, ddof=1).sum() ** 0.5
+        ratios.append(spread / float(codes[y == label].var(0).sum().sqrt()))
+    assert metrics["deviation_ratio"] == pytest.approx(np.mean(ratios), rel=1e-4)
+    assert metrics["deviation_ratio_max"] == pytest.approx(np.max(ratios), rel=1e-4)
+    assert 1 <= metrics["result_groups"] <= 20
+
+
+def test_groups_are_of_results_near_their_first_one():
+    rows = torch.tensor([[0.0, 0.0], [0.05, 0.05], [1.0, 1.0], [0.12, 0.12], [1.02, 0.98]])
+    assert count_groups(rows) == 3
+    assert count_groups(rows[:0]) == 0
+
+
+def test_sampled_results_are_as_different_as_images_of_their_class(guided):
+    climbed = guided(**FAST | {"n": 60})["metrics"]
+    sampled = guided(**FAST | {"n": 60, "sample": 60})["metrics"]
+    assert sampled["success_share"] == climbed["success_share"]
+    assert sampled["deviation_ratio"] > 1.3 * climbed["deviation_ratio"]
+    assert 0.5 < sampled["deviation_ratio"] < 2
+    assert sampled["result_groups"] > climbed["result_groups"]
 
 
 def test_the_protocol_names_only_metrics_that_exist():

@@ -356,3 +356,23 @@ def test_a_model_trains_from_python_and_reloads(name, tmp_path):
     metrics = run.metrics["test"]
     assert all(math.isfinite(value) for value in metrics.values())
     assert run.evaluate(device="cpu") == pytest.approx(metrics, rel=1e-5)
+
+
+def test_pooling_before_relu_gives_the_values_and_gradients_of_the_usual_order():
+    model = build("cnn-classifier")
+    x = torch.rand(32, 1, 28, 28).round(decimals=1) * (torch.rand(32, 1, 28, 28) > 0.5)
+
+    def usual(h):
+        for i in (0, 3):
+            h = F.max_pool2d(F.relu(model.features[i](h)), 2)
+        return F.avg_pool2d(F.relu(model.features[6](h)), 4)
+
+    results = []
+    for features in (model.features, usual):
+        model.zero_grad()
+        out = features(F.pad(x, model.padding))
+        out.square().sum().backward()
+        results.append((out, [p.grad.clone() for p in model.features.parameters()]))
+    (one, gradients), (other, others) = results
+    assert torch.equal(one, other)
+    assert all(map(torch.equal, gradients, others))

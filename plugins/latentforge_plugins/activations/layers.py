@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch.nn.functional as F
@@ -17,9 +18,12 @@ POOLING = (
 )
 
 
+ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh)
+
+
 def select_layers(model: Any, requested: Sequence[str]) -> list[str]:
-    """Return the requested layers. The default is all pooling layers, or all convolutions if the
-    model has no pooling layer."""
+    """Return the requested layers. The default is all pooling layers, or the activation that
+    follows one, or all convolutions if the model has no pooling layer."""
     known = list(model.layers())
     for name in requested:
         if name not in known:
@@ -29,7 +33,21 @@ def select_layers(model: Any, requested: Sequence[str]) -> list[str]:
             )
     if requested:
         return list(dict.fromkeys(requested))
-    return layers_of_type(model, POOLING) or layers_of_type(model, (nn.Conv2d,))
+    following = dict(pairwise(known))
+    pooled = layers_of_type(model, POOLING)
+    active = layers_of_type(model, ACTIVATIONS)
+    chosen = [following[p] if following.get(p) in active else p for p in pooled]
+    return chosen or layers_of_type(model, (nn.Conv2d,))
+
+
+def describe_layer(model: Any, name: str) -> str:
+    """Return the type of a layer, after that of the pooling layer that it follows directly."""
+    known = list(model.layers())
+    kinds = [type(model.get_submodule(name)).__name__]
+    previous = known[known.index(name) - 1] if known.index(name) else None
+    if previous in layers_of_type(model, POOLING) and name in layers_of_type(model, ACTIVATIONS):
+        kinds.insert(0, type(model.get_submodule(previous)).__name__)
+    return ", ".join(kinds)
 
 
 def layers_of_type(model: Any, types: tuple[type[nn.Module], ...]) -> list[str]:

@@ -14,7 +14,7 @@ from latentforge_plugins.layers import capture_outputs
 from latentforge_plugins.measures import BATCH
 
 from .config import ActivationsConfig
-from .layers import last_feature_layer, pool, select_layers
+from .layers import describe_layer, last_feature_layer, pool, select_layers
 
 MAX_CLASSES = 20  # maximum number of classes in a figure unless `classes` is given
 
@@ -32,7 +32,7 @@ def activations(context: ExploreContext, config: ActivationsConfig) -> Findings:
     names = [context.data.classes[c] for c in classes]
     pictures = []
     for layer, maps in means.items():
-        kind = type(context.model.get_submodule(layer)).__name__
+        kind = describe_layer(context.model, layer)
         living = find_living(maps)
         pictures.append(
             draw_maps(layer, kind, maps[classes].float(), names, living[: config.channels])

@@ -16,14 +16,20 @@ from .starts import sample_data_starts
 COUNTS = (16, 256)  # training codes of which the best one is taken
 REQUESTS = 100  # for which the baselines are computed
 DISTANCE = 0.1  # root mean square difference per value, below which two results are of one group
-PROTOCOL = (
-    "best_of_k: fraction of {requests} requests that the best of k random training codes of other "
-    "classes satisfies, without a gradient; result_groups: number of groups of results, where "
-    "each is within a root mean square difference of {distance:g} of the first of its group; "
-    "deviation_ratio: spread of the codes of the results of a class (root of the summed variances) "
-    "divided by that of its training images, the mean, the smallest and the largest over the "
-    "classes; log_prior_training: mean log density of the training codes of the requested classes"
-)
+SPREAD = "spread of the codes of a class, the root of the summed variances,"
+DEFINITIONS = {
+    **{
+        f"best_of_{k}": f"fraction of the first {REQUESTS} requests, or of all, that the best of "
+        f"{k} random training codes of other classes satisfies, without a gradient"
+        for k in COUNTS
+    },
+    "result_groups": f"number of groups of results: each is within a root mean square difference "
+    f"of {DISTANCE:g} per value of the first of its group",
+    "deviation_ratio": f"{SPREAD} divided by that of its training images, mean over the classes",
+    "deviation_ratio_min": "the smallest of these ratios",
+    "deviation_ratio_max": "the largest of these ratios",
+    "log_prior_training": "mean log density of the training codes of the requested classes",
+}
 
 
 def measure_baselines(
@@ -38,8 +44,7 @@ def measure_baselines(
     if mixture is not None and labels is not None:
         requested = torch.isin(labels.to(codes.device), context.objective.classes)
         metrics["log_prior_training"] = float(mixture.log_prob(codes[requested]).mean())
-    requests = min(REQUESTS, len(found.x))
-    return Findings([], metrics, PROTOCOL.format(requests=requests, distance=DISTANCE), [])
+    return Findings([], metrics, "; ".join(f"{n}: {DEFINITIONS[n]}" for n in metrics), [])
 
 
 def best_of(context: ExploreContext, codes: Tensor, k: int) -> float:

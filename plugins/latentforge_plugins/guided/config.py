@@ -22,7 +22,9 @@ class GuidedConfig:
     consists of `components` Gaussians fitted to the training codes; gaussian is the model's N(0, I)
     or, if the model has no prior, a fitted Gaussian. A satisfied request makes `settle` more steps
     away from the boundary of the solutions; each of these steps uses the gradient at a random
-    offset of size `jitter`. The first `shown` requests are drawn. An animation shows the longest
+    offset of size `jitter`. `sample` Langevin steps from each solution then sample codes of the
+    requested class, so that the results differ from each other as images do; this needs a mixture
+    as the prior. The first `shown` requests are drawn. An animation shows the longest
     path among these requests, or the path of the request with number `film`.
     """
 
