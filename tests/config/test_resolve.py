@@ -87,6 +87,13 @@ def test_options_override_the_file_and_set_overrides_both(tmp_path):
     assert (train.epochs, train.lr, train.seed) == (2, 0.3, 5)
 
 
+def test_a_model_has_defaults_of_train_which_everything_else_overrides(config):
+    assert config('[model]\nname="vae"').train.lr == 2e-3
+    assert config('[model]\nname="vae"\n[train]\nlr=1e-4').train.lr == 1e-4
+    assert config('[model]\nname="vae"', "train.lr=0.5").train.lr == 0.5
+    assert config('[model]\nname="ae"').train.lr == 1e-3
+
+
 def test_the_last_of_two_assignments_wins(config):
     assert config('[model]\nname="ae"', "train.epochs=2", "train.epochs=3").train.epochs == 3
 
