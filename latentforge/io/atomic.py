@@ -5,11 +5,9 @@ This module handles bytes, lines and JSON only; the caller interprets the conten
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
-import secrets
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -41,7 +39,7 @@ def sync_folder(path: Path) -> None:
 def unpredictable() -> str:
     """Return a part of the name of a temporary file. Nobody can create a file or a link with that
     name first, and two processes in different containers cannot choose the same one."""
-    return f"{os.getpid()}-{secrets.token_hex(8)}"
+    return f"{os.getpid()}-{os.urandom(8).hex()}"
 
 
 def replace_synced(path: Path, data: bytes, temporary: Path) -> None:
@@ -67,6 +65,8 @@ def replace_lines(path: Path, lines: Iterable[str], temporary: Path) -> None:
 def sha256(path: Path) -> str:
     """The SHA-256 of a file as hex. The file is never read into memory as a whole."""
     with path.open("rb") as file:
+        import hashlib  # slow to import
+
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
