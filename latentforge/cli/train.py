@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 Data = Annotated[str | None, typer.Option(metavar="NAME", help="Dataset.  [default: digits]")]
 Loss = Annotated[str | None, typer.Option(metavar="NAME", help="Loss.  [default: the model's]")]
 Rate = Annotated[
-    str | None, typer.Option(metavar="X", help="Learning rate.  [default: the model's]")
+    str | None,
+    typer.Option(metavar="X", help="Learning rate; vae has its own.  [default: 0.001]"),
 ]
 TrainDevice = Annotated[
     str | None, typer.Option(metavar="D", help="auto, cpu, cuda, cuda:N, mps.  [default: auto]")

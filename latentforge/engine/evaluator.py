@@ -62,7 +62,7 @@ class Evaluator:
         self.measures = [*measures]
         self.seed, self.device, self.roles = seed, device, roles or {}
         self.version = version  # of the evaluation protocol
-        self.noise = self.noise_of("train")
+        self.noise: Noise  # of the evaluated split
         self.engine = quiet_engine(self._update)
         # added first, so that the handlers of callbacks find the metrics in state.metrics
         self.engine.add_event_handler(Events.COMPLETED, self._compute)

@@ -1,9 +1,8 @@
 """The measure `fid`: Fréchet distances of samples and reconstructions to real images.
 
-A floor is the distance between two sets of real images: of two splits, or of the training split
-alone, which shows the part that is due to the number of images. The distance is defined by Heusel
-et al. 2017; here, the features come from a classifier trained on the same kind of images instead of
-from Inception."""
+A floor is the distance between two sets of real images, of two splits or of the training split
+alone. The distance is defined by Heusel et al. 2017; here, the features come from a classifier
+trained on the same kind of images instead of from Inception."""
 
 from __future__ import annotations
 
