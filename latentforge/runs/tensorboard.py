@@ -19,6 +19,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import Tensor
 from torch.utils.tensorboard.summary import custom_scalars, histogram, hparams, image, text
 
+from latentforge.errors import RunFailed
 from latentforge.io.paths import write_error
 
 DIMS_SHOWN = 64  # latent dimensions with a curve; metrics.jsonl has all of them
@@ -43,7 +44,13 @@ class Board:
         except OSError as error:
             raise write_error(self.path, error) from None
         self.records = RecordWriter(self.file)
-        self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
+        try:
+            self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
+        except RunFailed:  # a full disk: the run is left as it was
+            with suppress(OSError):
+                self.file.close()
+            self.path.unlink()
+            raise
         self._header = self.file.tell()
 
     def file_sizes(self) -> dict[str, int]:

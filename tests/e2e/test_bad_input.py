@@ -391,6 +391,19 @@ def test_full_disk_leaves_no_empty_run_folder(process, work):
     assert list(work.iterdir()) == []
 
 
+@pytest.mark.slow
+@posix
+def test_refused_resume_on_a_full_disk_leaves_no_file(process, cli, work):
+    assert cli("train", "ae", *SMALL, "--run", "r").code == 0
+    before = {path: path.read_bytes() for path in work.rglob("*") if path.is_file()}
+    arguments = ("train", "--resume", "r", "--epochs", "9", "--quiet")
+    answer = process(*arguments, before=FILES_UP_TO.format(10))
+    assert answer.code == 1
+    assert "cannot write to r/events.out.tfevents" in answer.err
+    assert {path: path.read_bytes() for path in work.rglob("*") if path.is_file()} == before
+    assert cli(*arguments).code == 0
+
+
 # ---------------------------------------------------------------- non-finite loss
 
 
