@@ -34,8 +34,8 @@ def resolve(draft: Draft, registry: Registry, *, in_memory: bool = False) -> Run
     if not in_memory:
         values["data"].setdefault("name", "digits")
     dataset, data = resolve_data(values["data"], registry, faults)
-    configs = [("model", model), ("loss", loss), ("data", dataset)]
-    faults.lines += [describe_unplaced(text, configs) for text in draft.unplaced]
+    names = [part.name for part in (model, loss, dataset) if part]
+    faults.lines += [describe_unplaced(text, registry, names) for text in draft.unplaced]
     train = check(TrainConfig, values["train"], "train", faults)
     if train:
         train = fix_schedule_length(train, faults)
@@ -54,14 +54,13 @@ def resolve(draft: Draft, registry: Registry, *, in_memory: bool = False) -> Run
     return RunConfig(model, loss, dataset, data, train, enabled)
 
 
-def describe_unplaced(text: str, parts: Sequence[tuple[str, Component | None]]) -> str:
-    """Return the fault of an assignment without a section, with the sections that have its key."""
-    key = text.partition("=")[0].strip()
-    configs = [(section, part.entry.spec.config) for section, part in parts if part]
-    configs += [("train", TrainConfig), ("data", DataConfig)]
-    known = [section for section, cls in configs if key in {f.name for f in fields(cls)}]
-    options = [f"--set {quoted(f'{section}.{text.strip()}')}" for section in dict.fromkeys(known)]
-    hint = " or ".join(options) or "as in 'model.hidden=[128]'"
+def describe_unplaced(text: str, registry: Registry, names: Sequence[str]) -> str:
+    """Return the fault of an assignment without a section, with the sections that have its key.
+    `names` are the selected components."""
+    keys = find_keys(registry, text.partition("=")[0].strip(), names)
+    value = text.partition("=")[2].strip()
+    hint = " or ".join(f"--set {quoted(f'{key}={value}')}" for key in keys)
+    hint = hint or "as in 'model.hidden=[128]'"
     return f"--set {text}: write section.key=VALUE, {hint}"
 
 
