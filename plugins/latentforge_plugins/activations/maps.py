@@ -38,7 +38,9 @@ def activations(context: ExploreContext, config: ActivationsConfig) -> Findings:
             draw_maps(layer, kind, maps[classes].float(), names, living[: config.channels])
         )
         if dead := maps.shape[1] - len(living):
-            notes.append(f"{layer}: {dead} of {maps.shape[1]} channels are 0 for every image")
+            notes.append(
+                f"{layer}: {dead} of {maps.shape[1]} channels are the same for all classes"
+            )
         if config.channels < len(living):
             shown = f"the first {config.channels} of {len(living)} channels"
             notes.append(f"{layer}: only {shown} are shown")
@@ -100,10 +102,13 @@ def select_classes(images: Images, config: ActivationsConfig) -> tuple[list[int]
 
 
 def find_living(maps: Tensor) -> list[int]:
-    """Return the channels of mean maps (classes, C, H, W) that are not 0 for every image, or all if
-    there are none."""
-    largest = maps.nan_to_num().abs().amax((0, 2, 3))
-    return largest.nonzero().flatten().tolist() or list(range(maps.shape[1]))
+    """Return the channels of mean maps (classes, C, H, W) that differ between classes, or all if
+    there are none. A dead channel is 0, or is active only at the border, where images are padded.
+    """
+    maps = maps[~maps.isnan().flatten(1).any(1)]
+    span = (maps - maps.mean(0)).abs().amax((0, 2, 3))
+    living = span > 1e-6 * maps.abs().amax((0, 2, 3))
+    return living.nonzero().flatten().tolist() or list(range(maps.shape[1]))
 
 
 def draw_maps(
