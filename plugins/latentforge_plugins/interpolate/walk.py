@@ -105,7 +105,14 @@ def join_legs(legs: Tensor) -> Tensor:
 def select_images(images: Images, config: InterpolateConfig) -> list[int]:
     """Return the indices of the images that the config selects."""
     if config.classes is None:
-        return across_classes(images, 2) if config.images is None else list(config.images)
+        if config.images is not None:
+            return list(config.images)
+        if len(images) < 2:
+            raise UsageError(
+                f"the split {config.split!r} has one image, and a path needs two",
+                hint="--set split=train",
+            )
+        return across_classes(images, 2)
     chosen: list[int] = []
     for label in config.classes:
         indices = [i for i in images.of_class(label).tolist() if i not in chosen]
