@@ -56,7 +56,7 @@ def check_value_range(
     if low == high:
         hint = "look at the data: `latentforge data show`"
         yield Diagnosis("range", "warning", f"all training values are {high:g}", hint)
-    elif low == 0 and 0 < high - second < 0.1:
+    elif low == 0 and 0 < high - second < min(0.1, second):  # far from 0, and close together
         saw = f"the training values that are not 0 go from {second:.4g} to {high:.4g}"
         hint = "replace the zeros if they mark missing values, and set data.black and data.white"
         yield Diagnosis("range", "warning", saw, hint)

@@ -69,13 +69,15 @@ def test_data_divided_by_255_twice_is_found():
     ("values", "levels", "attempt"),
     [
         ((0, 0.01), (0.0, 1.0), "data.white=0.01,"),
+        ((-0.01, 0.0625), (0.0, 65535.0), "data.white=4100,"),
         ((0, 0.0625), (0.0, 255.0), "data.white=16,"),
         ((0.2, 0.4), (0.0, 65535.0), "data.black=13"),
         ((0.5, 0.75), (-1.0, 1.0), "data.white=0.5,"),
     ],
 )
 def test_the_levels_that_use_the_whole_range_are_computed(values, levels, attempt):
-    [finding] = check_value_range(noise(*values), None, kl=True, levels=levels)
+    x = noise(*values).x.clamp(min=0)  # also with exact zeros
+    [finding] = check_value_range(images(x), None, kl=True, levels=levels)
     assert attempt in finding.attempt
 
 
