@@ -5,15 +5,14 @@ from __future__ import annotations
 
 import logging
 import math
+import multiprocessing
 import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from functools import cache
 from typing import Any
 
-import psutil
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -30,6 +29,7 @@ SHARED = "/dev/shm"  # workers pass their batches through this file system
 PREFETCHED = 2  # batches that each worker reads ahead: torch's default
 TICK = 2.0  # seconds after which a wait for a worker checks whether a stop is requested
 PATIENCE = 300.0  # seconds after which a worker that does not answer is an error
+KILL_DELAY = 10.0  # most seconds to wait until the system has ended a worker that was killed
 FORK_DELAY = 0.05
 """Seconds to wait before workers are forked if several processes train together. After each
 all-reduce, a Gloo thread requests the interpreter lock; a child that is forked at that moment waits
@@ -119,9 +119,9 @@ class Prefetcher:
             worker_init_fn=ignore_signals,
             generator=torch.Generator(),  # not the default one, which generates the step's noise
         )
-        before = {*psutil.Process().children()} if workers else set()
+        before = {*multiprocessing.active_children()}
         self._batches: Iterator[Any] | None = iter(loader)
-        self._workers = {*psutil.Process().children()} - before if workers else set()
+        self._workers = {*multiprocessing.active_children()} - before
         self._ready: Tensor | None = None
 
     def next(self) -> Tensor:
@@ -175,6 +175,6 @@ class Prefetcher:
         that a worker that hangs is killed."""
         self._batches = self._ready = None
         for worker in self._workers:
-            with suppress(psutil.NoSuchProcess):
-                worker.kill()
+            worker.kill()
+            worker.join(KILL_DELAY)
         self._workers.clear()
