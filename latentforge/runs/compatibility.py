@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from latentforge.plugins.requirements import is_older, pip_install
 from latentforge.runs.folder import RunFolder, open_folder
 
 log = logging.getLogger("latentforge")
+KINDS = {"model": "models", "loss": "losses", "data": "datasets"}
 STORED = "run.json"  # the origin of settings from the stored configuration
 
 
@@ -28,6 +30,7 @@ def resolve_stored_config(registry: Registry, run: RunFolder) -> RunConfig:
     draft.callbacks = []
     components = [part for part in run.manifest["plugins"] if part["kind"] != "callbacks"]
     require_all(registry, run.path, components)
+    add_older_values(registry, draft)
     return resolve(draft, registry, in_memory=is_in_memory(run))
 
 
@@ -35,6 +38,7 @@ def resolve_resumed_config(registry: Registry, run: RunFolder, draft: Draft) -> 
     """Resolve the configuration with which a run is resumed. `draft` is `build_draft(run)` with the
     user's changes. Raises ConfigError for changes that a resumed run does not allow."""
     require_all(registry, run.path, run.manifest["plugins"])
+    add_older_values(registry, draft)
     config = resolve(draft, registry, in_memory=is_in_memory(run))
     changed = {key for key, origin in draft.origins.items() if origin != STORED}
     if draft.callbacks != run.config["callbacks"]:
@@ -52,6 +56,17 @@ def build_draft(run: RunFolder) -> Draft:
         del draft.values["data"]["name"]
     draft.callbacks = [dict(callback) for callback in run.config["callbacks"]]
     return draft
+
+
+def add_older_values(registry: Registry, draft: Draft) -> None:
+    """Set each option that the run does not store, because the plugin has added it since, to
+    `metadata["older_runs"]` of its field, if the field has it, and not to the default of today."""
+    parts = [(kind, draft.values.get(section, {})) for section, kind in KINDS.items()]
+    for kind, options in [*parts, *(("callbacks", callback) for callback in draft.callbacks)]:
+        if "name" in options:
+            for option in dataclasses.fields(registry.get(kind, options["name"]).spec.config):
+                if "older_runs" in option.metadata:
+                    options.setdefault(option.name, option.metadata["older_runs"])
 
 
 def is_in_memory(run: RunFolder) -> bool:

@@ -185,7 +185,7 @@ def test_the_first_layer_of_mlp_classifier_has_no_activation():
 
 
 def test_conv_vae_on_mnist_matches_the_published_network():
-    model = build("conv-vae")
+    model = build("conv-vae", padding="zeros")
     assert layers(model) == [
         ("Conv2d", (64, 1, 3, 3), 1),
         ("BatchNorm2d", (64,)),
@@ -235,7 +235,8 @@ def published_conv_vae(model, x, z):
 
 
 def test_conv_vae_matches_a_functional_implementation():
-    model, x, z = build("conv-vae"), torch.rand(6, *MNIST), torch.randn(6, 20)
+    model = build("conv-vae", padding="zeros")
+    x, z = torch.rand(6, *MNIST), torch.randn(6, 20)
     code, logits = published_conv_vae(model, x, z)
     posterior = model.encode(x)
     both = torch.cat([posterior.mean, posterior.log_var], dim=1)
@@ -251,6 +252,19 @@ def test_conv_vae_trains_on_a_batch_of_one_image():
     model.decode(z).sum().backward()
     assert all(p.grad.isfinite().all() for p in model.encoder.parameters())
     assert torch.equal(model.encoder[-1].running_mean, statistics)
+
+
+def test_partial_padding_draws_no_frame():
+    zeros, partial = (build("conv-vae", padding=p).decoder[-1] for p in ("zeros", "partial"))
+    torch.nn.init.ones_(zeros.weight)
+    partial.load_state_dict(zeros.state_dict())
+    flat = torch.rand(64, 1, 1).expand(2, 64, 9, 8)
+    whole = partial(flat)  # nine times the sum over channels, also at the border
+    assert torch.allclose(whole, whole[..., :1, :1], atol=1e-4)
+    assert not torch.allclose(zeros(flat), whole, atol=1e-2)  # with zeros there is a frame
+    x = torch.rand(2, 64, 9, 8)
+    inside = (..., slice(1, -1), slice(1, -1))
+    assert torch.allclose(partial(x)[inside], zeros(x)[inside], atol=1e-4)
 
 
 def test_conv_vae_pads_evenly_and_crops_the_decoded_image():

@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from latentforge import Forge
@@ -52,3 +53,18 @@ def test_an_old_run_resumes_where_it_stopped(run):
     assert done.manifest["resumed"][0]["step"] == step
     assert done.status == "done"
     assert [line["epoch"] for line in done.history()] == [*range(1, 41)]
+
+
+def test_an_option_that_was_added_later_has_its_former_value(tmp_path):
+    x = np.random.default_rng(0).integers(0, 256, (24, 8, 8), np.uint8)
+    data = {"train": x, "test": x[:10]}
+    model = {"channels": [2, 2], "hidden": 4, "latent_dim": 2, "padding": "zeros"}
+    run = Forge().train("conv-vae", model=model, data=data, train={"epochs": 1}, run=tmp_path / "r")
+    metrics = run.evaluate(data=data)
+    manifest = json.loads((run.path / "run.json").read_text())
+    del manifest["config"]["model"]["padding"]  # as in a run from before the option
+    (run.path / "run.json").write_text(json.dumps(manifest))
+    older = Forge().open_run(run.path)
+    assert older.evaluate(data=data) == metrics
+    resumed = Forge().resume(older, data=data, train={"epochs": 2})
+    assert resumed.config["model"]["padding"] == "zeros"

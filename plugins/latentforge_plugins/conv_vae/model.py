@@ -28,6 +28,19 @@ class BatchNorm1d(nn.BatchNorm1d):
         )
 
 
+class PartialConv2d(nn.Conv2d):
+    """A 3x3 convolution whose sums are divided by the fraction of the nine values that lie in the
+    image, 2/3 at a side and 4/9 in a corner, so that they have the same scale everywhere (Liu et
+    al. 2018, arXiv:1811.11718)."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 3, padding=1)
+
+    def forward(self, input: Tensor) -> Tensor:
+        fraction = F.avg_pool2d(input.new_ones(1, 1, *input.shape[2:]), 3, stride=1, padding=1)
+        return F.conv2d(input, self.weight, padding=1) / fraction + self.bias[:, None, None]
+
+
 class ConvVae(nn.Module):
     def __init__(self, config: ConvVaeConfig, data: DataSpec) -> None:
         super().__init__()
@@ -46,6 +59,9 @@ class ConvVae(nn.Module):
             *(nn.Linear(cells, hidden), nn.ReLU(), BatchNorm1d(hidden)),
         )
         self.head = GaussianHead(hidden, config.latent_dim, config.latent_activation)
+        last = PartialConv2d(a, channels)
+        if config.padding == "zeros":
+            last = nn.Conv2d(a, channels, 3, padding=1)
         self.decoder = nn.Sequential(
             *(nn.Linear(config.latent_dim, hidden), nn.ReLU(), BatchNorm1d(hidden)),
             *(nn.Linear(hidden, cells), nn.ReLU(), BatchNorm1d(cells)),
@@ -53,7 +69,7 @@ class ConvVae(nn.Module):
             nn.Upsample(scale_factor=2),
             *(nn.Conv2d(b, a, 3, padding=1), nn.ReLU(), nn.BatchNorm2d(a)),
             nn.Upsample(scale_factor=2),
-            nn.Conv2d(a, channels, 3, padding=1),
+            last,
         )
 
     def encode(self, x: Tensor) -> DiagonalGaussian:
