@@ -151,6 +151,27 @@ def test_the_sampling_error_is_the_deviation_of_repeated_evaluations(evaluate, v
     assert "recon_se" not in evaluate("recon", Halved(), data[0])[0]
 
 
+def test_the_sampling_error_of_the_loss_is_the_deviation_of_repeated_evaluations(
+    evaluate, vae, data
+):
+    loss = build("losses", "elbo", data[1])
+    runs = [evaluate("loss", vae, data[0], loss=loss, seed=seed)[0] for seed in range(60)]
+    values, errors = (np.array([run[key] for run in runs]) for key in ("loss", "loss_se"))
+    assert values.std(ddof=1) == pytest.approx(errors.mean(), rel=0.3)  # 3 standard errors
+    assert errors.std() < 0.25 * errors.mean()  # sqrt(1 / 40) is expected, from 20 parts
+    metrics, protocol = evaluate("loss", vae, data[0][:7], loss=loss)
+    assert metrics["loss_se"] > 0
+    assert protocol["loss"].endswith("loss_se: standard error of the sampling")
+
+
+def test_a_loss_without_samples_has_no_sampling_error(evaluate, data):
+    autoencoder = build("models", "ae", data[1], hidden=[4], latent_dim=2)
+    loss = build("losses", "reconstruction", data[1])
+    metrics, protocol = evaluate("loss", autoencoder, data[0], loss=loss)
+    assert set(metrics) == {"loss"}
+    assert "loss_se" not in protocol["loss"]
+
+
 def test_the_noise_depends_on_the_seed_and_the_split_and_under_protocol_1_on_the_seed(
     evaluate, vae, data
 ):
