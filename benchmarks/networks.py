@@ -116,17 +116,24 @@ def autoencoder() -> nn.Module:
     return nn.Sequential(*mlp(784, 128, 16), *mlp(16, 128, 784))
 
 
+RELU = {"activation": "relu"}
 CASES = {
     "mlp-classifier": Case(
         "mlp-classifier", {}, 64, mlp_classifier, classifier_loss, target=(0.97, 5.0)
     ),
     "ae": Case(
-        *("ae", {"hidden": [128], "latent_dim": 16}, 64, autoencoder, autoencoder_loss),
+        *("ae", {**RELU, "hidden": [128], "latent_dim": 16}, 64, autoencoder, autoencoder_loss),
         target=(0.97, 3.5),
     ),
-    "vae": Case("vae", {}, 128, vae, vae_loss, target=(1.0, 2.3)),
+    "vae": Case("vae", RELU, 128, vae, vae_loss, target=(1.0, 2.3)),
     "ae-z2": Case(
-        *("ae", {"hidden": [512, 128], "latent_dim": 2}, 64, wide_autoencoder, autoencoder_loss),
+        *(
+            "ae",
+            {**RELU, "hidden": [512, 128], "latent_dim": 2},
+            64,
+            wide_autoencoder,
+            autoencoder_loss,
+        ),
         target=(1.0, 1.8),
     ),
     "cnn-classifier": Case(

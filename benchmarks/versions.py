@@ -32,6 +32,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -109,9 +110,12 @@ def train(name: str, steps: int, folder: Path) -> None:
         def latentforge_callbacks(self) -> Iterator[Any]:
             yield CallbackSpec(name="pause", summary="Pauses", build=lambda _: Pause())
 
-    Forge([Plugin()]).train(
+    forge = Forge([Plugin()])
+    config = forge.registry.get("models", case.model).spec.config
+    known = {option.name for option in fields(config)}  # an older version may lack some
+    forge.train(
         case.model,
-        model=case.options,
+        model={name: value for name, value in case.options.items() if name in known},
         data={"train": images("train", epoch), "test": images("test", 100)},
         train={
             "epochs": 100_000,
@@ -132,7 +136,8 @@ def evaluate(folder: Path) -> None:
     forge = Forge()
     data = {"train": images("train", 128), "test": images("test", EVALUATED)}
     options = {"epochs": 1, "batch_size": 128, "device": "cpu"}
-    run = forge.train("vae", data=data, train=options, run=folder / "run", quiet=True)
+    model = {"activation": "relu"}  # the default of older versions
+    run = forge.train("vae", model=model, data=data, train=options, run=folder / "run", quiet=True)
     clock = Clock()
     forge.evaluate(run, data=data, device="cpu")
     while clock.lap(EVALUATED):

@@ -33,6 +33,7 @@ import turns
 HERE = Path(__file__).resolve().parent
 LATENTFORGE = (sys.executable, "-m", "latentforge")
 TRAIN = (*LATENTFORGE, "train", "vae", "--data", "mnist", "--batch-size", "128", "--device", "cpu")
+TRAIN += ("--set", "model.activation=relu")  # as in the networks by hand
 SLOW = ("write-up", "lightning")
 SIDES = ("by-hand", "by-hand-bytes", *SLOW)
 IMPORTS = "import torch, ignite"

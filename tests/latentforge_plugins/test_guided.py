@@ -23,14 +23,15 @@ from latentforge_plugins.guided.pictures import (
     film_title,
     path_names,
 )
+from latentforge_plugins.guided.sampling import sample_results
 from latentforge_plugins.guided.starts import code_deviation, sample_data_starts, sample_starts
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from latentforge import Forge, LatentSpec
+from latentforge import Forge, LatentSpec, search
 from latentforge.contracts import Arrays, ExploreContext
 from latentforge.data.preparation import prepare_whole
 from latentforge.engine.latent_search import Found
-from latentforge.errors import UsageError
+from latentforge.errors import ConfigError, UsageError
 from latentforge.findings import checked
 from latentforge.latent import DiagonalGaussian
 from latentforge.rendering.scatter import compute_limits
@@ -534,8 +535,35 @@ def test_groups_are_of_results_near_their_first_one():
     assert count_groups(rows[:0]) == 0
 
 
+def test_results_are_sampled_by_default_for_classes_and_a_mixture(explored, guided):
+    _, made = explored
+    assert "; 100 Langevin steps from each solution then sample" in made["protocol"]
+    for options in ({"sample": 0}, {"prior": "none"}):
+        assert "Langevin" not in guided(**FAST | options)["protocol"]
+    inpaint = {"objective": "inpaint", "n": 2, "steps": 3, "restarts": 1, "roles": ()}
+    assert "Langevin" not in guided(**inpaint)["protocol"]
+    with pytest.raises(ConfigError, match="sample needs prior='mixture'"):
+        guided(**FAST, sample=5, prior="gaussian")
+    with pytest.raises(UsageError, match="sample needs an objective of classes"):
+        guided(**inpaint, sample=5)
+
+
+def test_paths_end_at_the_sampled_codes():
+    objective = NearGoal([0.0, 0.0], reach=0.5)
+    found = search(torch.Tensor.clone, objective, torch.ones(1, 3, 2), watch=[0, 2])
+    after = sample_results(
+        found, torch.Tensor.clone, objective, lambda z: 0.0 * z.sum(1), 1.0, 20, 0
+    )
+    assert bool(objective.satisfied(after.x, torch.arange(3)).all())
+    assert not torch.equal(after.z, found.z)
+    assert {*after.paths} == {0, 2}
+    for request, path in after.paths.items():
+        assert torch.equal(path[-1], after.z[request])
+        assert torch.equal(path[:-1], found.paths[request])
+
+
 def test_sampled_results_are_as_different_as_images_of_their_class(guided):
-    climbed = guided(**FAST | {"n": 60})["metrics"]
+    climbed = guided(**FAST | {"n": 60, "sample": 0})["metrics"]
     sampled = guided(**FAST | {"n": 60, "sample": 60})["metrics"]
     assert sampled["success_share"] == climbed["success_share"]
     assert sampled["deviation_ratio"] > 1.3 * climbed["deviation_ratio"]

@@ -20,4 +20,5 @@ def latentforge_models():
         config=AutoencoderConfig,
         provides={"encode", "decode", "decode_logits"},
         default_loss="reconstruction",
+        train={"lr": 2e-3},
     )

@@ -17,5 +17,5 @@ class AutoencoderConfig:
 
     hidden: tuple[Size, ...] = (512, 128)
     latent_dim: Size = 16
-    activation: Activation = "relu"
+    activation: Activation = "elu"
     latent_activation: LatentActivation = "none"

@@ -20,4 +20,5 @@ def latentforge_models():
         config=CnnClassifierConfig,
         provides={"classify", "layers"},
         default_loss="cross-entropy",
+        train={"lr": 3e-3},
     )

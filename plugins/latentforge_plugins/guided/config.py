@@ -24,7 +24,8 @@ class GuidedConfig:
     away from the boundary of the solutions; each of these steps uses the gradient at a random
     offset of size `jitter`. `sample` Langevin steps from each solution then sample codes of the
     requested class, so that the results differ from each other as images do; this needs a mixture
-    as the prior. The first `shown` requests are drawn. An animation shows the longest
+    as the prior. By default there are 100 steps if the objective has classes and the prior is a
+    mixture, otherwise none. The first `shown` requests are drawn. An animation shows the longest
     path among these requests, or the path of the request with number `film`.
     """
 
@@ -41,7 +42,7 @@ class GuidedConfig:
     settle: Count = 60
     jitter: NonNegative = 0.1
     solutions: Size = 2
-    sample: Count = 0
+    sample: Count | None = None
     components: Size = 10
     shown: Annotated[Size, Le(20)] = 10
     film: Count | None = None
@@ -49,6 +50,8 @@ class GuidedConfig:
     def __post_init__(self) -> None:
         if self.any_class and self.start != "data":
             raise ValueError("any_class needs start='data'")
+        if self.sample and self.prior != "mixture":
+            raise ValueError("sample needs prior='mixture'")
         default = type(self).prior_weight  # another value would have no effect
         if self.prior == "none" and self.prior_weight not in (0, default):
             raise ValueError("prior_weight needs a prior")

@@ -24,6 +24,8 @@ from .config import GuidedConfig
 from .pictures import draw_film, draw_map, draw_results
 from .sampling import sample_results
 
+DEFAULT_SAMPLE = 100  # Langevin steps; more do not make the results more different
+
 
 def guide(context: ExploreContext, config: GuidedConfig) -> Findings:
     objective, model = context.objective, context.model
@@ -62,9 +64,10 @@ def guide(context: ExploreContext, config: GuidedConfig) -> Findings:
         watch=sorted({config.film or 0, *range(min(config.shown, count))}),
         attach=context.attach,
     )
-    if config.sample and mixture and hasattr(objective, "classes"):
+    if steps := sample_steps(context, config):
+        assert mixture is not None
         unit = starts.code_deviation(codes)
-        arguments = (objective, mixture.log_prob, unit, config.sample, context.seed)
+        arguments = (objective, mixture.log_prob, unit, steps, context.seed)
         found = sample_results(found, partial(decode, model), *arguments)
     metrics = {"requests_per_second": count / (time.perf_counter() - start_time)}
     if mixture:
@@ -80,6 +83,17 @@ def guide(context: ExploreContext, config: GuidedConfig) -> Findings:
     if hasattr(objective, "findings"):
         parts.insert(0, objective.findings(found.x))
     return merge_findings([*parts, search_findings])
+
+
+def sample_steps(context: ExploreContext, config: GuidedConfig) -> int:
+    """The number of Langevin steps from each solution. Raises UsageError if steps are requested for
+    an objective without classes, whose score is no log density."""
+    if config.sample and not hasattr(context.objective, "classes"):
+        raise UsageError("sample needs an objective of classes", hint="--set sample=0")
+    if config.sample is None:
+        samples = config.prior == "mixture" and hasattr(context.objective, "classes")
+        return DEFAULT_SAMPLE if samples else 0
+    return config.sample
 
 
 def merge_findings(parts: Sequence[Findings]) -> Findings:
@@ -124,6 +138,8 @@ def protocol(
     weight = f"{config.prior_weight:g}"
     text += f"; the search maximises the score + {weight} x the log density of " if density else ""
     text += density or "; the search maximises only the score"
+    if steps := sample_steps(context, config):
+        text += f"; {steps} Langevin steps from each solution then sample codes of the class"
     text += "; requests_per_second: speed of the search only"
     if mixture is None:
         return text
@@ -186,7 +202,8 @@ def draw_items(
         film = max(found.paths, key=lambda request: len(found.paths[request]))
     first = decode(context.model, used_starts[: config.shown])
     results = draw_results(context, found, first, config.shown)
-    return [results, draw_film(context, found, codes, film), *items]
+    sampled = sample_steps(context, config) if found.satisfied[film] else 0
+    return [results, draw_film(context, found, codes, film, sampled), *items]
 
 
 def draw_progress(found: Found, longest: int) -> Lines:

@@ -69,9 +69,12 @@ def draw_map(context: ExploreContext, found: Found, codes: Tensor, shown: int) -
     return replace(_codes_on(to_map, codes, context), name="walks", title=title, paths=paths)
 
 
-def draw_film(context: ExploreContext, found: Found, codes: Tensor, request: int) -> Film:
+def draw_film(
+    context: ExploreContext, found: Found, codes: Tensor, request: int, sampled: int = 0
+) -> Film:
     """Draw an animation of one request. It shows the map with the path so far, the decoded code
-    and, if a classifier guides the search, its probabilities."""
+    and, if a classifier guides the search, its probabilities. The last frame shows the code after
+    `sampled` Langevin steps, if there are any."""
     to_map, path = Map(codes), found.paths[request]  # (T, D)
     background, points = _codes_on(to_map, codes, context), to_map(path)
     moments = torch.linspace(0, len(path) - 1, min(FRAMES, len(path))).round().long()
@@ -89,6 +92,8 @@ def draw_film(context: ExploreContext, found: Found, codes: Tensor, request: int
             panels.append(Bars("p", "p(class | image)", classifier.data.classes, heights, "p"))
         frames.append(panels)
     titles = [f"step {moment}" for moment in moments.tolist()]
+    if sampled:
+        titles[-1] = f"after {sampled} Langevin steps"
     return Film("walk", film_title(context, found, request), frames, titles)
 
 
