@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 BENCHMARKS := throughput profile_step whole growth together search checkpoints plugins
 MEASURED   ?= runs/bench
 
-.PHONY: demo test slow check torture lint bench gpu-test gpu-bench reproduce gallery clean
+.PHONY: demo test slow check torture lint bench gpu-test gpu-bench reproduce gallery diagnosis clean
 
 demo: $(READY)
 	$(BIN)/latentforge demo
@@ -57,6 +57,9 @@ reproduce: $(READY)
 
 gallery: $(READY)
 	$(BIN)/python benchmarks/gallery.py $(if $(RUNS),--runs $(RUNS))
+
+diagnosis: $(READY)
+	$(BIN)/python benchmarks/diagnosis.py --page docs/diagnosis.md
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

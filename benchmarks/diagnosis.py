@@ -1,6 +1,6 @@
 """Runs with a known fault, and healthy ones: what `latentforge doctor` says about each.
 
-    python benchmarks/diagnosis.py [--case NAME] [--json FILE]
+    python benchmarks/diagnosis.py [--case NAME] [--page FILE] [--json FILE]
 
 A run with a fault is diagnosed rightly if a warning or a note has the check that belongs to its
 cause (and, for the learning rate, the direction), and if no warning names another cause. A healthy
@@ -392,34 +392,62 @@ def judge(case: Case, findings: list[Any]) -> bool:
     return bool(right) and not others
 
 
+HEAD = ["| run | model | findings | right |", "|---|---|---|---|"]
+PAGE = [
+    "# Diagnosis",
+    "",
+    "`make diagnosis` writes this page. It trains runs with a known fault, and healthy ones, and",
+    "asks `latentforge doctor` about each. A fault counts as found if a finding has the check that",
+    "belongs to its cause and, for a learning rate, the direction, and if no warning names another",
+    "cause. Consequences of the cause may be named too, such as reconstructions that do not depend",
+    "on the image. A healthy run must have no warning; notes are facts, not faults.",
+    "[components.md](components.md#diagnosis) describes the checks. Runs are trained on digits or,",
+    "where the table says so, on 3,000 images of MNIST.",
+    "",
+]
+
+
+def row(case: Case, findings: list[Any], is_right: bool) -> str:
+    """A row of the table, with what the finding of the cause saw, or all warnings if it lacks."""
+    named = [f for f in findings if f.check in case.causes] or [
+        f for f in findings if f.severity == "warning"
+    ]
+    others = sorted({f.check for f in findings} - {f.check for f in named})
+    text = "; ".join(f"**{f.check}**: {f.saw}; {f.attempt}" for f in named) or "no warning"
+    text += f" (also: {', '.join(others)})" if others else ""
+    text = text.replace("|", "\\|").replace("\n", " ")
+    return f"| {case.name} | `{case.model}` | {text} | {'yes' if is_right else '**no**'} |"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--case", action="append", help="a part of a case's name; default: all")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="write the table as a page")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all findings")
     options = parser.parse_args()
     chosen = [
         c for c in cases() if not options.case or any(part in c.name for part in options.case)
     ]
     info = turns.headline("Diagnosis of runs with known faults", "digits and MNIST")
-    results, right, alarms = {}, 0, 0
-    print("| run | model | findings | right |\n|---|---|---|---|")
+    results, right, alarms, rows = {}, 0, 0, [*HEAD]
     for case in chosen:
         findings = diagnose(case)
         is_right = judge(case, findings)
         right += bool(case.causes and is_right)
         alarms += bool(not case.causes and not is_right)
-        named = "; ".join(f"{f.severity}: {f.check}" for f in findings) or "nothing"
-        print(
-            f"| {case.name} | `{case.model}` | {named} | {'yes' if is_right else 'NO'} |",
-            flush=True,
-        )
+        rows.append(row(case, findings, is_right))
+        print(rows[-1], flush=True)
         results[case.name] = {"right": is_right, "findings": [f.as_dict() for f in findings]}
         if not is_right:
             for finding in findings:
                 print(f"    {finding}", file=sys.stderr)
     faults = sum(bool(case.causes) for case in chosen)
     healthy = len(chosen) - faults
-    print(f"\nRight causes: {right} of {faults}. False alarms: {alarms} of {healthy}.")
+    outcome = f"Right causes: {right} of {faults}. False alarms: {alarms} of {healthy}."
+    print(f"\n{outcome}")
+    if options.page:
+        measured = f"Seed 0, torch {torch.__version__}, on the CPU. {outcome}"
+        options.page.write_text("\n".join([*PAGE, measured, "", *rows]) + "\n", "utf-8")
     turns.finish(options.json, info, {"cases": results})
     return int(bool(alarms) or (faults >= 36 and right < LEAST))
 
