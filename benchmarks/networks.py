@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -53,16 +54,20 @@ def classifier_loss(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 
 class Vae(nn.Module):
-    """An encoder, two heads and a decoder. Returns logits of x and the KL in nats per image."""
+    """An encoder, two heads and a decoder. `encode` returns the mean and log-variance of z, and a
+    call returns logits of x and the KL in nats per image."""
 
     def __init__(self, encoder: nn.Module, width: int, latent: int, decoder: nn.Module) -> None:
         super().__init__()
         self.encoder, self.decoder = encoder, decoder
         self.mean, self.log_var = nn.Linear(width, latent), nn.Linear(width, latent)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         h = self.encoder(x)
-        mean, log_var = self.mean(h), self.log_var(h)
+        return self.mean(h), self.log_var(h)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_var = self.encode(x)
         z = mean + (0.5 * log_var).exp() * torch.randn_like(mean)
         kl = 0.5 * (mean.square() + log_var.exp() - 1 - log_var).sum() / len(x)
         return self.decoder(z), kl
@@ -78,33 +83,38 @@ def vae() -> nn.Module:
     return Vae(encoder, 128, 16, nn.Sequential(*mlp(16, 128, 256, 784)))
 
 
-def conv_vae() -> nn.Module:
+def conv_vae(side: int = 28) -> Vae:
+    """`side` is the height and width of an image, a multiple of 4."""
+    grid = (32, side // 4, side // 4)
+    cells = math.prod(grid)  # 1568 for MNIST
     encoder = nn.Sequential(
         *(nn.Conv2d(1, 64, 3, padding=1), nn.ReLU(), nn.BatchNorm2d(64), nn.MaxPool2d(2)),
         *(nn.Conv2d(64, 32, 3, padding=1), nn.ReLU(), nn.BatchNorm2d(32), nn.MaxPool2d(2)),
-        *(nn.Flatten(), nn.Linear(1568, 400), nn.ReLU(), nn.BatchNorm1d(400)),
+        *(nn.Flatten(), nn.Linear(cells, 400), nn.ReLU(), nn.BatchNorm1d(400)),
     )
     decoder = nn.Sequential(
         *(nn.Linear(20, 400), nn.ReLU(), nn.BatchNorm1d(400)),
-        *(nn.Linear(400, 1568), nn.ReLU(), nn.BatchNorm1d(1568), nn.Unflatten(1, (32, 7, 7))),
+        *(nn.Linear(400, cells), nn.ReLU(), nn.BatchNorm1d(cells), nn.Unflatten(1, grid)),
         *(nn.Upsample(scale_factor=2), nn.Conv2d(32, 64, 3, padding=1), nn.ReLU()),
         *(nn.BatchNorm2d(64), nn.Upsample(scale_factor=2), nn.Conv2d(64, 1, 3, padding=1)),
     )
     return Vae(encoder, 400, 20, decoder)
 
 
-def cnn() -> nn.Module:
+def cnn(side: int = 32) -> nn.Module:
+    """`side` is the height and width of a padded image, a multiple of 16."""
     return nn.Sequential(
         *(nn.Conv2d(1, 8, 3, padding="same"), nn.ReLU(), nn.MaxPool2d(2)),
         *(nn.Conv2d(8, 16, 3, padding="same"), nn.ReLU(), nn.MaxPool2d(2)),
         *(nn.Conv2d(16, 32, 3, padding="same"), nn.ReLU(), nn.AvgPool2d(4)),
-        *(nn.Flatten(), nn.Dropout(0.5), nn.Linear(128, 10)),
+        *(nn.Flatten(), nn.Dropout(0.5), nn.Linear(32 * (side // 16) ** 2, 10)),
     )
 
 
-def mlp_classifier() -> nn.Module:
+def mlp_classifier(side: int = 28) -> nn.Module:
+    """`side` is the height and width of an image. The first layer has no activation."""
     hidden = mlp(128, 128, 128)
-    layers = (nn.Linear(784, 128), *hidden, nn.ReLU(), nn.Linear(128, 10))
+    layers = (nn.Linear(side**2, 128), *hidden, nn.ReLU(), nn.Linear(128, 10))
     return nn.Sequential(nn.Flatten(), *layers)
 
 

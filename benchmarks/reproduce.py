@@ -3,202 +3,43 @@
     python benchmarks/reproduce.py [--only NAME ...] [--seed 0] [--threads N]
         [--data digits --epochs 1] [--runs DIR] [--page FILE]
 
-The presets reproduce experiments from five articles on the latent spaces of MNIST. A metric is
-compared with the result of a plain, correct implementation of the same recipe, with a margin for
-the variation between seeds. With other data or epochs nothing is compared. With --data, --epochs or
---only, the script writes a page only if --page names a file.
+The presets reproduce experiments from five articles on the latent spaces of MNIST. plain_builds.py
+trains each recipe with a plain PyTorch loop on the same images in a second process, at the same
+time. A metric is compared with that of the plain build, with a margin for the variation between
+seeds. With other data or epochs nothing is compared. With --data, --epochs or --only, the script
+writes a page only if --page names a file. Each process uses --threads, by default half of torch's.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
+import json
 import os
 import platform
 import resource
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from systems import CLASSIFIER, SOURCES, SYSTEMS, System, verdict
+
 from latentforge import Forge, Run
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "reproduction.md"
-CLASSIFIER = "diffusion-series-cnn"
-
-
-@dataclass(frozen=True)
-class ReferenceMetric:
-    """A metric of a preset: its key `split/name`, the published value (may be empty), the value of
-    a plain implementation of the same recipe (or None), and the bounds of the verdict.
-
-    `reason` explains a known difference of up to `slack` outside the bounds.
-    """
-
-    key: str
-    published: str
-    reference: float | None
-    low: float = -math.inf
-    high: float = math.inf
-    reason: str = ""
-    slack: float = 0.0
-
-    def is_within_bounds(self, value: float) -> bool:
-        return self.low <= value <= self.high
-
-    def is_known(self, value: float) -> bool:
-        return bool(self.reason) and self.low - self.slack <= value <= self.high + self.slack
-
-    def bounds(self) -> str:
-        if math.isinf(self.low) and math.isinf(self.high):
-            return "-"
-        if math.isinf(self.high):
-            return f"at least {self.low:g}"
-        if math.isinf(self.low):
-            return f"at most {self.high:g}"
-        return f"{self.low:g} to {self.high:g}"
-
-
-def with_margin(
-    key: str, reference: float, margin: float, published: str = "", **options: Any
-) -> ReferenceMetric:
-    """A metric with a margin around the reference, for the variation between seeds."""
-    low, high = round(reference - margin, 6), round(reference + margin, 6)
-    return ReferenceMetric(key, published, reference, low, high, **options)
-
-
-@dataclass(frozen=True)
-class System:
-    """A preset, its metrics, a note on differences from the article, and the measures to compute in
-    addition to the default ones."""
-
-    preset: str
-    metrics: Sequence[ReferenceMetric] = ()
-    note: str = ""
-    extra: Sequence[str] = ()
-
-
-PICTURES = "The article shows images and reports no metric."
-SYSTEMS = (
-    System(
-        "latent-differentiation-classifier",
-        [ReferenceMetric("test/accuracy", "", 0.969, low=0.965)],
-        "The article reports no accuracy.",
-    ),
-    System(
-        "latent-differentiation-ae",
-        [ReferenceMetric("test/mse_per_pixel", "", 0.0370, high=0.0375)],
-        "The article shows the latent map but gives no reconstruction error.",
-    ),
-    System(
-        "grad-ae",
-        [ReferenceMetric("test/recon", "", None)],
-        f"{PICTURES} A ReLU on a two-dimensional code can permanently disable one dimension.",
-    ),
-    System(
-        "grad-vae-beta0",
-        [with_margin("test/recon", 144.1, 2.0), ReferenceMetric("test/kl", "", 45.7)],
-        f"{PICTURES} With beta 0 the KL is not part of the loss and is not constrained.",
-    ),
-    System(
-        "grad-vae-beta1",
-        [
-            with_margin(
-                "test/recon",
-                146.3,
-                1.5,
-                reason="seeds 0 to 3 give 144.8, 146.0, 147.5 and 147.4; in another "
-                "measurement, a plain PyTorch loop gave 144.7, 145.9 and 144.7 for seeds 0 to 2",
-                slack=0.5,
-            ),
-            with_margin("test/kl", 6.1, 0.3),
-        ],
-        PICTURES,
-    ),
-    System(
-        "grad-vae-beta4",
-        [with_margin("test/recon", 151.1, 2.0), with_margin("test/kl", 4.0, 0.3)],
-        PICTURES,
-    ),
-    System(
-        "grad-vae-z10-beta1",
-        [with_margin("test/recon", 88.7, 1.0), with_margin("test/kl", 19.1, 0.5)],
-        PICTURES,
-    ),
-    System(
-        "grad-vae-z10-beta4",
-        [with_margin("test/recon", 110.3, 1.5), with_margin("test/kl", 9.3, 0.4)],
-        PICTURES,
-    ),
-    System(
-        "grad-deconv-vae",
-        [ReferenceMetric("test/recon", "", None), ReferenceMetric("test/kl", "", None)],
-        f"{PICTURES} The article trains for 20 epochs. The preset trains for 3, which is practical "
-        "on a CPU.",
-    ),
-    System(
-        CLASSIFIER,
-        [ReferenceMetric("test/accuracy", "0.991", 0.9915, low=0.991)],
-        "The article states 16,554 parameters, but the network in its code has 7,178, like the "
-        "preset.",
-    ),
-    System(
-        "tsne-conv-vae",
-        [with_margin("epoch 1/loss", 158.8, 5.0), ReferenceMetric("test/elbo", "", None)],
-        "The article states neither the number of epochs nor metrics. 5 epochs are practical on a "
-        "CPU. The bounds apply to the training loss of the first epoch.",
-    ),
-    System(
-        "vanilla-ae",
-        [with_margin("test/bce_per_pixel", 0.099, 0.002, "0.1145")],
-        "The test BCE is lower than in the article. The log in the article matches an encoder that "
-        "ends in a ReLU, and the article describes the latent space as [0, inf)^16. The preset "
-        "vanilla-ae-relu has such an encoder.",
-    ),
-    System(
-        "vanilla-ae-relu",
-        [with_margin("test/bce_per_pixel", 0.115, 0.008, "0.1145")],
-        "The number of latent dimensions that the ReLU leaves active depends on the seed, and the "
-        "error depends on this number: the reference implementation gave a BCE per pixel of 0.109 "
-        "to 0.121 for two seeds.",
-    ),
-    System(
-        "vanilla-vae",
-        [
-            with_margin("epoch 1/loss", 183.3, 5.0, "187.78"),
-            with_margin("train/loss", 105.0, 0.7, "104.99"),
-            with_margin("test/elbo", -104.4, 0.7),
-            ReferenceMetric("test/elbo_mean", "", -97.7),
-            ReferenceMetric("test/nll", "", None),
-            ReferenceMetric("-test/elbo - test/nll", "", None, low=0.0),
-            ReferenceMetric("test/nll_image_se", "", None, high=0.5),
-            ReferenceMetric("nll, seconds", "", None, high=300.0),
-            ReferenceMetric("nll, peak MB of the process", "", None, high=2048.0),
-        ],
-        "The likelihood is estimated with 1,000 importance samples per image. The Fréchet "
-        f"distances use 128 features of {CLASSIFIER}.",
-        extra=("nll", "fid"),
-    ),
-)
-
-
-SOURCES = {
-    "latent-differentiation-*": '"Latent Space Differentiation" '
-    "([code](https://github.com/AugustoPeres/MNIST-latent-differentiation))",
-    "grad-*": '"10 Days Of Grad", day 9: "Roaming The Latent Space"',
-    CLASSIFIER: '"Latent Diffusion Series: MNIST Classifier", 2023',
-    "tsne-conv-vae": '"MNIST Variational Autoencoder & t-SNE Visualisation", 2020 '
-    "([code](https://github.com/npitsillos/mnist-vae))",
-    "vanilla-*": "an untitled notebook on a vanilla autoencoder and a VAE in PyTorch",
-}
+HERE = Path(__file__).resolve().parent
+PAGE = HERE.parent / "docs" / "reproduction.md"
 
 
 @dataclass
 class Result:
-    """The metrics of one preset by key, and the seconds of its training and in total."""
+    """The metrics of one preset by key, its seconds of training and in total, and the metrics and
+    seconds of training of its plain build."""
 
     system: System
     metrics: dict[str, float]
@@ -206,15 +47,17 @@ class Result:
     train_seconds: float
     seconds: float
     command: str
+    references: dict[str, float]
+    reference_seconds: float
 
     def misses(self) -> list[str]:
         """The keys of the metrics outside their bounds, without known differences."""
-        compared = [(metric, self.metrics[metric.key]) for metric in self.system.metrics]
-        return [
-            metric.key
-            for metric, value in compared
-            if not metric.is_within_bounds(value) and not metric.is_known(value)
-        ]
+        misses = []
+        for metric in self.system.metrics:
+            pair = self.metrics[metric.key], self.references.get(metric.key)
+            if not metric.is_within_bounds(*pair) and not metric.is_known(*pair):
+                misses.append(metric.key)
+        return misses
 
 
 def main() -> int:
@@ -225,20 +68,22 @@ def main() -> int:
         return 2
     if any("fid" in system.extra for system in systems):  # fid needs the classifier
         systems = [s for s in SYSTEMS if s in systems or s.preset == CLASSIFIER]
+    options.threads = options.threads or max(1, torch.get_num_threads() // 2)
+    torch.set_num_threads(options.threads)
     as_published = options.data == "mnist" and not options.epochs
     page = options.page or (PAGE if as_published and not options.only else None)
     forge, runs, results = Forge(), {}, []
     start_time = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.runs or Path(scratch)
-        for system in systems:
-            print(f"{system.preset}: {summary(forge, system)}", flush=True)
-            result, runs[system.preset] = reproduce(forge, system, folder, runs, options)
-            results.append(result)
-            for key, value in result.metrics.items():
-                print(f"  {key} {value:.5g}", flush=True)
-            if as_published and result.misses():
-                print(f"  outside the bounds: {', '.join(result.misses())}", flush=True)
+        images = save_images(forge, options.data, Path(scratch))
+        with plain_process(images, options) as plain:
+            for system in systems:
+                print(f"{system.preset}: {summary(forge, system)}", flush=True)
+                result, run = reproduce(forge, system, folder, runs, plain, options)
+                runs[system.preset] = run
+                results.append(result)
+                show(result, as_published)
     if page:
         page.write_text(
             markdown(forge, results, time.monotonic() - start_time, options, as_published), "utf-8"
@@ -247,23 +92,62 @@ def main() -> int:
     return int(as_published and any(result.misses() for result in results))
 
 
+def show(result: Result, compared: bool) -> None:
+    for key, value in result.metrics.items():
+        print(f"  {key} {value:.5g} (reference {digits(result.references.get(key), 5)})")
+    print(f"  training {result.train_seconds:.1f} s (reference {result.reference_seconds:.1f} s)")
+    if compared and result.misses():
+        print(f"  outside the bounds: {', '.join(result.misses())}")
+    sys.stdout.flush()
+
+
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", action="append", default=[], metavar="NAME")
     parser.add_argument("--data", default="mnist", metavar="NAME")
     parser.add_argument("--epochs", type=int, metavar="N")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=0, help="of each process")
     parser.add_argument("--runs", type=Path, metavar="DIR", help="keep the runs in DIR")
     parser.add_argument("--page", type=Path, metavar="FILE")
     return parser.parse_args()
 
 
+def save_images(forge: Forge, name: str, folder: Path) -> Path:
+    """Write the images and labels of a dataset to a file for plain_builds.py."""
+    splits, file = forge.load_data(name), folder / "images.pt"
+    parts = {part: splits.split(part) for part in ("train", "test")}
+    torch.save({part: (split.x, split.y) for part, split in parts.items()}, file)
+    return file
+
+
+@contextmanager
+def plain_process(images: Path, options: argparse.Namespace) -> Iterator[subprocess.Popen[str]]:
+    """A process that reads names of presets and writes the result of each plain build."""
+    command = [sys.executable, HERE / "plain_builds.py", "--data-file", images]
+    command += ["--seed", options.seed, "--threads", options.threads]
+    command += ["--epochs", options.epochs or 0]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([*map(str, command)], **pipes) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 def reproduce(
-    forge: Forge, system: System, folder: Path, runs: dict[str, Run], options: argparse.Namespace
+    forge: Forge,
+    system: System,
+    folder: Path,
+    runs: dict[str, Run],
+    plain: subprocess.Popen[str],
+    options: argparse.Namespace,
 ) -> tuple[Result, Run]:
-    """Train one preset and evaluate it."""
+    """Train one preset and evaluate it, while the process `plain` trains its plain build."""
+    assert plain.stdin is not None
+    assert plain.stdout is not None
     start_time = time.monotonic()
+    print(system.preset, file=plain.stdin, flush=True)
     train: dict[str, Any] = {"seed": options.seed, "threads": options.threads}
     if options.epochs:
         train["epochs"] = options.epochs
@@ -274,6 +158,29 @@ def reproduce(
         run=folder / system.preset,
         quiet=True,
     )
+    metrics, protocol = collect_metrics(forge, system, run, folder, runs, options)
+    seconds = time.monotonic() - start_time
+    line = plain.stdout.readline()  # waits for its end
+    if not line:
+        raise SystemExit(f"the plain build of {system.preset} failed: exit code {plain.wait()}")
+    reference = json.loads(line)
+    command = f"latentforge train --preset {system.preset}"
+    return Result(
+        *(system, metrics, protocol, run.manifest["seconds"], seconds, command),
+        references=reference["metrics"],
+        reference_seconds=reference["seconds"],
+    ), run
+
+
+def collect_metrics(
+    forge: Forge,
+    system: System,
+    run: Run,
+    folder: Path,
+    runs: dict[str, Run],
+    options: argparse.Namespace,
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Return the metrics of a run and of the additional measures, and their protocols."""
     metrics = {
         f"{split}/{name}": value
         for split in ("train", "test")
@@ -292,9 +199,7 @@ def reproduce(
         if measure == "nll":
             metrics["nll, peak MB of the process"] = peak_memory()
             metrics["-test/elbo - test/nll"] = -metrics["test/elbo"] - metrics["test/nll"]
-    command = f"latentforge train --preset {system.preset}"
-    seconds = time.monotonic() - start_time
-    return Result(system, metrics, protocol, run.manifest["seconds"], seconds, command), run
+    return metrics, protocol
 
 
 def summary(forge: Forge, system: System) -> str:
@@ -316,8 +221,6 @@ def markdown(
     compared: bool,
 ) -> str:
     """The page: metrics of SYSTEMS, all metrics of each preset, their protocols, the sources."""
-    import torch
-
     lines = [
         "# Reproduction",
         "",
@@ -327,37 +230,45 @@ def markdown(
         "result is selected by its score. Losses are in nats per image; reconstruction losses are",
         "summed over pixels.",
         "",
-        f"Seed {options.seed}, data {options.data}, {processor()}, "
-        f"{options.threads or torch.get_num_threads()} threads, torch {torch.__version__}, Python "
-        f"{platform.python_version()}; {seconds / 60:.0f} minutes in total.",
+        f"Seed {options.seed}, data {options.data}, {processor()}, two processes side by side with "
+        f"{options.threads} thread{'s' * (options.threads > 1)} each, torch {torch.__version__}, "
+        f"Python {platform.python_version()}; {seconds / 60:.0f} minutes in total.",
         "",
-        '"Published" is the value in the article. "Reference" is the result of a plain, correct',
-        "implementation of the same recipe with one seed (`vanilla-ae-relu`: the midpoint of two",
-        "seeds); that implementation is not part of this repository. The bounds around the",
-        "reference are an allowance for the variation between seeds. A LatentForge result within",
-        'the bounds is marked ok. A small deviation with a known reason is marked "differs", with',
-        "the reason.",
+        '"Published" is the value in the article. "Reference" is the result of a plain PyTorch',
+        "implementation of the same recipe ([plain_builds.py](../benchmarks/plain_builds.py)),",
+        "which uses nothing of LatentForge. It is measured in the same call: while one process",
+        "trains the preset, another one trains the plain implementation on the same images, with",
+        "its own initial weights, batches and noise. The training times are therefore those of two",
+        "trainings that share the machine. Two-sided bounds are the reference plus or minus a",
+        "fixed allowance for the variation between seeds; one-sided bounds are fixed. A result of",
+        "LatentForge within the bounds is marked ok. A small deviation with a known reason is",
+        'marked "differs", with the reason.',
         "",
-        "| preset | metric | published | reference | bounds | LatentForge | verdict | training |",
-        "|" + "---|" * 8,
+        "| preset | metric | published | reference | bounds | LatentForge | verdict | "
+        "training: reference | training: LatentForge |",
+        "|" + "---|" * 9,
     ]
     for result in results:
-        training = f"{result.train_seconds:.0f} s"
+        times = f"{result.reference_seconds:.0f} s", f"{result.train_seconds:.0f} s"
         for metric in result.system.metrics:
             if metric.key not in result.metrics:  # its measure did not run
                 continue
-            value = result.metrics[metric.key]
-            reference = "-" if metric.reference is None else f"{metric.reference:g}"
-            cells = [f"`{result.system.preset}`", metric.key, metric.published or "-", reference]
-            cells += [metric.bounds(), f"{value:.5g}", verdict(metric, value, compared), training]
-            lines.append(f"| {' | '.join(cells)} |")
+            value, reference = result.metrics[metric.key], result.references.get(metric.key)
+            judged = verdict(metric, value, reference, compared=compared)
+            cells = [f"`{result.system.preset}`", metric.key, metric.published or "-"]
+            cells += [digits(reference, 5), metric.bounds(reference), digits(value, 5), judged]
+            lines.append(f"| {' | '.join([*cells, *times])} |")
     for result in results:
         system = result.system
         lines += ["", f"## {system.preset}", "", f"{summary(forge, system)}. {system.note}"]
-        lines += ["", f"    {result.command}", "", "| metric | value |", "|---|---|"]
-        lines += [f"| {key} | {value:.6g} |" for key, value in result.metrics.items()]
-        times = f"Training: {result.train_seconds:.1f} s. Total: {result.seconds:.1f} s."
-        lines += ["", times]
+        lines += ["", f"    {result.command}", ""]
+        lines += ["| metric | reference | LatentForge |", "|---|---|---|"]
+        lines += [
+            f"| {key} | {digits(result.references.get(key), 6)} | {digits(value, 6)} |"
+            for key, value in result.metrics.items()
+        ]
+        training = f"{result.reference_seconds:.1f} s (reference), {result.train_seconds:.1f} s"
+        lines += ["", f"Training: {training} (LatentForge, {result.seconds:.1f} s in total)."]
     names_by_protocol: dict[str, dict[str, None]] = {}  # metrics of each protocol, in order
     for result in results:
         for name, text in result.protocol.items():
@@ -369,12 +280,8 @@ def markdown(
     return "\n".join(lines) + "\n"
 
 
-def verdict(metric: ReferenceMetric, value: float, compared: bool) -> str:
-    if not compared or metric.bounds() == "-":
-        return ""
-    if metric.is_within_bounds(value):
-        return "ok"
-    return f"differs: {metric.reason}" if metric.is_known(value) else "**differs**"
+def digits(value: float | None, count: int) -> str:
+    return "-" if value is None else f"{value:.{count}g}"
 
 
 def processor() -> str:
