@@ -16,7 +16,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -233,9 +233,24 @@ def run(
     return {"seconds": seconds, "metrics": metrics}
 
 
+def run_seeds(
+    preset: str, data: dict[str, tuple[Tensor, Tensor]], epochs: int, seeds: Sequence[int]
+) -> dict[str, Any]:
+    """Run a recipe with several seeds. Return the means, and for several seeds the smallest and the
+    largest value of each metric."""
+    results = [run(preset, data, epochs, seed) for seed in seeds]
+    values = {name: [r["metrics"][name] for r in results] for name in results[0]["metrics"]}
+    return {
+        "seconds": sum(r["seconds"] for r in results) / len(results),
+        "metrics": {name: sum(v) / len(v) for name, v in values.items()},
+        "ranges": {name: [min(v), max(v)] for name, v in values.items() if len(v) > 1},
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("presets", nargs="*", metavar="PRESET", help=", ".join(RECIPES))
+    help_text = f"{', '.join(RECIPES)}; PRESET:N runs N seeds; default: from standard input"
+    parser.add_argument("presets", nargs="*", metavar="PRESET", help=help_text)
     parser.add_argument("--data-file", type=Path, required=True, metavar="FILE")
     parser.add_argument("--epochs", type=int, default=0, metavar="N", help="default: the recipe's")
     parser.add_argument("--seed", type=int, default=0)
@@ -244,7 +259,9 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     data = torch.load(options.data_file)
     for preset in options.presets or map(str.strip, sys.stdin):
-        print(json.dumps(run(preset, data, options.epochs, options.seed)), flush=True)
+        name, _, count = preset.partition(":")
+        seeds = range(options.seed, options.seed + int(count or 1))
+        print(json.dumps(run_seeds(name, data, options.epochs, seeds)), flush=True)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import resource
@@ -23,7 +24,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,8 @@ class Result:
     train_seconds: float
     seconds: float
     command: str
-    references: dict[str, float]
+    references: dict[str, float]  # means over the seeds of the plain build
+    ranges: dict[str, list[float]]  # smallest and largest value, if there are several seeds
     reference_seconds: float
 
     def misses(self) -> list[str]:
@@ -72,18 +74,20 @@ def main() -> int:
     torch.set_num_threads(options.threads)
     as_published = options.data == "mnist" and not options.epochs
     page = options.page or (PAGE if as_published and not options.only else None)
-    forge, runs, results = Forge(), {}, []
+    forge, runs = Forge(), dict[str, Run]()
     start_time = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.runs or Path(scratch)
         images = save_images(forge, options.data, Path(scratch))
         with plain_process(images, options) as plain:
-            for system in systems:
-                print(f"{system.preset}: {summary(forge, system)}", flush=True)
-                result, run = reproduce(forge, system, folder, runs, plain, options)
-                runs[system.preset] = run
-                results.append(result)
-                show(result, as_published)
+            assert plain.stdin is not None
+            seeds = 1 if options.epochs else None  # a short run needs no comparison
+            print(*(f"{s.preset}:{seeds or s.seeds}" for s in systems), sep="\n", file=plain.stdin)
+            plain.stdin.close()
+            done = [reproduce(forge, system, folder, runs, options) for system in systems]
+            results = [with_reference(result, plain) for result in done]
+    for result in results:
+        show(result, as_published)
     if page:
         page.write_text(
             markdown(forge, results, time.monotonic() - start_time, options, as_published), "utf-8"
@@ -93,6 +97,7 @@ def main() -> int:
 
 
 def show(result: Result, compared: bool) -> None:
+    print(result.system.preset)
     for key, value in result.metrics.items():
         print(f"  {key} {value:.5g} (reference {digits(result.references.get(key), 5)})")
     print(f"  training {result.train_seconds:.1f} s (reference {result.reference_seconds:.1f} s)")
@@ -140,14 +145,11 @@ def reproduce(
     system: System,
     folder: Path,
     runs: dict[str, Run],
-    plain: subprocess.Popen[str],
     options: argparse.Namespace,
-) -> tuple[Result, Run]:
-    """Train one preset and evaluate it, while the process `plain` trains its plain build."""
-    assert plain.stdin is not None
-    assert plain.stdout is not None
+) -> Result:
+    """Train one preset and evaluate it; add its run to `runs`."""
+    print(f"{system.preset}: {summary(forge, system)}", flush=True)
     start_time = time.monotonic()
-    print(system.preset, file=plain.stdin, flush=True)
     train: dict[str, Any] = {"seed": options.seed, "threads": options.threads}
     if options.epochs:
         train["epochs"] = options.epochs
@@ -158,18 +160,25 @@ def reproduce(
         run=folder / system.preset,
         quiet=True,
     )
+    runs[system.preset] = run
     metrics, protocol = collect_metrics(forge, system, run, folder, runs, options)
     seconds = time.monotonic() - start_time
-    line = plain.stdout.readline()  # waits for its end
-    if not line:
-        raise SystemExit(f"the plain build of {system.preset} failed: exit code {plain.wait()}")
-    reference = json.loads(line)
     command = f"latentforge train --preset {system.preset}"
     return Result(
-        *(system, metrics, protocol, run.manifest["seconds"], seconds, command),
-        references=reference["metrics"],
-        reference_seconds=reference["seconds"],
-    ), run
+        *(system, metrics, protocol, run.manifest["seconds"], seconds, command), {}, {}, math.nan
+    )
+
+
+def with_reference(result: Result, plain: subprocess.Popen[str]) -> Result:
+    """Read the next result of the process `plain`, which may still be training."""
+    assert plain.stdout is not None
+    line = plain.stdout.readline()
+    if not line:
+        preset = result.system.preset
+        raise SystemExit(f"the plain build of {preset} failed: exit code {plain.wait()}")
+    reference = json.loads(line)
+    metrics, ranges, seconds = (reference[key] for key in ("metrics", "ranges", "seconds"))
+    return replace(result, references=metrics, ranges=ranges, reference_seconds=seconds)
 
 
 def collect_metrics(
@@ -237,9 +246,10 @@ def markdown(
         '"Published" is the value in the article. "Reference" is the result of a plain PyTorch',
         "implementation of the same recipe ([plain_builds.py](../benchmarks/plain_builds.py)),",
         "which uses nothing of LatentForge. It is measured in the same call: while one process",
-        "trains the preset, another one trains the plain implementation on the same images, with",
-        "its own initial weights, batches and noise. The training times are therefore those of two",
-        "trainings that share the machine. Two-sided bounds are the reference plus or minus a",
+        "trains the presets, another one trains the plain implementations on the same images, with",
+        "their own initial weights, batches and noise. A reference with a range is the mean over",
+        "several seeds. The training times are those of one seed, and of",
+        "two trainings that share the machine. Two-sided bounds are the reference plus or minus a",
         "fixed allowance for the variation between seeds; one-sided bounds are fixed. A result of",
         "LatentForge within the bounds is marked ok. A small deviation with a known reason is",
         'marked "differs", with the reason.',
@@ -256,7 +266,8 @@ def markdown(
             value, reference = result.metrics[metric.key], result.references.get(metric.key)
             judged = verdict(metric, value, reference, compared=compared)
             cells = [f"`{result.system.preset}`", metric.key, metric.published or "-"]
-            cells += [digits(reference, 5), metric.bounds(reference), digits(value, 5), judged]
+            cells += [with_range(result, metric.key), metric.bounds(reference)]
+            cells += [digits(value, 5), judged]
             lines.append(f"| {' | '.join([*cells, *times])} |")
     for result in results:
         system = result.system
@@ -278,6 +289,14 @@ def markdown(
     lines += ["", "## Sources", "", "| presets | article |", "|---|---|"]
     lines += [f"| `{presets}` | {article} |" for presets, article in SOURCES.items()]
     return "\n".join(lines) + "\n"
+
+
+def with_range(result: Result, key: str) -> str:
+    text = digits(result.references.get(key), 5)
+    if key in result.ranges:
+        low, high = result.ranges[key]
+        text += f" ({digits(low, 5)} to {digits(high, 5)}, {result.system.seeds} seeds)"
+    return text
 
 
 def digits(value: float | None, count: int) -> str:

@@ -209,6 +209,16 @@ def test_result_is_determined_by_the_seed_and_has_the_keys_of_the_page(plain, di
     assert metrics["test/elbo"] == pytest.approx(-metrics["test/recon"] - metrics["test/kl"])
 
 
+def test_result_of_several_seeds_is_their_mean_with_the_range(plain, digits):
+    each = [plain.run("vanilla-vae", digits, 1, seed)["metrics"] for seed in (3, 4)]
+    both = plain.run_seeds("vanilla-vae", digits, 1, [3, 4])
+    for name, value in both["metrics"].items():
+        values = [metrics[name] for metrics in each]
+        assert value == pytest.approx(sum(values) / 2)
+        assert both["ranges"][name] == [min(values), max(values)]
+    assert plain.run_seeds("vanilla-vae", digits, 1, [3])["ranges"] == {}
+
+
 def test_loss_of_an_epoch_is_the_mean_over_its_images(plain, digits):
     """With a learning rate of 0 the weights do not change, so the mean is that of all images."""
     x, y = digits["train"]

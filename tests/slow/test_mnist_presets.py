@@ -12,6 +12,7 @@ def test_the_autoencoder_reaches_a_bce_per_pixel_of_0_099(latentforge, tmp_path)
         tmp_path,
         *("train", "ae", "--data", "mnist", "--epochs", "10", "--batch-size", "64", "--seed", "0"),
         *("--set", "model.hidden=[128]", "--set", "model.latent_dim=16"),
+        *("--set", "model.activation=relu", "--lr", "1e-3"),
     )
     test = result["metrics"]["test"]
     assert test["bce_per_pixel"] == pytest.approx(0.099, abs=0.002)
