@@ -14,7 +14,7 @@ from latentforge.contracts import DataSpec
 BOUND = "recon recon_mean kl elbo elbo_mean active_units nll"
 LABELS = "knn_accuracy probe_accuracy"
 ERRORS = "bce_per_pixel mse_per_pixel psnr"
-METRICS = {*f"{BOUND} {LABELS} {ERRORS} nll_ess loss recon_se elbo_se".split()}
+METRICS = {*f"{BOUND} {LABELS} {ERRORS} nll_ess loss loss_se recon_se elbo_se".split()}
 
 
 def build(kind: str, name: str, data: DataSpec, **options):

@@ -42,7 +42,8 @@ class Nll:
             "samples of q(z|x), in expectation an upper bound; "
             f"{describe_likelihood(self.likelihood)}; {count} of {len(images)} images of the "
             "split. nll_se: standard error of the sampling (delta method); nll_image_se: of the "
-            "mean over images; nll_ess: mean effective sample size"
+            "mean over images; nll_ess: effective number of the K samples of an image, from 1 to "
+            "K, mean over images"
         )
 
     def update(self, seen: Seen) -> None:
