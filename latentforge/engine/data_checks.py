@@ -229,11 +229,9 @@ def find_offset(mean: Tensor, other: Tensor) -> tuple[tuple[int, int], float]:
 # ---------------------------------------------------------------- labels
 
 
-def neighbour_labels(train: ImageSplit, x: Tensor, *, own: bool = False) -> Tensor:
-    """Return the label of the majority of the nearest training images by pixels, (B,). `own`: `x`
-    are the references themselves, each of which is left out for itself."""
+def neighbour_labels(train: ImageSplit, x: Tensor) -> Tensor:
+    """Return the label of the majority of the nearest training images by pixels, (B,)."""
     references, labels = select(train, REFERENCES)
     assert labels is not None
-    places = torch.arange(len(x), device=x.device) if own else None
-    _, found = topk(x.flatten(1), references.flatten(1), NEIGHBOURS, own=places)
+    _, found = topk(x.flatten(1), references.flatten(1), NEIGHBOURS)
     return majority(labels[found], len(train.spec.classes))

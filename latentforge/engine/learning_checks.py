@@ -33,8 +33,8 @@ GAIN = 0.4  # improvement by these steps, as a fraction of that by the whole tra
 
 @dataclass(frozen=True)
 class Answers:
-    """A classifier's answers on some held-out images, beside those of the nearest training images,
-    and its accuracy on training images."""
+    """A classifier's answers on some held-out images, beside those of the nearest training
+    images."""
 
     accuracy: float
     neighbours: float  # accuracy of the neighbours

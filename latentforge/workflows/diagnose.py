@@ -93,10 +93,10 @@ def diagnose_model(loaded_run: LoadedRun, split: str) -> Iterator[Diagnosis]:
         yield from diagnostics.check_log_var(codes)
     if {"encode", "decode"} <= provides:
         yield from learning_checks.check_reconstructions(loaded.model, train, held_out, split)
+    faults: list[Diagnosis] = []
     if "classify" in provides and held_out.y is not None:
         counts = splits.class_counts()
         used = "test" if has_more_classes(counts.get("test", {}), counts[split]) else split
-        faults = []
         if not is_imbalanced(counts["train"]):
             answers = learning_checks.compare_with_neighbours(loaded.model, train, held_out)
             faults = [*learning_checks.check_answers(answers, split)]
@@ -104,6 +104,8 @@ def diagnose_model(loaded_run: LoadedRun, split: str) -> Iterator[Diagnosis]:
         if not faults:
             accuracy, recalls = measure_recall(loaded.model, splits.split(used))
             yield from check_balance(counts["train"], counts[used], used, accuracy, recalls)
+    if any(fault.check == "labels" for fault in faults):
+        return  # no learning rate can learn them
     with callers_state_kept(loaded_run.device):
         initial = build_trainee(config, splits).to(loaded_run.device)
     trainee = Trainee(loaded.model, loaded.loss, config.train.precision)

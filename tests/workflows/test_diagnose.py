@@ -39,6 +39,18 @@ def test_the_suggested_learning_rate_learns(work, model, lr, direction):
     assert again.metrics["test"]["loss"] < 0.9 * run.metrics["test"]["loss"]
 
 
+def test_no_learning_rate_is_suggested_for_shuffled_labels(work):
+    digits, order = Forge().load_data("digits"), torch.Generator().manual_seed(0)
+    data = {}
+    for name in ("train", "validation", "test"):
+        split = digits.split(name)
+        data[name] = (split.x, split.y[torch.randperm(len(split.y), generator=order)])
+    run = Forge().train("cnn-classifier", data=data, train={"epochs": 5}, quiet=True)
+    found = {f.check: f for f in Forge().diagnose(run, data=data) if f.severity == "warning"}
+    assert "shuffled or random" in found["labels"].attempt
+    assert "learning rate" not in found
+
+
 def test_an_autoencoder_that_paints_the_mean_image_is_found(work):
     run = Forge().train("ae", data="digits", train={"epochs": 1, "lr": 1e-4}, quiet=True)
     assert "the reconstructions explain" in warnings_of(run)["reconstructions"].saw
