@@ -45,7 +45,8 @@ def test_no_learning_rate_is_suggested_for_shuffled_labels(work):
     for name in ("train", "validation", "test"):
         split = digits.split(name)
         data[name] = (split.x, split.y[torch.randperm(len(split.y), generator=order)])
-    run = Forge().train("cnn-classifier", data=data, train={"epochs": 5}, quiet=True)
+    train = {"epochs": 2, "lr": 1e-5}  # too low, but no rate helps
+    run = Forge().train("mlp-classifier", data=data, train=train, quiet=True)
     found = {f.check: f for f in Forge().diagnose(run, data=data) if f.severity == "warning"}
     assert "shuffled or random" in found["labels"].attempt
     assert "learning rate" not in found
