@@ -642,6 +642,22 @@ def test_a_number_on_the_map_labels_its_result():
     assert draw_map(named, found, torch.rand(4, 2), 2).title.endswith("training images")
 
 
+def test_many_results_are_in_several_rows_with_their_requests():
+    x, flags = torch.rand(12, 1, 4, 4), torch.ones(12).bool()
+    found = Found(torch.rand(12, 2), x.flip(0), *(flags for _ in range(5)), paths={})
+    found = replace(found, steps=torch.arange(12))
+    labels = [i % 10 for i in range(12)]
+    context = request_context([f"a {label}" for label in labels], labels, DIGITS)
+    grid = draw_results(context, found, x, 12)
+    assert grid.column_titles == ()
+    assert grid.row_titles == ["start", "found"] * 2
+    assert [len(row) for row in grid.rows] == [len(row) for row in grid.captions] == [10, 10, 2, 2]
+    assert torch.equal(torch.cat([grid.rows[0], grid.rows[2]]), x)
+    assert torch.equal(torch.cat([grid.rows[1], grid.rows[3]]), x.flip(0))
+    assert grid.captions[2] == ["a 0", "a 1"]
+    assert grid.captions[3] == ["satisfied after 10 steps", "satisfied after 11 steps"]
+
+
 def test_the_film_title_names_the_outcome_and_the_start():
     met = Found(*(torch.tensor([1, 0]).bool() for _ in range(7)), paths={})
     context = request_context(["a 3", "a 5"])
