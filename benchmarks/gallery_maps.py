@@ -1,0 +1,100 @@
+"""The section of the explorer `latent-map`: the codes of all test images, by model and by beta."""
+
+from __future__ import annotations
+
+from gallery_content import Comparison, Look, Section
+
+ALT = "Points on a plane, one colour for each digit: {}"
+BETAS = {"vae2-beta0": 0, "vae2": 1, "vae2-beta4": 4}
+CLUSTERS = "Ten clusters of points, one for each digit, with little overlap"
+ACCURACY = "the majority class of the 10 nearest neighbours is the class of the image"
+T_SNE = (
+    "For {knn_accuracy_map:.1%} of the images, the majority class of the 10 nearest neighbours in "
+    "the map is the class of the image. For the 10 nearest neighbours in the latent space, the "
+    "fraction is {knn_accuracy_codes:.1%}."
+)
+
+
+def beta_look(run: str, shape: str, text: str) -> Look:
+    return Look(
+        f"map-{run}",
+        f"latentforge explore latent-map runs/{run}",
+        {"map.png": ALT.format(shape)},
+        f"**A VAE with two latent dimensions and beta {BETAS[run]}.** {text}",
+    )
+
+
+MAPS = Section(
+    "latent-map",
+    [
+        beta_look(
+            "vae2-beta0",
+            "long streaks, with both axes far beyond the prior",
+            "The posterior means of the 10,000 test images, plotted directly. The KL is not part "
+            "of the loss, so nothing keeps the codes near the prior N(0, I): z0 ranges from "
+            "{axis_0_low:.1f} to {axis_0_high:.1f} and z1 from {axis_1_low:.1f} to "
+            "{axis_1_high:.1f}, and the KL is {run_test_kl:.1f} nats. For "
+            f"{{knn_accuracy_codes:.1%}} of the images, {ACCURACY}.",
+        ),
+        beta_look(
+            "vae2",
+            "a disc around the origin, with sectors of single digits",
+            "z0 ranges from {axis_0_low:.1f} to {axis_0_high:.1f} and z1 from {axis_1_low:.1f} to "
+            "{axis_1_high:.1f}. The KL is {run_test_kl:.1f} nats, and the k-NN accuracy is "
+            "{knn_accuracy_codes:.1%}.",
+        ),
+        beta_look(
+            "vae2-beta4",
+            "a smaller disc around the origin, in which more digits overlap",
+            "z0 ranges from {axis_0_low:.1f} to {axis_0_high:.1f} and z1 from {axis_1_low:.1f} to "
+            "{axis_1_high:.1f}. The KL is {run_test_kl:.1f} nats, and the k-NN accuracy is "
+            "{knn_accuracy_codes:.1%}.",
+        ),
+        Comparison(
+            {f"map-{run}": f"beta {beta}" for run, beta in BETAS.items()},
+            {
+                "run.test.kl": (".1f", "KL on the test images, in nats"),
+                "run.test.recon": (".1f", "reconstruction loss on the test images, in nats"),
+                "knn_accuracy_codes": (".1%", f"fraction of test images for which {ACCURACY}"),
+                "axis_0_low": (".1f", "lowest posterior mean in z0"),
+                "axis_0_high": (".1f", "highest posterior mean in z0"),
+                "axis_1_low": (".1f", "lowest posterior mean in z1"),
+                "axis_1_high": (".1f", "highest posterior mean in z1"),
+            },
+        ),
+        Look(
+            "map-ae2",
+            "latentforge explore latent-map runs/ae2",
+            {"map.png": ALT.format("rays from the centre outwards")},
+            "**An autoencoder with two latent dimensions.** The codes are unbounded: z0 ranges "
+            "from {axis_0_low:.1f} to {axis_0_high:.1f} and z1 from {axis_1_low:.1f} to "
+            "{axis_1_high:.1f}. For {knn_accuracy_codes:.1%} of the images, "
+            f"{ACCURACY}. The HTML page for this map shows the decoded image at any position "
+            "between the points.",
+        ),
+        Look(
+            "map-ae2-tanh",
+            "latentforge explore latent-map runs/ae2-tanh",
+            {"map.png": ALT.format("all inside the square from -1 to 1, many at its border")},
+            "**The same with a tanh on the code.** An article explains large codes by the "
+            "unbounded ReLU of its encoder and suggests tanh in its place. In this run, the "
+            "ReLU on the code of the preset `grad-ae` is replaced. The codes are in (-1, 1): z0 "
+            "ranges from {axis_0_low:.2f} to {axis_0_high:.2f} and z1 from {axis_1_low:.2f} to "
+            f"{{axis_1_high:.2f}}. For {{knn_accuracy_codes:.1%}} of the images, {ACCURACY}.",
+        ),
+        Look(
+            "map-vae16",
+            "latentforge explore latent-map runs/vae16",
+            {"map.png": CLUSTERS},
+            "**A t-SNE map of 16-dimensional codes** of the 10,000 test images. The command also "
+            f"writes an HTML page that shows the image under the pointer. {T_SNE}",
+        ),
+        Look(
+            "map-conv-vae",
+            "latentforge explore latent-map runs/conv-vae",
+            {"map.png": CLUSTERS},
+            "**A t-SNE map of a convolutional VAE** with 20 latent dimensions, as in the article "
+            f"on which its preset is based. {T_SNE}",
+        ),
+    ],
+)
