@@ -29,7 +29,7 @@ MAPS = Section(
     [
         beta_look(
             "vae2-beta0",
-            "long streaks, with both axes far beyond the prior",
+            "the ones and sevens spread far out, the other digits close together",
             "The posterior means of the 10,000 test images, plotted directly. The KL is not part "
             "of the loss, so nothing keeps the codes near the prior N(0, I): z0 ranges from "
             "{axis_0_low:.1f} to {axis_0_high:.1f} and z1 from {axis_1_low:.1f} to "
@@ -38,14 +38,14 @@ MAPS = Section(
         ),
         beta_look(
             "vae2",
-            "a disc around the origin, with sectors of single digits",
+            "ones, zeros and sevens apart, the other digits overlapping in the middle",
             "z0 ranges from {axis_0_low:.1f} to {axis_0_high:.1f} and z1 from {axis_1_low:.1f} to "
             "{axis_1_high:.1f}. The KL is {run_test_kl:.1f} nats, and the k-NN accuracy is "
             "{knn_accuracy_codes:.1%}.",
         ),
         beta_look(
             "vae2-beta4",
-            "a smaller disc around the origin, in which more digits overlap",
+            "an arrangement as at beta 1, in a smaller range",
             "z0 ranges from {axis_0_low:.1f} to {axis_0_high:.1f} and z1 from {axis_1_low:.1f} to "
             "{axis_1_high:.1f}. The KL is {run_test_kl:.1f} nats, and the k-NN accuracy is "
             "{knn_accuracy_codes:.1%}.",
@@ -76,10 +76,10 @@ MAPS = Section(
             "map-ae2-tanh",
             "latentforge explore latent-map runs/ae2-tanh",
             {"map.png": ALT.format("all inside the square from -1 to 1, many at its border")},
-            "**The same with a tanh on the code.** An article explains large codes by the "
-            "unbounded ReLU of its encoder and suggests tanh in its place. In this run, the "
-            "ReLU on the code of the preset `grad-ae` is replaced. The codes are in (-1, 1): z0 "
-            "ranges from {axis_0_low:.2f} to {axis_0_high:.2f} and z1 from {axis_1_low:.2f} to "
+            "**An autoencoder with a tanh on its code.** The article on the beta VAE explains "
+            "large codes by an unbounded ReLU and suggests tanh in its place. Here it replaces the "
+            "ReLU on the code of the preset `grad-ae`. The codes are in (-1, 1): z0 ranges from "
+            "{axis_0_low:.2f} to {axis_0_high:.2f} and z1 from {axis_1_low:.2f} to "
             f"{{axis_1_high:.2f}}. For {{knn_accuracy_codes:.1%}} of the images, {ACCURACY}.",
         ),
         Look(

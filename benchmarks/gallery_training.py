@@ -17,8 +17,8 @@ CLASSIFIER = History(
     "Two curves over 100 epochs: the training loss and, below it, the test loss",
     "**A convolutional classifier**: losses in nats per image after every tenth of 100 epochs. The "
     "training loss is the mean over the steps of the epoch, with dropout and while the weights "
-    "change; the test loss is computed after the epoch, without dropout. A smaller test loss is "
-    "therefore no contradiction.",
+    "change; the test loss is computed after the epoch, without dropout. It can therefore be "
+    "smaller.",
     charted=("training loss", "test loss"),
 )
 
