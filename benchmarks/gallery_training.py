@@ -91,9 +91,10 @@ def draw_chart(history: History, values: dict[int, list[float]]) -> bytes:
     from latentforge.findings import Lines
     from latentforge.rendering.write import png
 
-    by_title = dict(zip(history.columns, zip(*values.values(), strict=True), strict=True))
+    columns = zip(*values.values(), strict=True)
+    by_title = {t: list(v) for t, v in zip(history.columns, columns, strict=True)}
     if history.published:
-        by_title["published"] = history.published
+        by_title["published"] = list(history.published)
     charted = {*(history.charted or history.columns), "published"}
     series = {title: torch.tensor(v) for title, v in by_title.items() if title in charted}
     title = f"Losses of {history.run} by epoch"
