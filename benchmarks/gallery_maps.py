@@ -6,7 +6,7 @@ from gallery_content import Comparison, Look, Section
 
 ALT = "Points on a plane, one colour for each digit: {}"
 BETAS = {"vae2-beta0": 0, "vae2": 1, "vae2-beta4": 4}
-CLUSTERS = "Ten clusters of points, one for each digit, with little overlap"
+CLUSTERS = "Clusters of points, one colour for each digit, with little overlap"
 ACCURACY = "the majority class of the 10 nearest neighbours is the class of the image"
 T_SNE = (
     "For {knn_accuracy_map:.1%} of the images, the majority class of the 10 nearest neighbours in "
