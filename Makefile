@@ -56,7 +56,7 @@ reproduce: $(READY)
 	$(BIN)/python benchmarks/reproduce.py $(foreach name,$(ONLY),--only $(name))
 
 gallery: $(READY)
-	$(BIN)/python benchmarks/gallery.py $(if $(RUNS),--runs $(RUNS))
+	$(BIN)/python benchmarks/gallery.py $(if $(RUNS),--runs $(RUNS)) $(foreach name,$(ONLY),--only $(name))
 
 diagnosis: $(READY)
 	$(BIN)/python benchmarks/diagnosis.py --page docs/diagnosis.md

@@ -66,6 +66,7 @@ def configs():
         if line.startswith("latentforge train "):
             given, draft = parsed(line), Draft()
             draft.read_file(REGISTRY.get("presets", given["preset"]).spec.path)
+            draft.assign_all(given["set_"] or ())
             found[str(given["run"])] = resolve(draft, REGISTRY)
     return found
 

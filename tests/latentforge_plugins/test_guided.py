@@ -177,6 +177,21 @@ def test_training_images_of_one_class_are_refused():
     assert "any_class=true" in str(caught.value.hint)
 
 
+def test_starts_of_a_chosen_class_are_all_images_of_that_class():
+    y = np.arange(300) % 3
+    context = context_of(y, ["a", "b", "c"], [0, 1, 2, 0] * 50)
+    codes = torch.arange(300.0)[:, None]
+    starts = sample_starts(context, GuidedConfig(start_class=1, restarts=8), codes)
+    assert starts.shape == (8, 200, 1)
+    assert starts.unique().tolist() == codes[1::3, 0].tolist()
+
+
+def test_chosen_class_without_training_images_is_refused():
+    context = context_of(np.arange(9) % 2, ["a", "b", "c"], [0, 0])
+    with pytest.raises(UsageError, match="class c has no training images"):
+        sample_starts(context, GuidedConfig(start_class=2), torch.zeros(9, 1))
+
+
 def test_starts_from_a_prior_have_its_mean_and_deviation():
     codes = torch.randn(5000, 2, generator=torch.Generator().manual_seed(0)) * 3.0 + 7.0
     for prior, start, mean, std in (
@@ -213,6 +228,9 @@ BAD = [
     ("--set target=11", "no class 11: the classifier guide has 10 classes"),
     ("--set film=20 --set n=20", "film is 20, but the requests are 0 to 19"),
     ("--set any_class=true --set start=wide", "any_class needs start='data'"),
+    ("--set start_class=0 --set start=wide", "start_class needs start='data'"),
+    ("--set start_class=0 --set any_class=true", "start_class needs start='data' and excludes any"),
+    ("--set start_class=10", "no class 10: there are 10"),
     ("--set prior=none --set prior_weight=2.0", "prior_weight needs a prior"),
     ("--set steps=0", "guided.steps: must be greater than 0"),
     ("--set optimizer=adma", "optimizer must be one of adam"),
@@ -594,6 +612,8 @@ def test_starts_of_other_classes_are_reported(guided):
     made = guided(n=2, restarts=2, steps=2, settle=0)
     starts = "starts: codes of random training images of classes other than the requested one;"
     assert starts in made["protocol"]
+    chosen = guided(n=2, target=5, start_class=0, restarts=2, steps=2, settle=0)
+    assert "starts: codes of random training images of class 0;" in chosen["protocol"]
 
 
 def request_context(requests, classes=None, names=(), **more):
@@ -648,6 +668,22 @@ def test_a_number_on_the_map_labels_its_result():
     named = request_context(["a 3", "a 5"], [3, 5], DIGITS)
     assert list(draw_results(named, found, x[:2], 2).column_titles) == ["a 3", "a 5"]
     assert draw_map(named, found, torch.rand(4, 2), 2).title.endswith("training images")
+
+
+def test_many_results_are_in_several_rows_with_their_requests():
+    x, flags = torch.rand(12, 1, 4, 4), torch.ones(12).bool()
+    found = Found(torch.rand(12, 2), x.flip(0), *(flags for _ in range(5)), paths={})
+    found = replace(found, steps=torch.arange(12))
+    labels = [i % 10 for i in range(12)]
+    context = request_context([f"a {label}" for label in labels], labels, DIGITS)
+    grid = draw_results(context, found, x, 12)
+    assert grid.column_titles == ()
+    assert grid.row_titles == ["start", "found"] * 2
+    assert [len(row) for row in grid.rows] == [len(row) for row in grid.captions] == [10, 10, 2, 2]
+    assert torch.equal(torch.cat([grid.rows[0], grid.rows[2]]), x)
+    assert torch.equal(torch.cat([grid.rows[1], grid.rows[3]]), x.flip(0))
+    assert grid.captions[2] == ["a 0", "a 1"]
+    assert grid.captions[3] == ["satisfied after 10 steps", "satisfied after 11 steps"]
 
 
 def test_the_film_title_names_the_outcome_and_the_start():

@@ -12,9 +12,9 @@ from latentforge import Count, NonNegative, Positive, Size
 class GuidedConfig:
     """Each request uses up to `restarts` starts, one after another, until it has `solutions`
     solutions; the one with the highest score is kept. With `start` data, starts are codes of random
-    training images (of other classes than the requested one, unless `any_class` is set). With
-    prior, starts are samples from the prior; with wide, they are samples from a normal distribution
-    with standard deviation 10.
+    training images: of class number `start_class`, or, if it is not set, of other classes than the
+    requested one, unless `any_class` is set. With prior, starts are samples from the prior; with
+    wide, they are samples from a normal distribution with standard deviation 10.
 
     From each start, the search makes up to `steps` steps with an `optimizer` of torch.optim. `lr`,
     the annealed `noise` and `jitter` are in units of the spread of the codes, or absolute if `unit`
@@ -30,6 +30,7 @@ class GuidedConfig:
     """
 
     start: Literal["data", "prior", "wide"] = "data"
+    start_class: Count | None = None
     any_class: bool = False
     restarts: Size = 16
     steps: Size = 60
@@ -52,6 +53,8 @@ class GuidedConfig:
             raise ValueError("any_class needs start='data'")
         if self.sample and self.prior != "mixture":
             raise ValueError("sample needs prior='mixture'")
+        if self.start_class is not None and (self.any_class or self.start != "data"):
+            raise ValueError("start_class needs start='data' and excludes any_class")
         default = type(self).prior_weight  # another value would have no effect
         if self.prior == "none" and self.prior_weight not in (0, default):
             raise ValueError("prior_weight needs a prior")

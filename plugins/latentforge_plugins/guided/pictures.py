@@ -15,6 +15,7 @@ from latentforge.findings import FRAMES, Bars, Film, ImageGrid, Scatter
 from latentforge_plugins.walks import code_quantiles, decode, principal_directions
 
 POINTS = 2000  # maximum number of codes on the map
+COLUMNS = 10  # maximum number of results in a row
 MAX_NAME_LENGTH = 20  # characters; longer names are truncated in figures
 
 
@@ -35,7 +36,8 @@ class Map:
 
 
 def draw_results(context: ExploreContext, found: Found, first: Tensor, shown: int) -> ImageGrid:
-    """Draw the start images of the first requests above the results."""
+    """Draw the start images of the first requests above the results, in several rows if there are
+    many."""
     requests, names = context.objective.requests[:shown], path_names(context, shown)
     if names[0] == "#0":  # the map uses these numbers as names of the paths
         requests = [f"{name} {text}" for name, text in zip(names, requests, strict=True)]
@@ -46,13 +48,16 @@ def draw_results(context: ExploreContext, found: Found, first: Tensor, shown: in
             f"satisfied after {s} steps" if m else "not satisfied"
             for m, s in zip(satisfied, steps, strict=True)
         ]
+    parts = [slice(i, i + COLUMNS) for i in range(0, len(requests), COLUMNS)]
+    above = len(parts) == 1  # else a title would be above the results of several requests
+    titles = [""] * len(requests) if above else requests
     return ImageGrid(
         "results",
         "Start images and results",
-        [first, found.x[:shown]],
-        column_titles=requests,
-        row_titles=["start", "found"],
-        captions=[[""] * len(requests), captions],
+        [images[part] for part in parts for images in (first, found.x[:shown])],
+        column_titles=requests if above else (),
+        row_titles=["start", "found"] * len(parts),
+        captions=[texts[part] for part in parts for texts in (titles, captions)],
     )
 
 

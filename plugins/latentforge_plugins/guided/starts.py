@@ -31,6 +31,9 @@ def describe_starts(context: ExploreContext, config: GuidedConfig) -> str:
         return f"samples of a normal distribution with standard deviation {WIDE:g}"
     if config.start == "prior":
         return describe_prior(context)
+    if config.start_class is not None:
+        name = context.data.classes[config.start_class]
+        return f"codes of random training images of class {name}"
     if excluded_classes(context, config) is not None:
         return "codes of random training images of classes other than the requested one"
     any_class = " of any class" if hasattr(context.objective, "classes") else ""
@@ -68,12 +71,30 @@ def aggregate_posterior(context: ExploreContext, components: int) -> MixtureSame
 def sample_starts(context: ExploreContext, config: GuidedConfig, codes: Tensor) -> Tensor:
     """Sample the start codes of all requests, (restarts, N, D)."""
     size = (config.restarts, len(context.objective.requests))
+    if config.start_class is not None:
+        return sample_class_starts(context, codes, config.restarts, config.start_class)
     if config.start == "data":
         excluded = excluded_classes(context, config)
         return sample_data_starts(context, codes, config.restarts, excluded)
     if config.start == "prior":
         return prior_density(context.model, codes).sample(torch.Size(size))
     return WIDE * torch.randn(*size, codes.shape[1], device=codes.device)
+
+
+def sample_class_starts(
+    context: ExploreContext, codes: Tensor, restarts: int, label: int
+) -> Tensor:
+    """Return the codes (restarts, N, D) of random training images of one class. Raises UsageError
+    for an unknown class and for a class without training images."""
+    allowed = context.images("train").of_class(label)
+    if not len(allowed):
+        name = context.data.classes[label]
+        raise UsageError(
+            f"class {name} has no training images, so no search can start from it",
+            hint="choose a start_class that has training images",
+        )
+    size = (restarts, len(context.objective.requests))
+    return codes[allowed[torch.randint(len(allowed), size, device=allowed.device)]]
 
 
 def sample_data_starts(
