@@ -73,7 +73,7 @@ class Section:
 @dataclass(frozen=True)
 class Metric:
     """A metric of a look and its target bounds. `baselines` is a text with metrics in braces, for
-    comparison. A value that misses its bounds by at most `slack` does so for a known `reason`."""
+    comparison."""
 
     look: str
     key: str
@@ -82,8 +82,6 @@ class Metric:
     low: float = -math.inf
     high: float = math.inf
     baselines: str = ""
-    reason: str = ""
-    slack: float = 0.0
 
     def bounds_text(self) -> str:
         low, high = (format(bound, self.bound_form()) for bound in (self.low, self.high))
@@ -100,10 +98,7 @@ class Metric:
         """The verdict on a value, empty without bounds."""
         if self.bounds_text() == "-":
             return ""
-        if self.low <= value <= self.high:
-            return "ok"
-        known = self.reason and self.low - self.slack <= value <= self.high + self.slack
-        return f"missed: {self.reason}" if known else "**missed**"
+        return "ok" if self.low <= value <= self.high else "**missed**"
 
 
 def train_command(run: str, folder: str) -> str:

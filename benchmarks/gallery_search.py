@@ -6,7 +6,7 @@ from gallery_content import Comparison, Look, Section
 
 SEARCH = "latentforge explore guided runs/{} --with classifier=runs/mlp --with judge=runs/cnn "
 PUBLISHED = SEARCH.format("ae2") + "--preset latent-differentiation-search --set n=1000"
-SAMPLED = "--set restarts=1 --set solutions=1 --set steps=400 --set sample=100"
+ONE_START = "--set restarts=1 --set solutions=1 --set steps=400"
 
 FROM_ZEROS = Look(
     "guided-ae2",
@@ -44,8 +44,9 @@ DIGITS = Look(
     "starting points, is {median_steps:.0f}. `cnn`, a classifier that did not guide the search, "
     "assigns {judge_agreement:.1%} of all results to the requested class. Two baselines use no "
     "gradient: of the first 100 requests, {best_of_16:.0%} are satisfied by the best of 16 random "
-    "training codes of other classes, and {best_of_256:.0%} by the best of 256. The results are "
-    "near the most probable images of each class: the 1,000 results form {result_groups:.0f} "
+    "training codes of other classes, and {best_of_256:.0%} by the best of 256. A search climbs, "
+    "so its results are near the most probable images of each class. 100 Langevin steps from each "
+    "solution therefore sample codes of the class: the 1,000 results form {result_groups:.0f} "
     "groups of similar images, and the codes of a class have {deviation_ratio:.2f} times the "
     "spread of its training images ({deviation_ratio_min:.2f} to {deviation_ratio_max:.2f} for "
     "single classes).",
@@ -71,16 +72,15 @@ VARIATIONAL = Look(
 )
 
 SAMPLES = Look(
-    "guided-samples",
-    f"{SEARCH.format('vae16')}{SAMPLED} --set n=1000 --set shown=20",
+    "guided-one-start",
+    f"{SEARCH.format('vae16')}{ONE_START} --set n=1000 --set shown=20",
     {
         "results.png": "Twenty digits of other classes at the starting points, above two "
         "different results for each digit",
     },
-    "**The same search, then samples.** A search climbs, so its results are more alike than "
-    "images of a class. Here, 100 Langevin steps from each solution sample codes of the requested "
-    "class. {success_share:.1%} of the requests reach p >= 0.9 from their only starting point, and "
-    "`cnn` assigns {judge_agreement:.1%} of all results to the requested class. The results form "
+    "**The same search from one starting point**, with up to 400 steps. {success_share:.1%} of the "
+    "requests reach p >= 0.9 from it, and `cnn` assigns {judge_agreement:.1%} of all results to "
+    "the requested class. The results form "
     "{result_groups:.0f} groups, and the codes of a class have {deviation_ratio:.2f} times the "
     "spread of its training images ({deviation_ratio_min:.2f} to {deviation_ratio_max:.2f} for "
     "single classes). The mean log density of the results is {log_prior:.1f} nats, that of the "
@@ -113,7 +113,7 @@ COMPARISON = Comparison(
     {
         "guided-digits": "AE z=2",
         "guided-vae16": "VAE z=16",
-        "guided-samples": "VAE z=16, samples",
+        "guided-one-start": "VAE z=16, one start",
         "guided-search": "published, AE z=2, SGD",
         "guided-search-adam": "published, AE z=2, Adam",
     },
@@ -175,8 +175,9 @@ INPAINT = Look(
     "training image that is nearest on the known half has an error of {hidden_mse_nearest:.4f}; "
     "and the mean of the 20 nearest ones, which requires no label, has an error of "
     "{hidden_mse_neighbours:.4f}. The error of the search is {over_neighbours:.2f} times the last "
-    "one. The search returns one probable image; the squared error is smallest for an average of "
-    "the possible ones.",
+    "one. Its results are means of the images of sampled codes, because the squared error is "
+    "smallest for the mean of the possible images. They are therefore blurred where the upper half "
+    "leaves the lower one open.",
 )
 
 GUIDED = Section(

@@ -23,7 +23,7 @@ from latentforge_plugins.guided.pictures import (
     film_title,
     path_names,
 )
-from latentforge_plugins.guided.sampling import sample_results
+from latentforge_plugins.guided.sampling import average_samples, sample_results
 from latentforge_plugins.guided.starts import code_deviation, sample_data_starts, sample_starts
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -562,8 +562,26 @@ def test_results_are_sampled_by_default_for_classes_and_a_mixture(explored, guid
     assert "Langevin" not in guided(**inpaint)["protocol"]
     with pytest.raises(ConfigError, match="sample needs prior='mixture'"):
         guided(**FAST, sample=5, prior="gaussian")
+    assert "of 16 chains of 5 Langevin steps" in guided(**inpaint, sample=5)["protocol"]
     with pytest.raises(UsageError, match="sample needs an objective of classes"):
-        guided(**inpaint, sample=5)
+        run_guide(NearGoal([0.5, 0.5], 1.0), sample=5)
+
+
+@pytest.mark.parametrize("deviation", [0.1, 1.0])
+def test_averaged_samples_are_the_mean_of_the_posterior(deviation):
+    goal = torch.tensor([2.0, -1.0])
+    objective = SimpleNamespace(
+        score=lambda x, request: -0.5 * ((x - goal) / deviation).square().sum(1)
+    )
+    at = torch.zeros(40, 2)
+    found = Found(at, at, *[torch.zeros(40)] * 5, {})
+    expected = goal / (1 + deviation**2)  # with the prior N(0, I)
+    after = average_samples(
+        found, torch.Tensor.clone, objective, lambda z: -0.5 * z.square().sum(1), 1.0, 300, 0
+    )
+    error = (after.x - expected).mean(0)  # of 40 requests
+    torch.testing.assert_close(error, torch.zeros(2), atol=0.05 * deviation, rtol=0)
+    assert torch.equal(after.z, found.z)
 
 
 def test_paths_end_at_the_sampled_codes():

@@ -23,10 +23,12 @@ class GuidedConfig:
     or, if the model has no prior, a fitted Gaussian. A satisfied request makes `settle` more steps
     away from the boundary of the solutions; each of these steps uses the gradient at a random
     offset of size `jitter`. `sample` Langevin steps from each solution then sample codes of the
-    requested class, so that the results differ from each other as images do; this needs a mixture
-    as the prior. By default there are 100 steps if the objective has classes and the prior is a
-    mixture, otherwise none. The first `shown` requests are drawn. An animation shows the longest
-    path among these requests, or the path of the request with number `film`.
+    requested class, so that the results differ from each other as images do. For an open-ended
+    objective such as inpaint, each result is then the mean image of chains of that many steps,
+    which has a smaller squared error than the most probable image. Both need a mixture as the
+    prior. By default there are 100 steps for classes and a mixture, otherwise none. The first
+    `shown` requests are drawn. An animation shows the longest path among these requests, or the
+    path of the request with number `film`.
     """
 
     start: Literal["data", "prior", "wide"] = "data"

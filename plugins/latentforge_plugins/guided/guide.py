@@ -22,7 +22,7 @@ from . import starts
 from .baselines import measure_baselines
 from .config import GuidedConfig
 from .pictures import draw_film, draw_map, draw_results
-from .sampling import sample_results
+from .sampling import CHAINS, average_samples, sample_results
 
 DEFAULT_SAMPLE = 100  # Langevin steps; more do not make the results more different
 
@@ -68,7 +68,8 @@ def guide(context: ExploreContext, config: GuidedConfig) -> Findings:
         assert mixture is not None
         unit = starts.code_deviation(codes)
         arguments = (objective, mixture.log_prob, unit, steps, context.seed)
-        found = sample_results(found, partial(decode, model), *arguments)
+        sample = average_samples if getattr(objective, "open_ended", False) else sample_results
+        found = sample(found, partial(decode, model), *arguments)
     metrics = {"requests_per_second": count / (time.perf_counter() - start_time)}
     if mixture:
         metrics["log_prior"] = float(mixture.log_prob(found.z).mean())
@@ -86,13 +87,16 @@ def guide(context: ExploreContext, config: GuidedConfig) -> Findings:
 
 
 def sample_steps(context: ExploreContext, config: GuidedConfig) -> int:
-    """The number of Langevin steps from each solution. Raises UsageError if steps are requested for
-    an objective without classes, whose score is no log density."""
-    if config.sample and not hasattr(context.objective, "classes"):
-        raise UsageError("sample needs an objective of classes", hint="--set sample=0")
+    """The number of Langevin steps from each result. Raises UsageError if they are requested for an
+    objective that neither has classes nor is open-ended."""
+    classes = hasattr(context.objective, "classes")
+    if config.sample and not classes and not getattr(context.objective, "open_ended", False):
+        raise UsageError(
+            "sample needs an objective of classes, or one that is open-ended, such as inpaint",
+            hint="--set sample=0",
+        )
     if config.sample is None:
-        samples = config.prior == "mixture" and hasattr(context.objective, "classes")
-        return DEFAULT_SAMPLE if samples else 0
+        return DEFAULT_SAMPLE if config.prior == "mixture" and classes else 0
     return config.sample
 
 
@@ -139,7 +143,11 @@ def protocol(
     text += f"; the search maximises the score + {weight} x the log density of " if density else ""
     text += density or "; the search maximises only the score"
     if steps := sample_steps(context, config):
-        text += f"; {steps} Langevin steps from each solution then sample codes of the class"
+        text += (
+            f"; each result is the mean of the images of {CHAINS} chains of {steps} Langevin steps"
+            if getattr(context.objective, "open_ended", False)
+            else f"; {steps} Langevin steps from each solution then sample codes of the class"
+        )
     text += "; requests_per_second: speed of the search only"
     if mixture is None:
         return text

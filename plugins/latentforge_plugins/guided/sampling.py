@@ -1,5 +1,5 @@
-"""Samples codes that satisfy their requests, so that the results of a search differ from each other
-as the training images of a class do."""
+"""Samples codes from the results of a search: codes of a class, so that results differ as images
+do, or codes of an open-ended objective, whose mean image is the best guess."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from latentforge.seeding import generator
 
 STEP = 0.2  # standard deviation of the noise of a step, in units of the spread of the codes
 STEEP = 5.0  # largest slope that a step follows, per unit: near a boundary, log p is steep
-SHARPNESS = 10.0  # power of p(class | x). With power 1, results are often near a boundary
+SHARPNESS = 20.0  # power of p(class | x). With power 1, results are often near a boundary
 LAST = 20  # steps whose codes can be results
-OFFSETS, REACH = 6, 0.5  # random offsets, and their size in units, that must satisfy a request too
+OFFSETS, REACH = 3, 0.3  # random offsets, and their size in units, that must satisfy a request too
 
 
 def sample_results(
@@ -72,3 +72,65 @@ def sample_results(
     }
     with torch.no_grad():
         return replace(found, z=codes, x=decode(codes), score=scores, paths=paths)
+
+
+CHAINS = 16  # per request
+SPREAD = 1.5  # standard deviation of the starts of the chains around the result, in units
+ACCEPTED = 0.574  # the fraction of accepted steps with the fastest mixing in many dimensions
+
+
+def average_samples(
+    found: Found,
+    decode: Callable[[Tensor], Tensor],
+    objective: Objective,
+    prior: Callable[[Tensor], Tensor],
+    unit: Tensor | float,
+    steps: int,
+    seed: int,
+) -> Found:
+    """Replace each image by the mean of the images that Langevin chains visit; the code stays.
+
+    The chains sample the density p(z) exp(score), which is the posterior of z if the score is a log
+    likelihood: Metropolis-adjusted Langevin steps (Roberts and Tweedie 1996), whose size is adapted
+    in the first third of the steps (Roberts and Rosenthal 1998). The mean image has the smallest
+    expected squared error.
+    """
+    noise = generator(found.z.device, "guided samples", seed)
+    rows = torch.arange(len(found.z), device=found.z.device).repeat(CHAINS)
+
+    def normal() -> Tensor:
+        return torch.randn(u.shape, generator=noise, device=u.device)
+
+    def evaluate(u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The log density, its slope and the images."""
+        u = u.detach().requires_grad_()
+        with torch.enable_grad():
+            x = decode(u * unit)
+            value = objective.score(x, rows) + prior(u * unit)
+            (slope,) = torch.autograd.grad(value.sum(), u)
+        return value.detach(), slope, x.detach()
+
+    def log_proposal(target: Tensor, origin: Tensor, slope: Tensor) -> Tensor:
+        return -(target - origin - 0.5 * size**2 * slope).square().sum(1) / (2 * size**2)
+
+    u, size = (found.z / unit).repeat(CHAINS, 1), STEP
+    u = u + SPREAD * normal()
+    value, slope, x = evaluate(u)
+    total, burn_in = torch.zeros_like(x), steps // 3
+    for step in range(steps):
+        proposed = u + 0.5 * size**2 * slope + size * normal()
+        new_value, new_slope, new_x = evaluate(proposed)
+        ratio = new_value - value
+        ratio += log_proposal(u, proposed, new_slope) - log_proposal(proposed, u, slope)
+        uniform = torch.rand(len(u), generator=noise, device=u.device)
+        accepted = uniform.log() < ratio  # not where the new value is nan
+        u = torch.where(accepted[:, None], proposed, u)
+        slope = torch.where(accepted[:, None], new_slope, slope)
+        value = torch.where(accepted, new_value, value)
+        x[accepted] = new_x[accepted]
+        if step < burn_in:
+            size *= 1.1 if float(accepted.float().mean()) > ACCEPTED else 1 / 1.1
+        else:
+            total += x
+    mean = total.unflatten(0, (CHAINS, -1)).mean(0) / (steps - burn_in)
+    return replace(found, x=mean)
