@@ -80,7 +80,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     forge.train(
         "cnn-classifier",
         data="digits",
-        train={"epochs": 1, "batch_size": 256},
+        train={"epochs": 1, "batch_size": 256, "lr": 1e-3},
         run=folder / "cnn",
         quiet=True,
     )

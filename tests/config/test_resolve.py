@@ -74,7 +74,7 @@ def test_model_name_alone_gives_all_defaults(config):
     made = config()
     assert (made.model.name, made.loss.name, made.data_name) == ("ae", "reconstruction", "digits")
     assert made.model.options.latent_dim == 16
-    assert (made.train.epochs, made.train.batch_size, made.train.lr) == (10, 64, 1e-3)
+    assert (made.train.epochs, made.train.batch_size, made.train.lr) == (10, 64, 2e-3)
     assert made.callbacks == ()
 
 
@@ -91,7 +91,7 @@ def test_a_model_has_defaults_of_train_which_everything_else_overrides(config):
     assert config('[model]\nname="vae"').train.lr == 2e-3
     assert config('[model]\nname="vae"\n[train]\nlr=1e-4').train.lr == 1e-4
     assert config('[model]\nname="vae"', "train.lr=0.5").train.lr == 0.5
-    assert config('[model]\nname="ae"').train.lr == 1e-3
+    assert config('[model]\nname="mlp-classifier"').train.lr == 1e-3
 
 
 def test_the_last_of_two_assignments_wins(config):

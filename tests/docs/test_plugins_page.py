@@ -15,9 +15,10 @@ import torch
 
 from latentforge import CallbackSpec, Forge, LatentSpec, ModelSpec, hookimpl, hookspecs, testing
 from latentforge.cli.app import run as run_cli
-from latentforge.config.request import read_toml
+from latentforge.config.request import Draft, read_toml
 from latentforge.conformance import CHECKED, CheckFailed, check_name, checks_in, checks_of
 from latentforge.plugins.requirements import check_requirements
+from latentforge.runs.compatibility import add_older_values
 
 from ..plugin import plugin_of
 
@@ -45,6 +46,30 @@ def test_every_block_of_the_page_is_tested():
     follower = (PAGE.parents[1] / "tests/e2e/test_tutorial.py").read_text("utf-8")
     assert '"## Ten minutes\\n"' in follower
     assert '"## Reference\\n"' in follower
+
+
+def test_option_that_is_added_later_has_its_former_value_in_older_runs():
+    [(_, text)] = blocks("An option that is added later")
+    names = {}
+    exec(
+        "from dataclasses import dataclass, field\nfrom typing import Literal\n"
+        f"@dataclass(frozen=True)\nclass Config:\n    {text}",
+        names,
+    )
+    options = {
+        "build": lambda config, data: None,
+        "provides": set(),
+        "default_loss": "reconstruction",
+    }
+    spec = ModelSpec(name="new", summary="x", config=names["Config"], **options)
+    registry = Forge([plugin_of(spec)]).registry
+    older, newer = Draft({"model": {"name": "new"}}), Draft({"model": {"name": "new"}})
+    add_older_values(registry, older)
+    assert older.values["model"]["padding"] == "zeros"
+    assert names["Config"]().padding == "partial"
+    newer.values["model"]["padding"] = "partial"
+    add_older_values(registry, newer)
+    assert newer.values["model"]["padding"] == "partial"
 
 
 def test_smallest_model_has_at_most_thirty_lines_and_trains(work):

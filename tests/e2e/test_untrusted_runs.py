@@ -175,7 +175,7 @@ def test_report_escapes_html_in_class_names(cli, runs):
 @pytest.mark.parametrize(
     ("section", "key", "value", "shown"),
     [
-        ("model", "activation", "tanh", '"tanh" in run.json, "relu" in training'),
+        ("model", "activation", "tanh", '"tanh" in run.json, "elu" in training'),
         ("loss", "likelihood", "gaussian", '"gaussian" in run.json'),
         ("train", "seed", 7, "train.seed: 7 in run.json, 0 in training"),
         ("train", "lr", 0.5, "train.lr: 0.5 in run.json"),

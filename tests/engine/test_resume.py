@@ -631,7 +631,7 @@ def test_model_state_that_is_not_a_tensor_is_refused(data, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"lr": 0.1}, "train.lr: 0.001 in the run, not 0.1"),
+        ({"lr": 0.1}, "train.lr: 0.002 in the run, not 0.1"),
         ({"epochs": 2}, "train.epochs: it can be raised from 3, but not lowered to 2"),
         ({"schedule": {"name": "step"}}, 'train.schedule.name: "constant" in the run'),
         ({"device": "cuda:7"}, 'train.device: "auto" in the run'),

@@ -64,7 +64,7 @@ def test_training_matches_a_plain_loop(forge, tmp_path):
     model.requires_grad_(True)
     images = forge.load_data("digits").split("train")
     x = images.x.float().flatten(1) / 255
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, foreach=False, fused=False)
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-3, foreach=False, fused=False)
     losses = []
     for epoch in range(2):
         total = 0.0

@@ -100,7 +100,8 @@ def test_class_scores_the_log_probability_of_the_requested_class(build, context)
 def test_class_is_satisfied_at_or_above_its_threshold(build, context):
     x = context.images("test").batch_at(range(100)).x
     wanted = torch.arange(100) % 10
-    p = context.roles["classifier"].model(x).softmax(1)[torch.arange(100), wanted]
+    log_p = context.roles["classifier"].model(x).log_softmax(1)  # as in the objective
+    p = log_p[torch.arange(100), wanted].exp()
     middle = float(p.median())
     objective = build("class", context, n=10, threshold=middle)
     satisfied = objective.satisfied(x, wanted)
