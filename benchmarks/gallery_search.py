@@ -44,9 +44,8 @@ DIGITS = Look(
     "starting points, is {median_steps:.0f}. `cnn`, a classifier that did not guide the search, "
     "assigns {judge_agreement:.1%} of all results to the requested class. Two baselines use no "
     "gradient: of the first 100 requests, {best_of_16:.0%} are satisfied by the best of 16 random "
-    "training codes of other classes, and {best_of_256:.0%} by the best of 256. A search climbs, "
-    "so its results are near the most probable images of each class. 100 Langevin steps from each "
-    "solution therefore sample codes of the class: the 1,000 results form {result_groups:.0f} "
+    "training codes of other classes, and {best_of_256:.0%} by the best of 256. The results are "
+    "near the most probable images of each class: the 1,000 results form {result_groups:.0f} "
     "groups of similar images, and the codes of a class have {deviation_ratio:.2f} times the "
     "spread of its training images ({deviation_ratio_min:.2f} to {deviation_ratio_max:.2f} for "
     "single classes).",
@@ -67,8 +66,10 @@ VARIATIONAL = Look(
     "steps is {median_steps:.0f}. `cnn` assigns {judge_agreement:.1%} of all results to the "
     "requested class. The best of 16 random training codes of other classes satisfies "
     "{best_of_16:.0%} of the first 100 requests, and the best of 256 satisfies {best_of_256:.0%}. "
-    "The results form {result_groups:.0f} groups, and the codes of a class have "
-    "{deviation_ratio:.2f} times the spread of its training images.",
+    "A search climbs, so its results are near the most probable images of each class. 100 Langevin "
+    "steps from each solution therefore sample codes of the class: the results form "
+    "{result_groups:.0f} groups, and the codes of a class have {deviation_ratio:.2f} times the "
+    "spread of its training images.",
 )
 
 SAMPLES = Look(

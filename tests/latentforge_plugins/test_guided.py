@@ -14,7 +14,7 @@ import pytest
 import torch
 from latentforge_plugins.guided.baselines import count_groups
 from latentforge_plugins.guided.config import GuidedConfig
-from latentforge_plugins.guided.guide import guide
+from latentforge_plugins.guided.guide import guide, sample_steps
 from latentforge_plugins.guided.pictures import (
     Map,
     draw_film,
@@ -553,11 +553,22 @@ def test_groups_are_of_results_near_their_first_one():
     assert count_groups(rows[:0]) == 0
 
 
-def test_results_are_sampled_by_default_for_classes_and_a_mixture(explored, guided):
-    _, made = explored
-    assert "; 100 Langevin steps from each solution then sample" in made["protocol"]
-    for options in ({"sample": 0}, {"prior": "none"}):
-        assert "Langevin" not in guided(**FAST | options)["protocol"]
+def test_results_are_sampled_by_default_for_classes_in_more_than_two_dimensions(explored, guided):
+    def steps(dimensions, objective, **options):
+        context = SimpleNamespace(
+            model=SimpleNamespace(latent=LatentSpec((dimensions,))), objective=objective
+        )
+        return sample_steps(context, GuidedConfig(**options))
+
+    classes = SimpleNamespace(classes=torch.zeros(1))
+    assert steps(3, classes) == 100
+    assert steps(2, classes) == steps(3, NearGoal([0.0])) == steps(3, classes, prior="none") == 0
+    assert steps(2, classes, sample=7) == 7
+    assert steps(3, classes, sample=0) == 0
+    _, made = explored  # the VAE has two dimensions
+    assert "Langevin" not in made["protocol"]
+    sampled = guided(**FAST | {"sample": 5})["protocol"]
+    assert "; 5 Langevin steps from each solution then sample" in sampled
     inpaint = {"objective": "inpaint", "n": 2, "steps": 3, "restarts": 1, "roles": ()}
     assert "Langevin" not in guided(**inpaint)["protocol"]
     with pytest.raises(ConfigError, match="sample needs prior='mixture'"):

@@ -26,9 +26,9 @@ class GuidedConfig:
     requested class, so that the results differ from each other as images do. For an open-ended
     objective such as inpaint, each result is then the mean image of chains of that many steps,
     which has a smaller squared error than the most probable image. Both need a mixture as the
-    prior. By default there are 100 steps for classes and a mixture, otherwise none. The first
-    `shown` requests are drawn. An animation shows the longest path among these requests, or the
-    path of the request with number `film`.
+    prior. By default there are 100 steps for classes, a mixture and more than two latent
+    dimensions, otherwise none. The first `shown` requests are drawn. An animation shows the longest
+    path among these requests, or the path of the request with number `film`.
     """
 
     start: Literal["data", "prior", "wide"] = "data"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -95,9 +96,11 @@ def sample_steps(context: ExploreContext, config: GuidedConfig) -> int:
             "sample needs an objective of classes, or one that is open-ended, such as inpaint",
             hint="--set sample=0",
         )
-    if config.sample is None:
-        return DEFAULT_SAMPLE if config.prior == "mixture" and classes else 0
-    return config.sample
+    if config.sample is not None:
+        return config.sample
+    dimensions = math.prod(context.model.latent.shape)
+    # in two dimensions a class borders on many others, and samples come near the borders
+    return DEFAULT_SAMPLE if config.prior == "mixture" and classes and dimensions > 2 else 0
 
 
 def merge_findings(parts: Sequence[Findings]) -> Findings:
