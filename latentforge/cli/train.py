@@ -83,6 +83,7 @@ def train(
     from latentforge.config.request import start_draft
     from latentforge.config.resolve import resolve
     from latentforge.runs.compatibility import build_draft, resolve_resumed_config
+    from latentforge.sweeps.folder import check_is_run
     from latentforge.workflows.run import open_run
 
     registry = output.forge_of(ctx).registry
@@ -97,6 +98,7 @@ def train(
 
         finished = train_run(registry, settings, run=run, quiet=quiet, verbose=verbose)
     else:
+        check_is_run(resume)
         resumed = open_run(registry, resume)
         given = (model, config, preset, run)
         if unexpected := [str(argument) for argument in given if argument is not None]:

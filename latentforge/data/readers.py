@@ -32,7 +32,7 @@ from latentforge.seeding import mix, seeded_draws
 
 Array = np.ndarray[Any, Any]
 
-HINT = "fix or replace it; train --resume continues a run from its last checkpoint"
+HINT = "fix or replace it; `latentforge train --resume RUN` continues from the last checkpoint"
 IDENTIFIERS = ("id", "index", "idx", "name", "file", "filename", "path")  # keys of no label
 TRIED = 16  # items of a dataset that are read twice, to find out whether they are random
 

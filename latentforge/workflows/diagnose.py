@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from latentforge.config.data_command import complete_command
 from latentforge.config.resolve import resolve_other_data
 from latentforge.config.schema import Component, check_device
 from latentforge.config.selection import select_measures
@@ -49,7 +50,8 @@ def diagnose(
     held_out = split or ("validation" if "validation" in run.manifest["data"]["images"] else "test")
     data = resolve_other_data(registry, config, data, options)
     loaded_run = load_run(run, config, checkpoint=checkpoint, roles={}, device=device, data=data)
-    return [*failed, *diagnose_loaded(loaded_run, held_out, loss)]
+    found = [*failed, *diagnose_loaded(loaded_run, held_out, loss)]
+    return [replace(f, attempt=complete_command(f.attempt, config, data)) for f in found]
 
 
 def diagnose_loaded(loaded_run: LoadedRun, split: str, loss: Component) -> list[Diagnosis]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from latentforge.data.arrays import data_option
 from latentforge.data.labels import is_one_hot
-from latentforge.errors import MissingError, UsageError, did_you_mean
+from latentforge.errors import MissingError, UsageError, did_you_mean, similar_paths
 from latentforge.io.paths import check_regular
 
 log = logging.getLogger("latentforge")
@@ -164,7 +164,9 @@ def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
     try:
         text = path.read_text("utf-8-sig")
     except FileNotFoundError:
-        raise MissingError(f"data.labels: the file {path} does not exist") from None
+        close = similar_paths(path, path.parent.glob(f"*{path.suffix}"))
+        hint = close or "give the path of an existing file"
+        raise MissingError(f"data.labels: the file {path} does not exist", hint=hint) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
             f"data.labels: {path} cannot be read as text: {error}",

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from latentforge.data.arrays import data_option
 from latentforge.data.preparation import SPLITS
-from latentforge.errors import MissingError, UsageError
+from latentforge.errors import MissingError, UsageError, similar_paths
 from latentforge.io.text import natural_key
 
 from .config import FolderConfig
@@ -220,9 +220,10 @@ def count_skipped(
 def check_folder(root: Path) -> None:
     if not root.is_dir():
         problem = "is a file" if root.exists() else "does not exist"
+        close = similar_paths(root, (path for path in root.parent.glob("*") if path.is_dir()))
         raise MissingError(
             f"data.root: {root} {problem}",
-            hint="--set data.root=FOLDER with a folder that contains images",
+            hint=close or "--set data.root=FOLDER with a folder that contains images",
         )
 
 

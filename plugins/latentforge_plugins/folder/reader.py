@@ -181,7 +181,7 @@ def mixed_images_error(one: Frame, image: Pixels, other: Frame, other_image: Pix
         return UsageError(
             f"data.root: mixed channels: {one.path} is {colour[c]}, "
             f"{other.path} is {colour[c_other]}",
-            hint="--set data.channels=rgb, or data.channels=grey, to convert all images",
+            hint="--set data.channels=rgb or --set data.channels=grey, to convert all images",
         )
     if image.dtype != other_image.dtype:
         return UsageError(
@@ -200,7 +200,8 @@ def replacement(path: Path) -> str:
     """Return how to store images in a form that can be read. PNG has neither floats nor more than
     four channels."""
     if path.suffix.lower() in (".tif", ".tiff"):
-        return "numpy.save('images.npy', x) for their values x, with --data arrays, or float32 TIFF"
+        option = "--data arrays --set data.path=images.npy"
+        return f"numpy.save('images.npy', x) for their values x, with {option}, or float32 TIFF"
     if path.suffix.lower() == ".png":
         return "save them again as PNG, without transparency"
     return "save them as PNG"

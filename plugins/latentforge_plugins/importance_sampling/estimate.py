@@ -42,7 +42,8 @@ class Nll:
             "samples of q(z|x), in expectation an upper bound; "
             f"{describe_likelihood(self.likelihood)}; {count} of {len(images)} images of the "
             "split. nll_se: standard error of the sampling (delta method); nll_image_se: of the "
-            "mean over images; nll_ess: mean effective sample size"
+            f"mean over images; nll_ess: effective sample size, from 1 to the K={config.samples} "
+            "samples, (sum w)^2 / sum w^2 of the weights w = p(x|z) p(z) / q(z|x), mean over images"
         )
 
     def update(self, seen: Seen) -> None:

@@ -237,7 +237,7 @@ def test_mixed_channels_are_refused_with_a_hint(root: Path, refused):
     one, two = save(root / "1.png", GREY), save(root / "2.png", RGB)
     text = refused("data.size=[8,8]")
     assert f"mixed channels: {one} is grey, {two} is colour" in text
-    assert "try: --set data.channels=rgb, or data.channels=grey" in text
+    assert "try: --set data.channels=rgb or --set data.channels=grey" in text
     assert "data.channels" in refused("data.channels=red")
 
 
