@@ -13,6 +13,7 @@ import typer
 from latentforge.cli.output import Globals, Json, forge_of, print_result, table
 from latentforge.errors import MissingError, PluginError, UsageError
 from latentforge.io.paths import quoted
+from latentforge.io.text import counted
 from latentforge.plugins.commands import names_by_distribution
 from latentforge.plugins.registry import same_distribution
 from latentforge.runtime.stdout import escape_controls, write_stdout
@@ -125,7 +126,7 @@ def check(
     failed = [result for result in results if result.status == "failed"]
     if failed:
         error = PluginError(
-            f"{len(results)} checks: {text}",
+            f"{counted(len(results), 'check')}: {text}",
             details=[f"{r.title}: {r.check}: {r.hint}" for r in failed],
             hint="fix these; docs/contracts.md defines what each kind must provide",
         )

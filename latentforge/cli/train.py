@@ -13,6 +13,7 @@ from latentforge.cli import output
 from latentforge.cli.output import Json, Quiet, Sets
 from latentforge.errors import UsageError
 from latentforge.io.paths import quoted
+from latentforge.io.text import counted
 
 if TYPE_CHECKING:
     from latentforge.config.request import Draft
@@ -116,7 +117,7 @@ def train(
     result = finished.summary()
     wall = time.monotonic() - ctx.obj.started
     lines = [
-        f"{finished.path}: {result['status']}, {result['steps']} steps in "
+        f"{finished.path}: {result['status']}, {counted(result['steps'], 'step')} in "
         f"{result['seconds']:.1f} s ({result['images_per_second']:,.0f} images/s, without start-up "
         f"and evaluation); the command took {wall:.1f} s",
         *output.format_splits(finished.metrics),

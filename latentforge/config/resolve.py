@@ -22,6 +22,7 @@ from latentforge.config.schema import (
 from latentforge.config.validation import Faults, check, find_default_faults, plain
 from latentforge.errors import ConfigError, PluginError, UsageError, similar_names
 from latentforge.io.paths import quoted
+from latentforge.io.text import counted
 from latentforge.plugins.registry import Entry, Registry
 from latentforge.specs import LossSpec, ModelSpec
 
@@ -127,8 +128,8 @@ def fix_schedule_length(train: TrainConfig, faults: Faults) -> TrainConfig:
     if varies and schedule.warmup_epochs >= schedule.epochs:
         faults.add(
             "train.schedule",
-            f"the warm-up ({schedule.warmup_epochs:g} epochs) must be shorter than "
-            f"the schedule ({schedule.epochs} epochs)",
+            f"the warm-up ({counted(schedule.warmup_epochs, 'epoch')}) must be shorter than "
+            f"the schedule ({counted(schedule.epochs, 'epoch')})",
         )
     return replace(train, schedule=schedule)
 

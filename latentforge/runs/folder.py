@@ -15,6 +15,7 @@ from latentforge.errors import MissingError, RunFailed, UsageError, similar_path
 from latentforge.io.atomic import iterate_lines, parse_json, read_json
 from latentforge.io.checksum import KEY, add_checksum, compute_checksum, is_edited
 from latentforge.io.paths import append_json_line, create_folder, quoted, write_error, write_json
+from latentforge.io.text import counted, were
 
 MANIFEST = "run.json"
 METRICS = "metrics.jsonl"
@@ -90,8 +91,9 @@ class RunFolder:
         epochs, trained = [line["epoch"] for line in lines], self.manifest["epochs"]
         if len({*epochs}) < len(epochs):
             log.warning("%s has lines that repeat an epoch", path)
+        recorded = counted(len({*epochs}), "epoch"), trained, were(trained)
         if len({*epochs}) < trained and self.status != "running":
-            log.warning("%s has %d epochs, but %d were trained", path, len({*epochs}), trained)
+            log.warning("%s has %s, but %d %s trained", path, *recorded)
         return lines
 
     # ------------------------------------------------------------ writing

@@ -11,9 +11,11 @@ from latentforge.config.request import SECTIONS, Draft
 from latentforge.errors import MissingError, RunFailed, UsageError, similar_paths
 from latentforge.io.atomic import read_json
 from latentforge.io.paths import create_folder, quoted, write_json
+from latentforge.io.text import counted
 from latentforge.plugins.registry import Registry
 from latentforge.runs.folder import MANIFEST
 from latentforge.runs.manifest import RUNS
+from latentforge.runtime.python_form import python_form
 from latentforge.sweeps.record import FORMAT, is_valid_record, objective_value, resume_command
 from latentforge.workflows.run import Run, open_run
 
@@ -37,7 +39,7 @@ class Sweep:
         self.search: dict[str, Any] = record.get("search", {})
 
     def __repr__(self) -> str:
-        return f"Sweep({str(self.path)!r}, {len(self.members)} members, {self.status})"
+        return f"Sweep({str(self.path)!r}, {counted(len(self.members), 'member')}, {self.status})"
 
     @property
     def status(self) -> str:
@@ -47,7 +49,8 @@ class Sweep:
     @property
     def failed(self) -> dict[str, str]:
         """The error of each member that failed or whose process was killed, by member name."""
-        return {m["name"]: m["error"] for m in self.members if m["status"] in ("failed", "killed")}
+        failed = [m for m in self.members if m["status"] in ("failed", "killed")]
+        return {member["name"]: python_form(member["error"]) for member in failed}
 
     def runs(self) -> list[Run]:
         """The runs of the members that have started, in the order of the members."""

@@ -22,6 +22,7 @@ from latentforge.engine.diagnostics import Diagnosis
 from latentforge.engine.evaluator import BATCH
 from latentforge.engine.step import Trainee
 from latentforge.io.paths import quoted
+from latentforge.io.text import counted
 from latentforge.plugins.registry import Registry
 from latentforge.runs.compatibility import resolve_stored_config
 from latentforge.runs.folder import RunFolder
@@ -182,7 +183,7 @@ def is_loss_changing(loaded_run: LoadedRun) -> bool:
 
 def diagnose_failure(run: RunFolder) -> list[Diagnosis]:
     """Diagnose why a run was killed, interrupted or failed. Empty if it did not end early."""
-    position = f"after {run.manifest['steps']} steps"
+    position = f"after {counted(run.manifest['steps'], 'step')}"
     if run.status in ("killed", "interrupted"):
         attempt = f"latentforge train --resume {quoted(run.path)}"
         return [Diagnosis(run.status, "warning", f"{position} or a few more", attempt)]

@@ -18,6 +18,7 @@ from PIL import Image, ImageOps
 from latentforge.data.pictures import Values as Pixels
 from latentforge.data.pictures import to_pixels
 from latentforge.errors import UsageError, one_line
+from latentforge.io.text import pluralized
 
 from .colours16 import has_16_bits, read_16_bits
 from .config import FORMATS, FolderConfig
@@ -215,7 +216,8 @@ def unreadable_error(faults: Sequence[tuple[Frame, Exception]], count: int = 0) 
     large = [error.pixels for _, error in faults if isinstance(error, TooLarge)]
     enough = f"--set data.max_pixels={max(large)}" if len(large) == len(faults) else ""
     return UsageError(
-        f"data.root: {len(faults)}{f' of {count}' * (count > 0)} image files cannot be read",
+        f"data.root: {len(faults)}{f' of {count}' * (count > 0)} "
+        f"{pluralized(count or len(faults), 'image file')} cannot be read",
         details=details,
         hint=enough
         or (replacement(faults[0][0].path) if count == len(faults) else "delete or replace them"),

@@ -141,7 +141,7 @@ def test_the_place_of_images_that_are_too_deep_is_named(root: Path, refused, nam
         for kind in ("cat", "dog"):
             save(root / name / kind / "1.png", GREY)
     said = refused()
-    assert f"1 .png files in {root / names[0] / 'cat'}" in said
+    assert f"1 .png file in {root / names[0] / 'cat'}" in said
     assert "FOLDER/train/CLASS" in said
 
 
@@ -278,7 +278,7 @@ def test_postscript_with_a_png_extension_is_not_run(root: Path, refused, monkeyp
     (tools / "gs").chmod(0o755)
     monkeypatch.setenv("PATH", str(tools), prepend=os.pathsep)
     save(root / "a.eps").rename(root / "a.png")
-    assert "1 of 1 image files cannot be read" in refused()
+    assert "1 of 1 image file cannot be read" in refused()
     assert not (root.parent / "ran").exists()
 
 
