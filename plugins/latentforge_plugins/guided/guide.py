@@ -20,6 +20,7 @@ from latentforge_plugins.densities import MAX_DIMENSIONS
 from latentforge_plugins.walks import decode, not_drawable_note
 
 from . import starts
+from .advice import FEW, explain_failures
 from .baselines import measure_baselines
 from .config import GuidedConfig
 from .pictures import draw_film, draw_map, draw_results
@@ -76,6 +77,9 @@ def guide(context: ExploreContext, config: GuidedConfig) -> Findings:
     search_findings = Findings(items, metrics, definitions, notes(context, config))
     terminates = not getattr(objective, "open_ended", False)
     parts = [measure_success(context, config, found)] if terminates else []
+    if terminates and float(found.satisfied.float().mean()) < FEW:
+        advice = explain_failures(context, config, found, start[0], codes)
+        parts.append(Findings([], {}, "", advice))
     if terminates and starts.excluded_classes(context, config) is not None:
         with torch.no_grad():
             parts.append(measure_baselines(context, found, codes, mixture))
@@ -90,7 +94,7 @@ def merge_findings(parts: Sequence[Findings]) -> Findings:
     return Findings(
         sorted(items, key=lambda item: isinstance(item, Lines | NamedArrays)),
         {name: value for part in parts for name, value in part.metrics.items()},
-        "; ".join(part.protocol for part in parts),
+        "; ".join(part.protocol for part in parts if part.protocol),
         [note for part in parts for note in part.notes],
     )
 
