@@ -359,5 +359,5 @@ def read_assignments(
 
 def raise_faults(faults: Faults) -> None:
     if faults.lines:
-        count = f"{len(faults.lines)} errors" if len(faults.lines) > 1 else "an error"
+        count = "an error" if len(faults.lines) == 1 else counted(len(faults.lines), "error")
         raise ConfigError(f"the configuration has {count}", details=faults.lines)

@@ -15,7 +15,7 @@ from latentforge.errors import MissingError, RunFailed, UsageError, similar_path
 from latentforge.io.atomic import iterate_lines, parse_json, read_json
 from latentforge.io.checksum import KEY, add_checksum, compute_checksum, is_edited
 from latentforge.io.paths import append_json_line, create_folder, quoted, write_error, write_json
-from latentforge.io.text import counted, were
+from latentforge.io.text import counted, pluralized, were
 
 MANIFEST = "run.json"
 METRICS = "metrics.jsonl"
@@ -85,7 +85,7 @@ class RunFolder:
         except (OSError, ValueError) as error:
             raise RunFailed(f"{path} is damaged: {error}") from None
         if edited:
-            where = f"line{'s' * (len(edited) > 1)} {', '.join(edited[:MAX_FAULTS])}"
+            where = f"{pluralized(len(edited), 'line')} {', '.join(edited[:MAX_FAULTS])}"
             more = ", ..." * (len(edited) > MAX_FAULTS)
             log.warning("%s was edited after training: %s%s", path, where, more)
         epochs, trained = [line["epoch"] for line in lines], self.manifest["epochs"]

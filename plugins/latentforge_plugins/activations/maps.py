@@ -44,7 +44,7 @@ def activations(context: ExploreContext, config: ActivationsConfig) -> Findings:
                 "for all classes"
             )
         if config.channels < len(living):
-            shown = f"the first {config.channels} of {len(living)} channels"
+            shown = f"the first {config.channels} of {counted(len(living), 'channel')}"
             notes.append(f"{layer}: only {shown} are shown")
     metrics, constant = feature_statistics(values.flatten(1).double())
     size = values[0].numel()
@@ -145,7 +145,8 @@ def draw_histogram(values: Tensor, source: str, cells: str, config: ActivationsC
     panels = {feature_title(i, values.shape[1:]): column for i, column in columns}
     return Histogram(
         name="features",
-        title=f"Output of {source}{cells}: the first {len(panels)} features and their normal fits",
+        title=f"Output of {source}{cells}: the first {counted(len(panels), 'feature')} and their "
+        "normal fits",
         panels=panels,
         x_title="activation",
         normal=True,

@@ -102,7 +102,7 @@ def read_npy(path: Path, labels_path: Path | None) -> Arrays:
         return Arrays(x, where=str(path))
     labels = map_array(labels_path.absolute(), "data.labels")
     if labels.shape[:1] not in (x.shape[:1], x.shape[-1:]):  # the images may be the last axis
-        raise labels.error(f"has shape {labels.shape}, but x has {len(x)} examples")
+        raise labels.error(f"has shape {labels.shape}, but x has {counted(len(x), 'example')}")
     return Arrays(x, np.array(labels.values()), where=str(path))
 
 

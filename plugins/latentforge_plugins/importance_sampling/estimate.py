@@ -42,8 +42,8 @@ class Nll:
             "samples of q(z|x), in expectation an upper bound; "
             f"{describe_likelihood(self.likelihood)}; {count} of {len(images)} images of the "
             "split. nll_se: standard error of the sampling (delta method); nll_image_se: of the "
-            f"mean over images; nll_ess: effective sample size, from 1 to the K={config.samples} "
-            "samples, (sum w)^2 / sum w^2 of the weights w = p(x|z) p(z) / q(z|x), mean over images"
+            "mean over images; nll_ess: effective number of the K samples of an image, from 1 to "
+            "K, mean over images"
         )
 
     def update(self, seen: Seen) -> None:

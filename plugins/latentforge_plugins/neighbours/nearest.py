@@ -68,8 +68,9 @@ def protocol(config: NeighboursConfig, queries: int, train_count: int) -> str:
         share = "same_class_share: fraction of neighbours that have the class of the query; "
         subject = f"of {counted(queries, 'image')} of the split {config.split}"
     return (
-        f"{share}the {config.n} nearest neighbours {subject} among {train_count} training images, "
-        "by Euclidean distance of posterior means (codes) or of values in [0, 1] (pixels)"
+        f"{share}the {counted(config.n, 'nearest neighbour')} {subject} among {train_count} "
+        "training images, by Euclidean distance of posterior means (codes) or of values in [0, 1] "
+        "(pixels)"
     )
 
 
