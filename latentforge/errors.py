@@ -6,8 +6,12 @@ Standard library only, because every command imports this module.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from traceback import walk_tb
 from typing import Any
 
@@ -123,17 +127,63 @@ def plugin_title(name: str, distribution: str, version: str) -> str:
     return f"plugin {name} ({origin})" if origin else f"plugin {name}"
 
 
-def did_you_mean(name: str, known: Sequence[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return `did you mean 'x'?`, or an empty string if no known name is close to `name`."""
-    close = closest(name, known)
-    return f"did you mean {close!r}?" if close else ""
+    close = similar_names(name, known)
+    return f"did you mean {' or '.join(map(repr, close))}?" if close else ""
 
 
-def closest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that is closest to a misspelt one, or None."""
-    by_lower = {k.lower(): k for k in known}
-    found = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
-    return by_lower[found[0]] if found else None
+def similar_names(name: str, known: Iterable[str]) -> list[str]:
+    """Return the known names, at most three, that a misspelt or shortened name can mean: those that
+    need the fewest edits. Empty if all are too different to be what was meant."""
+    costs = {other: _typing_cost(name, other) for other in known}
+    best = min(costs.values(), default=math.inf)
+    return [other for other, cost in costs.items() if cost == best < math.inf][:3]
+
+
+def similar_paths(path: Path, others: Iterable[Path]) -> str:
+    """Return `did you mean 'folder/x'?`, or an empty string if no other path has a similar name."""
+    by_name: dict[str, list[str]] = {}
+    for other in others:  # a suffix such as .toml, which all have, is no similarity
+        by_name.setdefault(other.name.removesuffix(path.suffix), []).append(repr(str(other)))
+    names = similar_names(path.name.removesuffix(path.suffix), by_name)
+    close = [other for name in names for other in by_name[name]]
+    return f"did you mean {' or '.join(close[:3])}?" if close else ""
+
+
+def _typing_cost(name: str, known: str) -> float:
+    """Return the number of edits by which `name` differs from a known name; infinity if they are
+    too many for a typing error. Case and punctuation do not count."""
+    a, b = ("".join(filter(str.isalnum, text.lower())) for text in (name, known))
+    edits, longest = _count_edits(a, b), max(len(a), len(b))
+    if edits <= longest // 4 or edits == 1 < longest - 1:
+        return edits
+    letters, others = Counter(a), Counter(b)
+    if (letters - others).total() + (others - letters).total() <= 1 < len(a):
+        return 2  # all letters but one, in another order
+    parts = [b, *re.split(r"[\W_]", known.lower())]
+    if len(a) > 2 and any(part.startswith(a) for part in parts):
+        return 2  # shortened
+    if len(b) > 3 and a.startswith(b):
+        return 2
+    ratio = difflib.SequenceMatcher(None, a, b).ratio()
+    same_shape = len(a) == len(b) > 2 and a[0] == b[0] and ratio > 0.6
+    return 3 if same_shape or (ratio >= 0.7 and min(len(a), len(b)) > 5) else math.inf
+
+
+def _count_edits(a: str, b: str) -> int:
+    """Return the number of characters to insert, delete, replace or swap with their neighbour that
+    turns `a` into `b` (optimal string alignment)."""
+    rows = [list(range(len(b) + 1))]
+    for i in range(1, len(a) + 1):
+        row = [i]
+        for j in range(1, len(b) + 1):
+            differs = a[i - 1] != b[j - 1]
+            row.append(min(rows[-1][j] + 1, row[-1] + 1, rows[-1][j - 1] + differs))
+            if i > 1 and j > 1 and a[i - 1] == b[j - 2] and a[i - 2] == b[j - 1]:
+                row[j] = min(row[j], rows[-2][j - 2] + 1)
+        rows.append(row)
+    return rows[-1][-1]
 
 
 def one_line(error: BaseException) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from latentforge.plugins.loading import load_plugins
 from latentforge.plugins.registry import Registry
 from latentforge.runs.compatibility import build_draft, resolve_resumed_config
 from latentforge.runs.folder import RunFolder, open_folder
+from latentforge.runtime.python_form import python_api, python_form
 from latentforge.workflows.evaluate import evaluate
 from latentforge.workflows.explore import explore
 from latentforge.workflows.run import Run
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from latentforge.sweeps.folder import Sweep
 
 
+@python_api
 class Forge:
     """The Python API: loads plugins, and trains, sweeps, evaluates and explores with them.
 
@@ -188,33 +191,34 @@ class Forge:
         options: dict[str, Any] = {"retry": retry, "jobs": jobs, "quiet": quiet, "data": data}
         return resume_sweep(self.registry, Path(sweep), storage=storage, **options)
 
-    def load_data(self, name: str, options: Sequence[str] | Mapping[str, Any] = ()) -> DataSplits:
-        """Load the splits of a dataset; `options` are those of the section [data]."""
-        from latentforge.data.loading import load_dataset
+    def load_data(self, data: Any, options: Sequence[str] | Mapping[str, Any] = ()) -> DataSplits:
+        """Load the splits of `data`: the name of a dataset, or data as in `train`. `options` are
+        those of the section [data]."""
+        from latentforge.data.loading import load_data
 
-        return load_dataset(self.registry, name, options)
+        return load_data(self.registry, data, options)
 
     def describe_data(
         self,
-        name: str,
+        data: Any,
         options: Sequence[str] | Mapping[str, Any] = (),
         *,
         out: str | Path | None = None,
     ) -> dict[str, Any]:
-        """Return a dataset's sizes, classes and range, and draw examples of each class as a PNG at
-        `out`, by default the first unused `data-<name>-<n>.png`. Its path is `picture`."""
-        splits = self.load_data(name, options)
+        """Return the sizes, classes and range of `data`, and draw examples of each class as a PNG
+        at `out`, by default the first unused `data-<name>-<n>.png`. Its path is `picture`."""
+        splits = self.load_data(data, options)
         from latentforge.rendering.dataset_preview import describe_data
 
-        return describe_data(splits, name, Path(out) if out else None)
+        return describe_data(splits, data, Path(out) if out else None)
 
     def fetch_data(self, name: str, options: Sequence[str] | Mapping[str, Any] = ()) -> Path:
         """Download a dataset and return its folder. Raises UsageError if it has no download."""
         dataset, _ = resolve_dataset(self.registry, name, options)
         fetch = dataset.entry.spec.fetch
         if fetch is None:
-            hint = f"latentforge show dataset {name}"
-            raise UsageError(f"dataset {name!r} has no files to download", hint=hint)
+            message = f"dataset {name!r} has no files to download"
+            raise UsageError(message, hint=f"latentforge show dataset {name}")
         folder: Path = dataset.call(f"fetching dataset {name!r}", fetch, dataset.options)
         return folder
 
@@ -275,7 +279,8 @@ class Forge:
         from latentforge.workflows.diagnose import diagnose
 
         request = {"checkpoint": checkpoint, "device": device, "data": data, "options": options}
-        return diagnose(self.registry, open_folder(run), split, **request)
+        found = diagnose(self.registry, open_folder(run), split, **request)
+        return [replace(finding, attempt=python_form(finding.attempt)) for finding in found]
 
     def explore(
         self,
@@ -320,12 +325,11 @@ class Forge:
         given by its folder: `out`, or RUN/report.html, which is replaced if it exists. Returns its
         path as `report`, and what the page shows."""
         from latentforge.rendering.report.write import report
+        from latentforge.sweeps.comparison import write_sweep_report
         from latentforge.sweeps.folder import is_sweep, open_sweep
 
         path = Path(out) if out else None
         if len(runs) == 1 and not isinstance(runs[0], RunFolder) and is_sweep(Path(runs[0])):
-            from latentforge.sweeps.comparison import write_sweep_report
-
             return write_sweep_report(open_sweep(self.registry, Path(runs[0])), path)
         return report([open_folder(run) for run in runs], self.registry, path)
 
@@ -362,11 +366,8 @@ class Forge:
         device: str = "auto",
     ) -> dict[str, Any]:
         """Write the codes of a split, or of "all" splits, to the new file `out` (.parquet or .npz).
-        Returns `images`, `columns` and `latent_shape`.
-
-        `data` replaces the run's own data: the name of a dataset, with its `options`, or the data
-        itself as in `evaluate`.
-        """
+        Returns `images`, `columns` and `latent_shape`. `data` replaces the
+        run's own data: the name of a dataset, with its `options`, or data as in `evaluate`."""
         from latentforge.workflows.export_checks import encode
 
         request = {"data": data, "options": options, "split": split}
@@ -385,7 +386,6 @@ class Forge:
         device: str = "auto",
     ) -> dict[str, Any]:
         """Decode codes into images in the new folder `out`. Returns `images`, `pictures`, `files`.
-
         `codes` is an .npz or .parquet file that contains `z`, or an array or tensor, (N, D) or
         (N, *latent.shape).
         """

@@ -43,6 +43,7 @@ from latentforge.errors import (
 )
 from latentforge.plugins import commands
 from latentforge.runtime import torchrun
+from latentforge.runtime.python_form import in_shell
 from latentforge.runtime.stdout import (
     discard_stdout,
     escape_controls,
@@ -156,7 +157,7 @@ def run(arguments: list[str], started: float | None = None) -> int:
     commands.commands.cache_clear()  # the installed packages may have changed since an earlier call
     try:
         try:
-            with reserve_stdout(arguments):
+            with reserve_stdout(arguments), in_shell():
                 root_command()(arguments, prog_name="latentforge", obj=started)
         finally:
             flush_stdout()  # now, because at exit a closed pipe would not be handled

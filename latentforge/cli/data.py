@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from latentforge.cli.output import Json, Sets, forge_of, print_result, table
+from latentforge.errors import LatentForgeError, UsageError
 
 MAX_CLASSES = 20  # maximum number of classes whose images are counted in a line
 
@@ -31,7 +35,8 @@ def show(
 
     Example: latentforge data show digits
     """
-    result = forge_of(ctx).describe_data(name, set_ or (), out=out)
+    with about_data(ctx, name):
+        result = forge_of(ctx).describe_data(name, set_ or (), out=out)
     rows = [[f"{key}:", _text(value)] for key, value in result.items()]
     print_result(result, json, table(rows))
 
@@ -47,8 +52,32 @@ def fetch(
 
     Example: latentforge data fetch mnist
     """
-    folder = forge_of(ctx).fetch_data(name, set_ or ())
+    with about_data(ctx, name):
+        folder = forge_of(ctx).fetch_data(name, set_ or ())
     print_result({"dataset": name, "folder": str(folder)}, json, [f"{name} is in {folder}"])
+
+
+@contextmanager
+def about_data(ctx: typer.Context, name: str) -> Iterator[None]:
+    """Refuse a run instead of a dataset's name, and write hints about another dataset as a command,
+    because the commands of this module have no option --data."""
+    if (Path(name) / "run.json").is_file():
+        from latentforge.config.data_command import data_command
+        from latentforge.runs.compatibility import resolve_stored_config
+
+        forge = forge_of(ctx)
+        config = resolve_stored_config(forge.registry, forge.open_run(name))
+        hint = data_command(config.dataset, config.data) if config.dataset else ""
+        raise UsageError(f"{name} is a run, not a dataset", hint=hint)
+    try:
+        yield
+    except LatentForgeError as error:
+        texts = [
+            re.sub(r"--data (\S+)", r"latentforge data show \1", text)
+            for text in (error.hint, *error.details)
+        ]
+        error.hint, error.details = texts[0], tuple(texts[1:])
+        raise
 
 
 def _text(value: object) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from latentforge.cli.output import Device, Json, Weights, forge_of, print_result
+from latentforge.io.text import counted
 
 
 def decode(
@@ -26,5 +27,5 @@ def decode(
     Example: latentforge decode runs/ae-mnist-1 codes.npz --out decoded
     """
     result = forge_of(ctx).decode(run, codes, out, checkpoint=checkpoint, device=device)
-    drawn = f"{result['images']} images, {result['pictures']} of them as PNG"
+    drawn = f"{counted(result['images'], 'image')}, {result['pictures']} of them as PNG"
     print_result(result, json, [drawn, *result["files"]])

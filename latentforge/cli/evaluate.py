@@ -9,6 +9,7 @@ import typer
 
 from latentforge.cli import output
 from latentforge.cli.output import Device, Json, Others, Weights
+from latentforge.errors import UsageError
 
 
 def evaluate(
@@ -44,6 +45,9 @@ def evaluate(
 
     Example: latentforge evaluate runs/ae-mnist-1 --measure bce_per_pixel
     """
+    if commas := [name for name in measure or () if "," in name]:
+        names = (f"--measure {name.strip()}" for name in commas[0].split(",") if name.strip())
+        raise UsageError(f"--measure {commas[0]}: name one measure at a time", hint=" ".join(names))
     result = output.forge_of(ctx).evaluate(
         run,
         split,

@@ -15,7 +15,7 @@ from latentforge.cli.output import Device, Json, Others, Quiet, Sets, Weights
 def explore(
     ctx: typer.Context,
     explorer: Annotated[str, typer.Argument(help="See `latentforge list explorers`.")],
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    run: Annotated[Path | None, typer.Argument(help="A run folder.")] = None,
     with_: Others = None,
     checkpoint: Weights = "last",
     out: Annotated[
@@ -36,7 +36,8 @@ def explore(
 
     Example: latentforge explore interpolate runs/ae-digits-1 --set 'classes=[3, 8]'
     """
-    check_order("explore", explorer, run)
+    registry = output.forge_of(ctx).registry
+    run = check_order(registry, explorer, run)
     result = output.forge_of(ctx).explore(
         explorer,
         run,

@@ -9,8 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from latentforge.cli.output import Json, forge_of, print_result, table
-from latentforge.errors import LatentForgeError, MissingError, UsageError, did_you_mean
+from latentforge.errors import (
+    LatentForgeError,
+    MissingError,
+    UsageError,
+    did_you_mean,
+    similar_paths,
+)
 from latentforge.specs import KINDS, Kind
+
+DEFAULT = Path("runs")  # the folder of runs that have no other place
 
 if TYPE_CHECKING:
     from latentforge.plugins.registry import Entry, Registry
@@ -79,19 +87,19 @@ def show(
 
 
 def runs(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder of runs.")] = Path("runs"),
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder of runs.")] = DEFAULT,
     json: Json = False,
 ) -> None:
     """List the runs in a folder.
 
     Example: latentforge runs runs
     """
-    from latentforge.runs.folder import find_run_folders, read_manifest
+    from latentforge.runs.folder import MANIFEST, find_run_folders, read_manifest
 
     if not folder.is_dir():
-        raise MissingError(f"no folder {folder}", hint="latentforge train ae")
+        raise MissingError(f"no folder {folder}", hint=find_folder(folder))
     facts: list[dict[str, Any]] = []
-    for path in find_run_folders(folder):
+    for path in [folder] if (folder / MANIFEST).is_file() else find_run_folders(folder):
         try:
             facts.append(_run_facts(path, read_manifest(path)))
         except LatentForgeError as error:
@@ -100,6 +108,18 @@ def runs(
     rows = [[*(str(run.get(key, "")) for key in keys), _format_metrics(run)] for run in facts]
     header = [[*(key.upper() for key in keys), "METRICS"]] if rows else [[f"no runs in {folder}"]]
     print_result({"runs": facts}, json, table(header + rows))
+
+
+def find_folder(missing: Path) -> str:
+    """Return the hint about a folder of runs that does not exist."""
+    from latentforge.runs.folder import find_run_folders
+
+    others = {run.parent for run in find_run_folders(missing.parent)} - {missing.parent}
+    if close := similar_paths(missing, sorted(others)):
+        return close
+    if next(find_run_folders(DEFAULT), None):
+        return "latentforge runs"
+    return "`latentforge train ae` makes a run, which `latentforge runs` then lists"
 
 
 def find_component(registry: Registry, name: str) -> tuple[str, str]:

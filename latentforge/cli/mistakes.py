@@ -4,12 +4,15 @@ assignment without its section, and arguments in the wrong order."""
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from typer.core import TyperCommand
 
 from latentforge.errors import UsageError
 from latentforge.io.paths import quoted
+
+if TYPE_CHECKING:
+    from latentforge.plugins.registry import Registry
 
 
 class TrainCommand(TyperCommand):
@@ -23,22 +26,30 @@ class TrainCommand(TyperCommand):
                 break
             if not flag.startswith("--") or flag in known or flag == "--help":
                 continue
-            from latentforge.config.resolve import find_keys
+            from latentforge.config.resolve import suggest_options
 
             registry = ctx.obj.forge(warn=False).registry
-            keys = [*find_keys(registry, flag.lstrip("-").replace("-", "_"), args)]
             value = value if equals else "".join(args[place + 1 : place + 2]) or "VALUE"
-            if keys:
-                hint = " or ".join(f"--set {quoted(f'{key}={value}')}" for key in keys)
+            name = flag.lstrip("-").replace("-", "_")
+            if hint := suggest_options(registry, name, value, args):
                 raise UsageError(f"no such option: {flag}", hint=hint)
         return super().parse_args(ctx, args)
 
 
-def check_order(command: str, first: str, run: Path) -> None:
-    """Raise UsageError if `first`, which should be the name of a component, is a run folder and
-    `run` is none."""
-    if (Path(first) / "run.json").is_file() and not (run / "run.json").is_file():
+def check_order(registry: Registry, explorer: str, run: Path | None) -> Path:
+    """Return the run of `latentforge explore`. Raises UsageError if it is missing, or if
+    `explorer`, which should be the name of a component, is a run folder and `run` is none."""
+    is_run = (Path(explorer) / "run.json").is_file()
+    if run is None and is_run:
+        hint = f"`latentforge explore NAME {quoted(explorer)}`; `latentforge list explorers` lists"
+        raise UsageError("the name of an explorer is missing", hint=f"{hint} the names")
+    if run is None:
+        name = registry.get("explorers", explorer).name
+        hint = f"`latentforge explore {name} RUN`; `latentforge runs` lists the runs"
+        raise UsageError("the run folder is missing", hint=hint)
+    if is_run and not (run / "run.json").is_file():
         raise UsageError(
-            f"{first} is a run, but `latentforge {command}` takes it as the second argument",
-            hint=f"latentforge {command} {quoted(run)} {quoted(first)}",
+            f"{explorer} is a run, but `latentforge explore` takes it as the second argument",
+            hint=f"latentforge explore {quoted(run)} {quoted(explorer)}",
         )
+    return run

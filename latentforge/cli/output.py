@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from latentforge.errors import PluginError, UsageError
+from latentforge.io.text import counted
 from latentforge.runtime import torchrun
 from latentforge.runtime.stdout import escape_controls, write_stdout
 
@@ -78,7 +79,7 @@ class Globals:
         faults = [*map(str, registry.problems), *registry.slow_imports]
         if self.strict and warn and faults:
             raise PluginError(
-                f"--strict-plugins: {len(faults)} plugin fault{'s' * (len(faults) > 1)}",
+                f"--strict-plugins: {counted(len(faults), 'plugin fault')}",
                 details=faults,
                 hint="latentforge plugins list",
             )

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from latentforge.cli.output import Globals, Json, forge_of, print_result, table
-from latentforge.errors import PluginError, UsageError
+from latentforge.errors import MissingError, PluginError, UsageError
+from latentforge.io.paths import quoted
+from latentforge.io.text import counted
 from latentforge.plugins.commands import names_by_distribution
 from latentforge.plugins.registry import same_distribution
 from latentforge.runtime.stdout import escape_controls, write_stdout
@@ -72,7 +74,7 @@ def show(
     Example: latentforge plugins show autoencoder
     """
     registry = forge_of(ctx, warn=False).registry  # the problems are printed below
-    plugin = registry.plugin(name)
+    plugin = find_plugin(registry, name)
     facts = _facts(registry, plugin, names_by_distribution())
     keys = ("name", "distribution", "version", "module", "status")
     rows = [[f"{key}:", str(facts[key])] for key in keys]
@@ -124,7 +126,7 @@ def check(
     failed = [result for result in results if result.status == "failed"]
     if failed:
         error = PluginError(
-            f"{len(results)} checks: {text}",
+            f"{counted(len(results), 'check')}: {text}",
             details=[f"{r.title}: {r.check}: {r.hint}" for r in failed],
             hint="fix these; docs/contracts.md defines what each kind must provide",
         )
@@ -153,7 +155,7 @@ def new(
 
     folder, files = new_plugin(name, kind, out)
     paths = [str(file) for file in files]
-    lines = [*paths, f'next: cd {folder} && pip install -e ".[test]" && pytest']
+    lines = [*paths, f'next: cd {quoted(folder)} && pip install -e ".[test]" && pytest']
     print_result({"folder": str(folder), "files": paths}, json, lines)
 
 
@@ -164,6 +166,8 @@ def _select_plugins(options: Globals, target: str | None) -> tuple[Forge, list[P
         forge = Globals([*options.plugins, *modules], options.off).forge(warn=False)
         plugins = forge.registry.plugins
         return forge, [p for p in plugins if p.module in modules and p.status != "disabled"]
+    if target and target.startswith((".", "/", "~")):
+        raise no_package(Path(target))
     forge = options.forge(warn=False)
     plugins = forge.registry.plugins
     if target is None:
@@ -175,7 +179,38 @@ def _select_plugins(options: Globals, target: str | None) -> tuple[Forge, list[P
             )
         return forge, selected
     members = [p for p in plugins if p.distribution and same_distribution(p.distribution, target)]
-    return forge, members or [forge.registry.plugin(target)]
+    return forge, members or [find_plugin(forge.registry, target)]
+
+
+def no_package(path: Path) -> MissingError:
+    """Return the error about a path that is neither a plugin's file nor its package."""
+    if not path.exists():
+        return MissingError(f"{path} does not exist", hint="latentforge plugins list")
+    root = next((up for up in path.parents if (up / "pyproject.toml").is_file()), None)
+    hint = "the folder that contains pyproject.toml, or the .py file with the hooks"
+    return MissingError(
+        f"{path} is neither a .py file nor a folder with a pyproject.toml",
+        hint=f"latentforge plugins check {as_argument(root)}" if root else hint,
+    )
+
+
+def find_plugin(registry: Registry, name: str) -> Plugin:
+    """Return the plugin of that name. Raises UsageError if there is none, with how to install it if
+    its package is in the working folder or is that folder."""
+    try:
+        return registry.plugin(name)
+    except UsageError as error:
+        names = (name, f"latentforge-{name}")
+        folders = [Path(other) for other in names if "/" not in name]
+        folders += [Path()] if Path.cwd().name in names else []
+        folder = next((path for path in folders if (path / "pyproject.toml").is_file()), None)
+        if folder is None:
+            raise
+        place = as_argument(folder)
+        raise UsageError(
+            f"plugin {name!r} is not installed",
+            hint=f"pip install -e {place}, or `latentforge plugins check {place}`",
+        ) from error
 
 
 def modules_of(folder: Path) -> list[str]:
@@ -242,3 +277,8 @@ def _requirements(registry: Registry) -> list[str]:
 
 def one_line_of(text: str) -> str:
     return " ".join(text.split())
+
+
+def as_argument(folder: Path) -> str:
+    """Return a folder as an argument that pip and `plugins check` do not take for a name."""
+    return quoted(folder if folder.is_absolute() or not folder.name else f"./{folder}")

@@ -11,6 +11,7 @@ from latentforge.cli.output import Json, Quiet, Sets, forge_of, print_result, ta
 from latentforge.cli.train import Callbacks, Data, Loss, Rate, TrainDevice, apply_options
 from latentforge.errors import RunFailed, UsageError
 from latentforge.io.paths import quoted
+from latentforge.io.text import counted
 
 if TYPE_CHECKING:
     from latentforge.sweeps.folder import Sweep
@@ -148,7 +149,7 @@ def sweep(
         print_result(result, json, [*format_comparison(finished), *format_paths(finished)])
     if failed:
         error = RunFailed(
-            f"{len(failed)} of {len(finished.members)} members failed",
+            f"{len(failed)} of {counted(len(finished.members), 'member')} failed",
             details=[f"{name}: {shorten(message)}" for name, message in failed.items()],
             hint=f"{finished.resume_command} --retry",
         )
@@ -172,8 +173,7 @@ def shorten(error: str) -> str:
 
 
 def format_paths(sweep: Sweep) -> list[str]:
-    count = len(sweep.members)
-    lines = [f"{sweep.path}: {sweep.status}, {count} member{'s' * (count != 1)}"]
+    lines = [f"{sweep.path}: {sweep.status}, {counted(len(sweep.members), 'member')}"]
     if sweep.best:
         lines.append(f"best by {sweep.search['objective']}: {sweep.path / sweep.best}")
     over_all = sweep.record.get("best_of_all")

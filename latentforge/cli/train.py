@@ -13,6 +13,7 @@ from latentforge.cli import output
 from latentforge.cli.output import Json, Quiet, Sets
 from latentforge.errors import UsageError
 from latentforge.io.paths import quoted
+from latentforge.io.text import counted
 
 if TYPE_CHECKING:
     from latentforge.config.request import Draft
@@ -83,6 +84,7 @@ def train(
     from latentforge.config.request import start_draft
     from latentforge.config.resolve import resolve
     from latentforge.runs.compatibility import build_draft, resolve_resumed_config
+    from latentforge.sweeps.folder import check_is_run
     from latentforge.workflows.run import open_run
 
     registry = output.forge_of(ctx).registry
@@ -97,6 +99,7 @@ def train(
 
         finished = train_run(registry, settings, run=run, quiet=quiet, verbose=verbose)
     else:
+        check_is_run(resume)
         resumed = open_run(registry, resume)
         given = (model, config, preset, run)
         if unexpected := [str(argument) for argument in given if argument is not None]:
@@ -114,7 +117,7 @@ def train(
     result = finished.summary()
     wall = time.monotonic() - ctx.obj.started
     lines = [
-        f"{finished.path}: {result['status']}, {result['steps']} steps in "
+        f"{finished.path}: {result['status']}, {counted(result['steps'], 'step')} in "
         f"{result['seconds']:.1f} s ({result['images_per_second']:,.0f} images/s, without start-up "
         f"and evaluation); the command took {wall:.1f} s",
         *output.format_splits(finished.metrics),

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from latentforge.config.schema import IN_MEMORY, DataConfig
-from latentforge.errors import ConfigError, UsageError, did_you_mean
+from latentforge.errors import ConfigError, UsageError, did_you_mean, similar_paths
+from latentforge.io.paths import quoted
 from latentforge.plugins.registry import Registry
 from latentforge.plugins.requirements import KEY, check_requirements
+from latentforge.runtime.python_form import is_section
 
 log = logging.getLogger("latentforge")
 
@@ -134,7 +136,7 @@ class Draft:
         data itself, which is returned without split fractions. Otherwise returns None."""
         if data is None:
             return None
-        if isinstance(data, str) or (isinstance(data, Mapping) and is_section(data)):
+        if isinstance(data, str) or is_section(data):
             self.update("data", {"name": data} if isinstance(data, str) else data, "data=")
             return None
         self.select("data", IN_MEMORY, "data=")  # drops a preset's dataset, keeps its fractions
@@ -163,11 +165,6 @@ class Draft:
         return self.callbacks[-1]
 
 
-def is_section(data: Mapping[str, Any]) -> bool:
-    """Whether a mapping is the section [data], and not data by split."""
-    return "train" not in data and not any(hasattr(value, "shape") for value in data.values())
-
-
 def set_nested(values: dict[str, Any], path: Sequence[str], value: Any) -> bool:
     """Store a value at a path of keys. Returns False if a value on the path is not a table."""
     *outer, last = path
@@ -184,7 +181,9 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:
-        raise UsageError(f"no config file at {path}") from None
+        hint = similar_paths(path, path.parent.glob("*.toml"))
+        hint = hint or "`latentforge list presets` lists built-in configs, for --preset NAME"
+        raise UsageError(f"no config file at {path}", hint=hint) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read the config file {path}: {error}") from None
     except tomllib.TOMLDecodeError as error:
@@ -211,16 +210,33 @@ def start_draft(
         raise UsageError(
             "give exactly one of: a model's name, a config file, a preset",
             details=[f"given: {', '.join(map(str, sources)) or 'none'}"],
-            hint="latentforge train ae",
+            hint=suggest_source(name, config, preset),
         )
     draft = Draft()
     if name is not None:
         draft.select("model", name, "the model's name")
     elif config is not None:
+        if str(config) in registry.names("presets") and not Path(config).exists():
+            raise UsageError(f"{config} is a preset, not a config file", hint=f"--preset {config}")
         draft.read_file(Path(config))
     elif preset is not None:
         draft.read_file(Path(registry.get("presets", preset).spec.path), preset)
     return draft
+
+
+def suggest_source(name: str | None, config: str | Path | None, preset: str | None) -> str:
+    """Return the hint for a request that names no source, or several."""
+    if name is None and config is None and preset is None:
+        return "a model's name, such as ae; `latentforge list models` lists them"
+    if config is not None and not Path(config).is_file():
+        close = similar_paths(Path(config), Path(config).parent.glob("*.toml"))
+        return f"leave out --config {quoted(config)}: there is no such file" + (
+            close and f"; {close}"
+        )
+    if name is None:
+        return "leave out one of them"
+    source = f"--config {quoted(config)}" if config is not None else f"--preset {preset}"
+    return f"only {source}; --set model.name={name} changes its model"
 
 
 def draft_request(

@@ -5,17 +5,29 @@ Must not import torch, so that `latentforge config check` and usage errors are f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
+from latentforge.config.capabilities import describe_missing, suggest_models
 from latentforge.config.request import SECTIONS, Draft, separate_options, set_nested, toml_value
-from latentforge.config.schema import Component, DataConfig, OtherData, RunConfig, TrainConfig
+from latentforge.config.schema import (
+    DATASET,
+    Component,
+    DataConfig,
+    OtherData,
+    RunConfig,
+    TrainConfig,
+)
 from latentforge.config.validation import Faults, check, find_default_faults, plain
-from latentforge.errors import ConfigError, PluginError, UsageError
+from latentforge.errors import ConfigError, PluginError, UsageError, similar_names
 from latentforge.io.paths import quoted
+from latentforge.io.text import counted
 from latentforge.plugins.registry import Entry, Registry
 from latentforge.specs import LossSpec, ModelSpec
+
+EXAMPLE = "as in 'model.hidden=[128]'"
+MAX_LOSSES = 3  # maximum number of losses that a hint names
 
 
 def resolve(draft: Draft, registry: Registry, *, in_memory: bool = False) -> RunConfig:
@@ -32,7 +44,7 @@ def resolve(draft: Draft, registry: Registry, *, in_memory: bool = False) -> Run
     loss = _component("losses", values["loss"], "loss", registry, faults) if has_loss else None
 
     if not in_memory:
-        values["data"].setdefault("name", "digits")
+        values["data"].setdefault("name", DATASET)
     dataset, data = resolve_data(values["data"], registry, faults)
     names = [part.name for part in (model, loss, dataset) if part]
     faults.lines += [describe_unplaced(text, registry, names) for text in draft.unplaced]
@@ -46,7 +58,7 @@ def resolve(draft: Draft, registry: Registry, *, in_memory: bool = False) -> Run
     if model and train:
         check_monitor(train.monitor, model.entry, registry, faults)
     if model and loss:
-        check_match(model.entry.spec, loss.entry.spec, loss.options, faults)
+        check_match(model.entry.spec, loss.entry.spec, loss.options, registry, faults)
     raise_faults(faults)
     enabled = tuple(callback for callback in callbacks if callback)
     assert model is not None
@@ -57,24 +69,38 @@ def resolve(draft: Draft, registry: Registry, *, in_memory: bool = False) -> Run
 def describe_unplaced(text: str, registry: Registry, names: Sequence[str]) -> str:
     """Return the fault of an assignment without a section, with the sections that have its key.
     `names` are the selected components."""
-    keys = find_keys(registry, text.partition("=")[0].strip(), names)
-    value = text.partition("=")[2].strip()
-    hint = " or ".join(f"--set {quoted(f'{key}={value}')}" for key in keys)
-    hint = hint or "as in 'model.hidden=[128]'"
-    return f"--set {text}: write section.key=VALUE, {hint}"
+    key, _, value = text.partition("=")
+    hint = suggest_options(registry, key.strip(), value.strip(), names)
+    return f"--set {text}: write section.key=VALUE, {hint or EXAMPLE}"
 
 
-def find_keys(registry: Registry, name: str, words: Sequence[str] = ()) -> Iterator[str]:
-    """Yield the keys `section.name` of the options with this name: of [train], of [data], and of
-    the components that `words` name or, if they name none, of any component of the kind."""
-    for section, config in (("train", TrainConfig), ("data", DataConfig)):
-        if has_field(config, name):
-            yield f"{section}.{name}"
+def suggest_options(registry: Registry, name: str, value: str, words: Sequence[str]) -> str:
+    """Return the options of the command line that set an option with this name, or an empty string
+    if nothing has it. See `find_places`."""
+    return " or ".join(
+        f"--{section} {component} " * bool(component)
+        + f"--set {quoted(f'{section}.{name}={value}')}"
+        for section, component in find_places(registry, name, words)
+    )
+
+
+def find_places(registry: Registry, name: str, words: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the sections that have an option with this name: [train], [data], and those of the
+    components that `words` name or, if they name none, of any component of the kind. The loss is
+    the default of the model. If there is none, return ("loss", name) of other losses that have the
+    option."""
+    cores = {"train": TrainConfig, "data": DataConfig}
+    places = [(section, "") for section, config in cores.items() if has_field(config, name)]
+    usual = [e.spec.default_loss for e in registry.entries("models") if e.name in words]
     for section, kind in (("model", "models"), ("loss", "losses"), ("data", "datasets")):
         entries = registry.entries(kind)
         named = [entry for entry in entries if entry.name in words]
+        if kind == "losses" and not named:
+            named = [entry for entry in entries if entry.name in usual]
         if any(has_field(entry.spec.config, name) for entry in named or entries):
-            yield f"{section}.{name}"
+            places.append((section, ""))
+    losses = [e.name for e in registry.entries("losses") if has_field(e.spec.config, name)]
+    return places or [("loss", loss) for loss in losses[:MAX_LOSSES]]
 
 
 def has_field(config: Any, name: str) -> bool:
@@ -85,8 +111,9 @@ def check_keywords(registry: Registry, name: str | None, keywords: Mapping[str, 
     """Raise UsageError for keywords that `Forge.train` does not have, with where they belong."""
     sections: dict[str, dict[str, Any]] = {}
     for keyword, value in keywords.items():
-        if key := next(find_keys(registry, keyword, [name or ""]), None):
-            sections.setdefault(key.partition(".")[0], {})[keyword] = value
+        for section, component in find_places(registry, keyword, [name or ""])[:1]:
+            options = sections.setdefault(section, {"name": component} if component else {})
+            options[keyword] = value
     if keywords:
         hint = ", ".join(f"{section}={options!r}" for section, options in sections.items())
         raise UsageError(f"train has no keyword {', '.join(keywords)}", hint=hint)
@@ -101,8 +128,8 @@ def fix_schedule_length(train: TrainConfig, faults: Faults) -> TrainConfig:
     if varies and schedule.warmup_epochs >= schedule.epochs:
         faults.add(
             "train.schedule",
-            f"the warm-up ({schedule.warmup_epochs:g} epochs) must be shorter than "
-            f"the schedule ({schedule.epochs} epochs)",
+            f"the warm-up ({counted(schedule.warmup_epochs, 'epoch')}) must be shorter than "
+            f"the schedule ({counted(schedule.epochs, 'epoch')})",
         )
     return replace(train, schedule=schedule)
 
@@ -223,20 +250,32 @@ def _component(
         reason = "is required" if name is None else f"must be a string, got {name!r}"
         faults.add(f"{path}.name", f"{reason}; see `latentforge list {kind}`")
         return None
-    origin = faults.origins.get(f"{path}.name", "")
-    if kind == "datasets" and (hint := suggest_dataset(name, in_python=origin == "data=")):
+    if kind == "datasets" and (hint := suggest_dataset(name)):
         faults.add(f"{path}.name", f"{name!r} is a path, not a dataset; {hint}")
         return None
     try:
         entry = registry.get(kind, name)
     except UsageError as error:  # a PluginError is not the user's fault: exit code 3
-        reasons = [error.message, *error.details, f"try {error.hint}"]
-        faults.add(f"{path}.name", "; ".join(reasons))
+        faults.add(f"{path}.name", describe_unknown(error))
         return None
     check_defaults(entry)
     owner = "" if other_keys else f"{entry.kind.singular} {name!r}"
     cls = entry.spec.config
+    if kind in ("models", "losses"):
+        for key in [key for key in options if not has_field(cls, key)]:
+            others = [e.name for e in registry.entries(kind) if has_field(e.spec.config, key)]
+            if others and not similar_names(key, [f.name for f in fields(cls)]):
+                of = f"{kind} {', '.join(others)}" if len(others) > 1 else others[0]
+                faults.add(f"{path}.{key}", f"no such option of {owner}, but of {of}")
+                del options[key]
     return Component(entry, check(cls, options, path, faults, owner=owner, other_keys=other_keys))
+
+
+def describe_unknown(error: UsageError) -> str:
+    """Return the error about an unknown component as one line."""
+    if error.message.endswith("?"):  # did you mean ...?
+        return f"{error.message} {'; '.join([*error.details, f'`{error.hint}` lists all'])}"
+    return "; ".join([error.message, *error.details, f"try {error.hint}"])
 
 
 def check_defaults(entry: Entry) -> None:
@@ -250,7 +289,7 @@ def check_defaults(entry: Entry) -> None:
         )
 
 
-def suggest_dataset(name: str, *, in_python: bool = False) -> str:
+def suggest_dataset(name: str) -> str:
     """Return a hint if the name of a dataset is a path, or else an empty string."""
     if name.endswith((".npz", ".npy")):
         dataset, option = "arrays", "path"
@@ -258,8 +297,6 @@ def suggest_dataset(name: str, *, in_python: bool = False) -> str:
         dataset, option = "folder", "root"
     else:
         return ""
-    if in_python:
-        return f"try data={{'name': {dataset!r}, {option!r}: {name!r}}}"
     return f"try --data {dataset} --set {quoted(f'data.{option}={name}')}"
 
 
@@ -268,31 +305,31 @@ def check_monitor(name: str, model: Entry, registry: Registry, faults: Faults) -
     try:
         spec = registry.get("measures", name).spec
     except UsageError as error:
-        faults.add("train.monitor", f"{error.message}; try {error.hint}")
+        faults.add("train.monitor", describe_unknown(error))
         return
     if message := describe_missing(f"measure {name!r}", spec.needs, model.spec):
-        faults.add("train.monitor", message)
+        others = [
+            other.name
+            for other in registry.entries("measures")
+            if other.spec.needs <= model.spec.provides and not other.spec.roles
+        ]
+        faults.add("train.monitor", f"{message}; measures that fit: {', '.join(others)}")
     elif spec.roles:
         roles = ", ".join(spec.roles)
         faults.add("train.monitor", f"measure {name!r} needs another run ({roles})")
 
 
-def describe_missing(what: str, needs: Iterable[str], model: ModelSpec) -> str:
-    """Return a message that names the capabilities that `what` needs and the model lacks, or an
-    empty string if the model provides all."""
-    if missing := sorted(set(needs) - set(model.provides)):
-        provided = ", ".join(sorted(model.provides))
-        return f"{what} needs {', '.join(missing)}; model {model.name!r} provides {provided}"
-    return ""
-
-
-def check_match(model: ModelSpec, loss: LossSpec, options: Any, faults: Faults) -> None:
+def check_match(
+    model: ModelSpec, loss: LossSpec, options: Any, registry: Registry, faults: Faults
+) -> None:
     """Add a fault, before torch loads, if the model lacks a capability that the loss needs."""
     if options is None and callable(loss.needs):
         return  # the needs depend on options that have faults
     needs = loss.needs(options) if callable(loss.needs) else loss.needs
     if message := describe_missing(f"loss {loss.name!r}", needs, model):
-        faults.add("loss.name", message)
+        models = suggest_models(registry, needs)
+        others = f", or {models} for loss {loss.name!r}" if models else ""
+        faults.add("loss.name", f"{message}; leave the loss out for {model.default_loss!r}{others}")
 
 
 def check_options(cls: type[Any], assignments: Sequence[str] | Mapping[str, Any], path: str) -> Any:
@@ -322,5 +359,5 @@ def read_assignments(
 
 def raise_faults(faults: Faults) -> None:
     if faults.lines:
-        count = f"{len(faults.lines)} errors" if len(faults.lines) > 1 else "an error"
+        count = "an error" if len(faults.lines) == 1 else counted(len(faults.lines), "error")
         raise ConfigError(f"the configuration has {count}", details=faults.lines)

@@ -17,6 +17,7 @@ from latentforge.plugins.registry import Entry
 
 T = TypeVar("T")
 
+DATASET = "digits"  # the default dataset
 IN_MEMORY = "in-memory"  # the dataset name that stands for data passed in Python
 
 PROTOCOL = 2

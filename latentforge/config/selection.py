@@ -6,21 +6,22 @@ Must not import torch: faults of a request are reported before torch loads.
 from __future__ import annotations
 
 import logging
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
+from latentforge.config.capabilities import check_needs, suggest_models
 from latentforge.config.request import read_toml
 from latentforge.config.resolve import (
     check_defaults,
     check_options,
-    describe_missing,
     raise_faults,
     read_assignments,
 )
 from latentforge.config.schema import Component, RunConfig
 from latentforge.config.validation import Faults, check
 from latentforge.errors import PluginError, UsageError, did_you_mean
+from latentforge.io.paths import quoted
 from latentforge.plugins.registry import Entry, Registry
 from latentforge.plugins.requirements import KEY, check_requirements
 
@@ -42,9 +43,12 @@ def select_measures(
             entry = registry.get("measures", name)
             if entry in entries:  # named twice, perhaps once by its qualified name
                 continue
-            check_needs(entry, config.model.entry)
+            check_needs(registry, entry, config.model.entry)
             if entry.spec.labels and not classes:
-                raise UsageError(f"measure {entry.name!r} needs labels; the data has none")
+                raise UsageError(
+                    f"measure {entry.name!r} needs labels; the data has none",
+                    hint="choose other measures, or evaluate a run on data with labels",
+                )
             entries.append(entry)
     else:
         by_name: dict[str, Entry] = {}
@@ -55,7 +59,7 @@ def select_measures(
                 by_name.setdefault(entry.name, entry)
         # built-ins first: if two measures compute the same metric, the later one is skipped
         entries = sorted(by_name.values(), key=lambda entry: not entry.plugin.builtin)
-    options_by_name = _group_options(options, [entry.name for entry in entries])
+    options_by_name = _group_options(registry, options, entries)
     selected = []
     for entry in entries:
         try:
@@ -88,17 +92,6 @@ def training_measures(
     return monitor, measures if monitor in measures else [*measures, monitor]
 
 
-def check_needs(entry: Entry, model: Entry) -> None:
-    """Raise UsageError if the model lacks a capability that the component needs."""
-    check_capabilities(f"{entry.kind.singular} {entry.name!r}", entry.spec.needs, model)
-
-
-def check_capabilities(what: str, needs: Iterable[str], model: Entry) -> None:
-    """Raise UsageError if the model lacks one of the capabilities that `what` needs."""
-    if message := describe_missing(what, needs, model.spec):
-        raise UsageError(message)
-
-
 def select_explorer(
     registry: Registry,
     config: RunConfig,
@@ -114,7 +107,7 @@ def select_explorer(
     is passed to the objective if the explorer has no option `n`.
     """
     entry = registry.get("explorers", name)
-    check_needs(entry, config.model.entry)
+    check_needs(registry, entry, config.model.entry)
     faults = Faults()
     texts = [text.removeprefix(f"{entry.name}.") for text in assignments]  # errors use this form
     preset_values = read_explore_preset(registry, preset, entry) if preset else {}
@@ -151,7 +144,8 @@ def select_explorer(
     for component in components:
         if component.entry.spec.labels and not classes:
             owner = f"{component.entry.kind.singular} {component.name!r}"
-            raise UsageError(f"{owner} needs labels; the data of the run has none")
+            hint = "explore a run on data with labels, or use another explorer"
+            raise UsageError(f"{owner} needs labels; the data of the run has none", hint=hint)
     return components
 
 
@@ -170,7 +164,7 @@ def read_explore_preset(registry: Registry, name: str, explorer: Entry) -> dict[
     return section
 
 
-def check_roles(entries: Sequence[Entry], models: Mapping[str, Entry]) -> None:
+def check_roles(registry: Registry, entries: Sequence[Entry], models: Mapping[str, Entry]) -> None:
     """Raise UsageError if a role is unknown, if a required one is missing, or if a model does
     not fit its role."""
     needs_by_role: dict[str, set[str]] = {}
@@ -189,34 +183,55 @@ def check_roles(entries: Sequence[Entry], models: Mapping[str, Entry]) -> None:
             )
         if missing := sorted(needs_by_role[role] - set(model.spec.provides)):
             raise UsageError(
-                f"role {role!r} needs {', '.join(missing)}, which {model.name!r} does not provide"
+                f"role {role!r} needs {', '.join(missing)}, which {model.name!r} does not provide",
+                hint=suggest_run(registry, role, needs_by_role[role]),
             )
     for entry in entries:
         for role in entry.spec.roles or {}:
             if role not in models:
                 raise UsageError(
                     f"{entry.kind.singular} {entry.name!r} needs a run for role {role}",
-                    hint=f"--with {role}=RUN",
+                    hint=suggest_run(registry, role, needs_by_role[role]),
                 )
 
 
+def suggest_run(registry: Registry, role: str, needs: Collection[str]) -> str:
+    """Return the option that gives a run for a role, with the models that it may have."""
+    models = suggest_models(registry, needs) if needs else ""
+    return f"--with {role}=RUN" + (f", where RUN is a run of {models}" if models else "")
+
+
 def _group_options(
-    options: Sequence[str] | Mapping[str, Any], names: Sequence[str]
+    registry: Registry,
+    options: Sequence[str] | Mapping[str, Any],
+    measures: Sequence[Entry],
 ) -> dict[str, Any]:
     """Group options by measure, from `measure.key=value` strings or from a nested mapping."""
+    names = [entry.name for entry in measures]
     if isinstance(options, Mapping):
         for name in options:
             if name not in names:
-                hint = did_you_mean(name, names) or f"measures are {', '.join(names)}"
+                hint = suggest_measure(registry, name, names)
                 raise UsageError(f"options for {name!r}, which is not a requested measure; {hint}")
         return {name: options.get(name, {}) for name in names}
     by_name: dict[str, list[str]] = {name: [] for name in names}
     for text in options:
         name, dot, rest = text.partition(".")
         if not dot or name not in by_name:
-            hint = did_you_mean(name, names) or f"measures are {', '.join(names)}"
+            hint = suggest_measure(registry, name, names)
+            key = text.partition("=")[0]
+            owners = [e.name for e in measures if key in {f.name for f in fields(e.spec.config)}]
+            if owners:
+                hint = " or ".join(f"--set {quoted(f'{owner}.{text}')}" for owner in owners)
             raise UsageError(
                 f"--set {text}: write MEASURE.key=VALUE, or data.key=VALUE for the data; {hint}"
             )
         by_name[name].append(rest)
     return by_name
+
+
+def suggest_measure(registry: Registry, name: str, names: Sequence[str]) -> str:
+    """Return the hint about options of something that is not one of the measures `names`."""
+    if name in registry.names("measures"):
+        return f"request it with --measure {name}"
+    return did_you_mean(name, names) or f"measures are {', '.join(names)}"

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from latentforge.errors import LatentForgeError, PluginError, did_you_mean, one_line
+from latentforge.io.text import counted
 
 
 @dataclass
@@ -200,11 +201,12 @@ def _fault_messages(errors: Sequence[Any], value: Any) -> list[tuple[str, str, A
         message = message.replace("a valid array", "a list").replace("an object", "a table")
         if error["type"] == "missing":  # too few values; the last missing index gives the number
             location, size = _format_location(error["loc"][:-1], value), error["loc"][-1] + 1
-            merged[location] = [f"must have {size} values"], error["input"]
+            merged[location] = [f"must have {counted(size, 'value')}"], error["input"]
             continue
         if error["type"] in ("too_short", "too_long"):
             bound, key = ("at least", "min") if error["type"] == "too_short" else ("at most", "max")
-            message = f"must have {bound} {error['ctx'][key + '_length']} values"
+            limit = error["ctx"][key + "_length"]
+            message = f"must have {bound} {counted(limit, 'value')}"
         elif error["type"] == "literal_error":
             expected = error["ctx"]["expected"].replace(" or ", ", ").split(", ")
             choices = [part.strip("'") for part in expected]

@@ -14,6 +14,7 @@ from latentforge.conformance.global_state import require_no_global_change
 from latentforge.conformance.subject import CheckFailed, CheckSkipped, Subject, require
 from latentforge.contracts import Engines
 from latentforge.errors import Interrupted, UsageError
+from latentforge.io.text import counted
 from latentforge.plugins.registry import Entry, Registry
 from latentforge.runs.checkpoint import CheckpointStore
 from latentforge.specs import KINDS, CallbackSpec
@@ -28,7 +29,7 @@ STOP = "conformance-stop"
 def it_attaches_and_trains(subject: Subject) -> None:
     run = _first_run(subject)
     epochs = run.manifest["epochs"]
-    saw = f"the run has status {run.status} after {epochs} epochs"
+    saw = f"the run has status {run.status} after {counted(epochs, 'epoch')}"
     hint = "add handlers to engines.trainer in attach, and do not end the run"
     require(run.status == "done" and epochs >= 1, saw, hint)
 

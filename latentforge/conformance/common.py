@@ -15,7 +15,7 @@ from typing import Any
 
 from latentforge.conformance.capabilities import CORE_CAPABILITIES, needs_of, roles_of
 from latentforge.conformance.subject import CheckSkipped, Subject, require
-from latentforge.errors import closest
+from latentforge.errors import did_you_mean
 from latentforge.plugins.loading import HEAVY
 from latentforge.plugins.registry import Entry
 from latentforge.specs import KINDS
@@ -59,9 +59,9 @@ def every_capability_is_known(subject: Subject) -> None:
     known = {*CORE_CAPABILITIES, *chain(*chain(*others))}
     provided, needed = capabilities_of(subject.entry)
     for name in sorted((provided | needed) - known):
-        close = closest(name, known)
+        close = did_you_mean(name, known)
         saw = f"no installed component knows the capability {name!r}"
-        saw += f"; did you mean {close!r}?" if close else ""
+        saw += f"; {close}" if close else ""
         hint = "docs/contracts.md lists the capabilities; a new one must be provided by a model"
         require(not close and name not in needed, saw, hint)
     models = [entry.spec.provides for entry in subject.forge.registry.entries("models")]

@@ -20,6 +20,7 @@ from latentforge.conformance.capabilities import restrict_to_needs, roles_of
 from latentforge.conformance.fixtures import SHAPE, load_tiny_run, role_models
 from latentforge.conformance.global_state import require_no_global_change
 from latentforge.conformance.subject import CheckFailed, CheckSkipped, Subject, require
+from latentforge.io.text import counted
 
 ROWS = 5
 
@@ -154,7 +155,7 @@ def _attempts(subject: Subject, objective: Any) -> tuple[Tensor, Tensor]:
     """Return the rows of `example`, by default images, and a request for each row."""
     x = subject.example() if subject.example else make_batch(SHAPE, ROWS).x
     if len(x) != ROWS:
-        raise CheckFailed(f"the example has {len(x)} rows", f"return {ROWS} rows")
+        raise CheckFailed(f"the example has {counted(len(x), 'row')}", f"return {ROWS} rows")
     return x, torch.arange(ROWS) % len(objective.requests)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from latentforge.config.schema import IN_MEMORY, DataConfig
 from latentforge.errors import UsageError
 from latentforge.io.paths import quoted
+from latentforge.runtime.python_form import describe_splits
 
 _form: ContextVar[Mapping[str, str]] = ContextVar("form", default=MappingProxyType({"train": "x"}))
 
@@ -47,17 +48,9 @@ def suggestions_for(data: Any, config: DataConfig | None = None) -> Iterator[Non
     """Let `data_option` write data that was passed in Python as it was passed: its splits, with
     labels if there are any, and the options of `config` that are not the defaults. Errors that are
     raised later, when streamed images are read, name the split train only."""
-    splits = data if isinstance(data, Mapping) else {"train": data}
-    form = {}
-    for split, value in splits.items():
-        own = "" if split == "train" else f"_{split}"
-        pair = getattr(value, "y", None) is not None or (
-            isinstance(value, tuple) and len(value) == 2
-        )
-        form[split] = f"(x{own}, y{own})" if pair else f"x{own}"
     default = vars(DataConfig())
     changed = {k: repr(v) for k, v in vars(config or DataConfig()).items() if v != default[k]}
-    token = _form.set({**form, **changed})
+    token = _form.set({**describe_splits(data), **changed})
     try:
         yield
     finally:

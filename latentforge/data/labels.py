@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from latentforge.errors import UsageError
-from latentforge.io.text import escape_unprintable, natural_key
+from latentforge.io.text import are, counted, escape_unprintable, natural_key
 
 Array = np.ndarray[Any, Any]
 
@@ -54,12 +54,14 @@ def read_labels(y: Any, count: int, classes: Sequence[str], where: str) -> Label
             names = tuple(map(str, range(columns)))
         values, note = values.argmax(1), f"one-hot rows {values.shape}"
     if values.shape != (count,):
-        rows = "" if values.ndim != 2 else f" ({count_faulty_rows(values)} rows are not one-hot)"
+        faulty = count_faulty_rows(values) if values.ndim == 2 else 0
+        rows = "" if values.ndim != 2 else f" ({counted(faulty, 'row')} {are(faulty)} not one-hot)"
         hint = f"give one label for each example, shape ({count},), or one-hot rows"
         if values.ndim == 2 and len(values) == count and are_probabilities(values):
             hint = "y.argmax(1) is the most probable class of each example"
         raise UsageError(
-            f"{where}: y has shape {values.shape}, but x has {count} examples{rows}", hint=hint
+            f"{where}: y has shape {values.shape}, but x has {counted(count, 'example')}{rows}",
+            hint=hint,
         )
     if values.dtype.kind == "O":
         values = read_objects(values, where)
@@ -121,7 +123,7 @@ def read_objects(values: Array, where: str) -> Array:
     missing = sum(is_missing(value) for value in values.tolist())
     if missing:
         raise UsageError(
-            f"{where}: {missing} of {len(values)} labels are missing",
+            f"{where}: {missing} of {counted(len(values), 'label')} {are(missing)} missing",
             hint="remove these examples, or give them a class of their own",
         )
     kinds = {type(value) for value in values.tolist()}
@@ -149,7 +151,7 @@ def read_floats(values: Array, where: str) -> Array:
     """Convert whole numbers to integers. Real numbers are no classes."""
     if bad := int((~np.isfinite(values)).sum()):
         raise UsageError(
-            f"{where}: {bad} of {len(values)} labels are NaN or infinite",
+            f"{where}: {bad} of {counted(len(values), 'label')} {are(bad)} NaN or infinite",
             hint="remove these examples, or give them a class of their own",
         )
     if (values == np.round(values)).all():
@@ -246,7 +248,7 @@ def index_named(labels: Labels, place: Mapping[str, int], first: int) -> Array:
     if low < first or high >= first + len(classes):
         raise UsageError(
             f"{labels.where}: labels go from {low} to {high}; they must go from {first} to "
-            f"{first + len(classes) - 1} for the {len(classes)} classes"
+            f"{first + len(classes) - 1} for the {counted(len(classes), 'class')}"
         )
     indices: Array = np.array([place[name] for name in classes], np.int64)[values - first]
     return indices
@@ -280,8 +282,8 @@ def index_unnamed(
     if low == UNLABELED and len(unique) > 2:
         count = sum(int((labels.values == UNLABELED).sum()) for labels in splits.values())
         raise UsageError(
-            f"{first.where}: {count} labels are -1, which can be a class or mean that there is no "
-            "label",
+            f"{first.where}: {counted(count, 'label')} {are(count)} -1, which can be a class or "
+            "mean that there is no label",
             hint="remove these examples, or name their class, as in 'unknown'",
         )
     if low == 0 and high == len(unique) - 1:
@@ -327,7 +329,7 @@ def describe(indices: Mapping[str, Array], names: Sequence[str], note: str) -> s
     counts = [f"{name} ({total[i]})" for i, name in enumerate(names)]
     listed = ", ".join(counts[:MAX_LISTED])
     more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
-    return f"labels are {note}; the {len(names)} classes are {listed}{more}"
+    return f"labels are {note}; the {counted(len(names), 'class')} {are(len(names))} {listed}{more}"
 
 
 def some(names: Sequence[str]) -> str:

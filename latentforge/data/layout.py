@@ -12,6 +12,7 @@ from torch import Tensor
 
 from latentforge.data.arrays import data_option
 from latentforge.errors import UsageError
+from latentforge.io.text import are, counted
 
 CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
 VECTORS = "ND"
@@ -36,8 +37,8 @@ def find_layout(shape: Sequence[int], option: str, where: str, labels: int | Non
             options = [data_option(where, layout=name) for name in four or ("HWCN", "CHWN")]
             last[4] = " or ".join(options)
         raise UsageError(
-            f"{where}: x has shape {shape} and there are {labels} labels, so that the last axis "
-            "counts the images, not the first one",
+            f"{where}: x has shape {shape} and there {are(labels)} {counted(labels, 'label')}, so "
+            "that the last axis counts the images, not the first one",
             hint=last.get(len(shape), "x = numpy.moveaxis(x, -1, 0)"),
         )
     if len(shape) == 2:
@@ -83,7 +84,8 @@ def read_four(first: int, second: int, last: int) -> str:
 def check_layout(shape: tuple[int, ...], layout: str, where: str) -> str:
     if len(shape) != len(layout):
         raise UsageError(
-            f"{where}: x has shape {shape}, but data.layout={layout} names {len(layout)} axes",
+            f"{where}: x has shape {shape}, but data.layout={layout} names "
+            f"{counted(len(layout), 'axis', 'axes')}",
             hint="name each axis of the shape by one letter: N, C or D, H, W",
         )
     return layout
@@ -92,8 +94,8 @@ def check_layout(shape: tuple[int, ...], layout: str, where: str) -> str:
 def describe(shape: Sequence[int], layout: str) -> str:
     """Describe what an array contains according to a layout."""
     sizes = dict(zip(layout, shape, strict=True))
-    count, channels = sizes.get("N"), sizes.get("C", sizes.get("D", 1))
-    what = f"{count} images" if count else "one image"
+    images, channels = sizes.get("N"), sizes.get("C", sizes.get("D", 1))
+    what = counted(images, "image") if images else "one image"
     of = f"{channels} channels" if channels != 1 else "one channel"
     return f"{what} of {sizes['H']}x{sizes['W']} pixels with {of} ({layout})"
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from latentforge.config.schema import IN_MEMORY, DataConfig
 from latentforge.data.arrays import data_option
 from latentforge.errors import UsageError
+from latentforge.io.text import are, counted
 
 log = logging.getLogger("latentforge")
 
@@ -57,7 +58,7 @@ class Levels:
         if not math.isfinite(high - low):
             count = x.numel() - int(x.isfinite().sum())
             raise UsageError(
-                f"{where}: {count} of {x.numel()} values of x are NaN or infinite",
+                f"{where}: {count} of {x.numel()} values of x {are(count)} NaN or infinite",
                 hint="replace these values, or remove their examples",
             )
         if math.isnan(self.white) or not self.black <= low <= high <= self.white:
@@ -114,11 +115,12 @@ class Levels:
             usual = largest(torch.where(x == top, 0, x))
             if 0 < usual <= dark:
                 message = (
-                    "%s: %d values are %.0f and the others go up to %.0f; if %.0f marks missing "
+                    "%s: %s %s %.0f and the others go up to %.0f; if %.0f marks missing "
                     "values, replace it, with x[x == %.0f] = 0"
                 )
                 count = int((x == top).sum())
-                log.warning(message, where, count, high, usual, high, high)
+                found = counted(count, "value"), are(count)
+                log.warning(message, where, *found, high, usual, high, high)
         if 0 < high <= dark and (is_whole or not self.is_stored):
             levels = suggest_levels(0.0, high)
             if self.is_stored:

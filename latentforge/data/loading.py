@@ -8,8 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from latentforge.config.resolve import resolve_dataset
-from latentforge.config.schema import IN_MEMORY, Component, DataConfig, OtherData
+from latentforge.config.request import Draft
+from latentforge.config.resolve import (
+    raise_faults,
+    read_assignments,
+    resolve_data,
+    resolve_dataset,
+)
+from latentforge.config.schema import DATASET, IN_MEMORY, Component, DataConfig, OtherData
+from latentforge.config.validation import Faults
 from latentforge.data.arrays import suggestions_for
 from latentforge.data.attributes import LABELS
 from latentforge.data.preparation import SPLITS, prepare, prepare_whole
@@ -67,12 +74,20 @@ def load_whole(other: OtherData) -> tuple[DataSplits, bool]:
         return prepare_whole(loaded, name, other.config), list(loaded) != ["train"]
 
 
-def load_dataset(
-    registry: Registry, name: str, options: Sequence[str] | Mapping[str, Any] = ()
+def load_data(
+    registry: Registry, data: Any, options: Sequence[str] | Mapping[str, Any] = ()
 ) -> DataSplits:
-    """Load the splits of the dataset `name`. `options` are options of the section [data]."""
-    dataset, config = resolve_dataset(registry, name, options)
-    return load_splits(dataset, config)
+    """Load the splits of a dataset, given by its name or as a mapping like the section [data], or
+    of data passed in Python. `options` are options of the section [data]."""
+    if isinstance(data, str):
+        return load_splits(*resolve_dataset(registry, data, options))
+    draft, faults = Draft(), Faults()
+    splits = draft.add_data(data)
+    usual = {"name": DATASET} if splits is None else {}
+    values = {**usual, **draft.values.get("data", {}), **read_assignments(options, faults)}
+    dataset, config = resolve_data(values, registry, faults)
+    raise_faults(faults)
+    return load_splits(dataset, config, splits)
 
 
 def as_splits(data: Any) -> dict[str, Any]:

@@ -50,8 +50,8 @@ def worker_error(error: BaseException) -> RunFailed | None:
     return RunFailed(
         "a worker process that reads images has ended (data.workers)",
         details=[one_line(error)],
-        hint="resume the run (train --resume); if memory or space in /dev/shm ran out, "
-        "use --set data.workers=0 or fewer workers",
+        hint="`latentforge train --resume RUN`; if memory or space in /dev/shm ran out, "
+        "with fewer data.workers, or with --set data.workers=0",
     )
 
 
@@ -167,7 +167,7 @@ class Prefetcher:
                 self.close()
                 raise RunFailed(
                     f"a worker process that reads images has not answered for {PATIENCE:g} s",
-                    hint="resume the run (train --resume) with --set data.workers=0",
+                    hint="`latentforge train --resume RUN --set data.workers=0`",
                 )
 
     def close(self) -> None:

@@ -33,6 +33,7 @@ from latentforge.data.splits import DataSplits
 from latentforge.data.streamed import StreamedImages
 from latentforge.errors import UsageError
 from latentforge.io.paths import as_text
+from latentforge.io.text import counted
 from latentforge.runtime.memory import host_memory
 from latentforge.seeding import generator, mix, seeded_draws
 
@@ -53,9 +54,7 @@ OWN_GENERATOR = (
     "%s: items of this dataset are random and use a generator of the dataset, so that each "
     "evaluation gets different images; use the global generator of torch, NumPy or Python"
 )
-FEW_IMAGES = (
-    "%s: x is read as %d images with %d channels; if it contains %d images with %d channels, try %s"
-)
+FEW_IMAGES = "%s: x is read as %s with %s; if it contains %s with %s, try %s"
 ORDER = "give the axes of all splits in the same order"
 FROZEN = "%s: items of this dataset are random; each was read once, and this draw is used always"
 FROZEN_OWN_GENERATOR = (
@@ -122,7 +121,9 @@ def warn_if_few_images(source: _Source) -> None:
     where = source.where
     if source.layout == "NCHW" and n < channels:
         option = data_option(where, layout="CNHW")
-        log.warning(FEW_IMAGES, where, n, channels, channels, n, option)
+        few = [counted(n, "image"), counted(channels, "channel")]
+        many = [counted(channels, "image"), counted(n, "channel")]
+        log.warning(FEW_IMAGES, where, *few, *many, option)
     if source.layout == "NHW" and size[1] > 4 * max(n, size[0]):
         option = data_option(where, layout="HWN")
         log.warning(LONG_ROWS, where, n, *size, size[1], n, size[0], option)

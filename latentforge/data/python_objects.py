@@ -31,6 +31,7 @@ from latentforge.data.attributes import LABELS, read_names
 from latentforge.data.labels import MAX_LISTED
 from latentforge.data.pictures import is_image
 from latentforge.errors import UsageError
+from latentforge.io.text import are, counted
 
 log = logging.getLogger("latentforge")
 
@@ -48,7 +49,7 @@ def as_source(value: Any) -> Any:
         return Arrays(dense(x), dense(y), column_names(y))
     if isinstance(value, tuple):
         raise UsageError(
-            f"data: a tuple of {len(value)} parts is not data; a pair is (x, y)",
+            f"data: a tuple of {counted(len(value), 'part')} is not data; a pair is (x, y)",
             hint="data=list(data), if each part is an image",
         )
     if isinstance(value, DataLoader):
@@ -83,9 +84,9 @@ def dense(value: Any) -> Any:
     """Return an array, a tensor or labels whose values are all given. Raises UsageError for masked
     and sparse arrays, and for tables with columns that are not numbers."""
     if isinstance(value, np.ma.MaskedArray):
-        if count := int(np.ma.getmaskarray(value).sum()):
+        if masked := int(np.ma.getmaskarray(value).sum()):
             raise UsageError(
-                f"data: {count} of {value.size} values are masked",
+                f"data: {masked} of {counted(value.size, 'value')} {are(masked)} masked",
                 hint="x.filled(0) gives them a value",
             )
         return value.data
@@ -182,8 +183,8 @@ def read_loader(loader: DataLoader[Any]) -> Any:
         case SequentialSampler() | RandomSampler() if len(sampler) == len(dataset):  # type: ignore[arg-type]
             return dataset
         case SubsetRandomSampler(indices=indices):
-            message = "data: its sampler draws from %d items, which are used in ascending order"
-            log.warning(message, len(indices))
+            message = "data: its sampler draws from %s, which %s used in ascending order"
+            log.warning(message, counted(len(indices), "item"), are(len(indices)))
             return Subset(dataset, sorted(map(int, indices)))
     raise UsageError(
         f"data: the items of the DataLoader's {type(sampler).__name__} are not known",

@@ -28,11 +28,12 @@ from latentforge.data.layout import find_layout, to_standard
 from latentforge.data.levels import find_levels
 from latentforge.data.pictures import is_image, is_picture, to_pixels
 from latentforge.errors import LatentForgeError, RunFailed, UsageError, one_line
+from latentforge.io.text import counted
 from latentforge.seeding import mix, seeded_draws
 
 Array = np.ndarray[Any, Any]
 
-HINT = "fix or replace it; train --resume continues a run from its last checkpoint"
+HINT = "fix or replace it; `latentforge train --resume RUN` continues from the last checkpoint"
 IDENTIFIERS = ("id", "index", "idx", "name", "file", "filename", "path")  # keys of no label
 TRIED = 16  # items of a dataset that are read twice, to find out whether they are random
 
@@ -138,9 +139,10 @@ class MappedFile(Source):
                 for index, row in zip(indices, buffer, strict=True):
                     file.seek(self.start + index * self.step)
                     if (count := file.readinto(row.data)) != self.row_bytes:
+                        missing = counted(self.row_bytes - count, "byte")
                         raise UsageError(
                             f"{self.where}: image {index} of {self.path} cannot be read",
-                            details=[f"the file ends {self.row_bytes - count} bytes too early"],
+                            details=[f"the file ends {missing} too early"],
                             hint=HINT,
                         )
         except OSError as error:
@@ -321,7 +323,8 @@ def read_item(dataset: Any, index: int, where: str) -> tuple[Array, Any]:
         x = to_pixels(x, "auto")
     if isinstance(x, tuple | list) and any(map(is_image, x)):
         raise UsageError(
-            f"{where}: the image of example {index} is a {type(x).__name__} of {len(x)} arrays",
+            f"{where}: the image of example {index} is a {type(x).__name__} of "
+            f"{counted(len(x), 'array')}",
             hint="give one of them, as in data=[(x[0], y) for x, y in data]",
         )
     label = labels[0] if labels else None

@@ -13,13 +13,12 @@ import torch
 from latentforge.data.arrays import data_option
 from latentforge.data.images import ImageSplit
 from latentforge.errors import UsageError
+from latentforge.io.text import counted
 from latentforge.seeding import generator
 
 FRAME = re.compile(r"#\d+$")  # of the name of an image in a file with several
 FEW = 10  # fewer images may be other axes that were taken for the images
-FILES_TOGETHER = (
-    "%s: the %s split has %d images instead of %d, because the frames of a file stay together"
-)
+FILES_TOGETHER = "%s: the %s split has %s instead of %d, because the frames of a file stay together"
 
 log = logging.getLogger("latentforge")
 
@@ -37,7 +36,7 @@ def split_off(
         fraction_of_one = math.ceil(50.1 / n) / 100
         give = f"give images for the {split} split, or more images"
         raise UsageError(
-            f"dataset {name}: a {split} fraction of {fraction} of {n} images is {count} "
+            f"dataset {name}: a {split} fraction of {fraction} of {counted(n, 'image')} is {count} "
             f"and leaves {n - count} for training; neither may be 0",
             details=[f"an image has the shape {images.spec.shape}"] if n < FEW else [],
             hint=f"{data_option(name, **{split: fraction_of_one})}, or {give}" if n > 1 else give,
@@ -53,7 +52,8 @@ def split_off(
             )
         is_held_out = torch.tensor([file in chosen for file in files])
         if abs(int(is_held_out.sum()) - count) > max(1, 0.1 * count):
-            log.warning(FILES_TOGETHER, name, split, int(is_held_out.sum()), count)
+            held_out = counted(int(is_held_out.sum()), "image")
+            log.warning(FILES_TOGETHER, name, split, held_out, count)
     else:
         is_held_out = torch.zeros(n, dtype=torch.bool)
         is_held_out[torch.randperm(n, generator=random)[:count]] = True

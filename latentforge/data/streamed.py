@@ -152,7 +152,8 @@ class StreamedImages(ImageSplit):
         if mode == "fixed":
             raise UsageError(
                 "data.binarize=fixed samples all images once, but streamed images are not stored",
-                hint="--set data.binarize=dynamic or threshold, or data.stream=never",
+                hint="--set data.binarize=dynamic, --set data.binarize=threshold or, with enough "
+                "memory, --set data.stream=never",
             )
         fixed = mode == "dynamic" and split != "train"
         return self._replace(binarize="fixed" if fixed else mode, draw=(split, seed))

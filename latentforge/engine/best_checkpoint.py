@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from latentforge.config.schema import TrainConfig
 from latentforge.errors import UsageError
+from latentforge.io.text import counted
 from latentforge.plugins.registry import Entry
 
 
@@ -52,4 +53,5 @@ class BestCheckpoint:
         detail = "it was never finite"
         if self.score is not None:
             detail = f"best {self.score:.6g} in epoch {self.epoch}"
-        return f"validation {self.metric} has not improved for {self.waited} epochs ({detail})"
+        waited = counted(self.waited, "epoch")
+        return f"validation {self.metric} has not improved for {waited} ({detail})"

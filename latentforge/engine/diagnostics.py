@@ -16,6 +16,7 @@ from torch import Tensor
 
 from latentforge.contracts import at_once
 from latentforge.data.images import ImageSplit
+from latentforge.io.text import counted
 from latentforge.latent import LOG_VAR_RANGE
 
 BATCH = 1000
@@ -132,8 +133,8 @@ def find_dead_latents(codes: Codes, where: str) -> Iterator[Diagnosis]:
         yield Diagnosis(
             "dead latents",
             "warning",
-            f"{len(dead)} of {len(codes.variance)} code dimensions ({_join(dead)}) hardly vary "
-            "between images",
+            f"{len(dead)} of {counted(len(codes.variance), 'code dimension')} ({_join(dead)}) "
+            f"hardly {'varies' if len(dead) == 1 else 'vary'} between images",
             "fewer latent dimensions, another seed or a smaller train.lr",
         )
 
@@ -157,8 +158,8 @@ def find_collapse(kl: Tensor, where: str, variance: Tensor | None = None) -> Ite
         yield Diagnosis(
             "dead latents",
             "note",
-            f"{len(dims)} of {len(kl)} latent dimensions ({_join(dims)}) carry less than "
-            f"{DEAD_KL} nats {where}",
+            f"{len(dims)} of {counted(len(kl), 'latent dimension')} ({_join(dims)}) "
+            f"{'carries' if len(dims) == 1 else 'carry'} less than {DEAD_KL} nats {where}",
             "nothing if the metrics are good: the model uses as many dimensions as it needs; "
             "otherwise a smaller beta, a warm-up, or fewer dimensions",
         )

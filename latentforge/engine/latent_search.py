@@ -19,6 +19,7 @@ from torch import Tensor
 from latentforge.engine.evaluator import quiet_engine
 from latentforge.engine.optimizer import OPTIMIZERS
 from latentforge.errors import RunFailed, UsageError
+from latentforge.io.text import counted
 from latentforge.seeding import generator
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def check_start(objective: Objective, start: Tensor, watch: Sequence[int]) -> No
     requests = len(objective.requests)
     if start.ndim < 3 or start.shape[1] != requests or not start.numel():
         raise UsageError(
-            f"start must be (restarts, {requests}, *latent) for {requests} requests, "
+            f"start must be (restarts, {requests}, *latent) for {counted(requests, 'request')}, "
             f"not {tuple(start.shape)}"
         )
     if not (start.is_floating_point() and bool(start.isfinite().all())):

@@ -13,6 +13,7 @@ from typing import Any, TextIO
 from ignite.engine import Engine, Events
 
 from latentforge.runs.tensorboard import Board
+from latentforge.runtime.python_form import python_form
 from latentforge.runtime.stdout import escape_controls
 
 BAR_INTERVAL = 0.2  # seconds; a redraw costs more than a small training step
@@ -92,7 +93,8 @@ class Progress(Display):
         self.note(f"epoch {epoch}/{self.epochs}  " + "  |  ".join(parts))
 
     def warn(self, text: str) -> None:
-        """Write a warning as a line, or log it if there is no stream (`--quiet`)."""
+        """Write a warning as a line, or log it if there is no stream."""
+        text = python_form(text)
         if self.stream is not None:
             self.note(text)
         else:

@@ -20,7 +20,7 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile
 import numpy as np
 from numpy.lib import format as npy
 
-from latentforge.errors import MissingError, UsageError, one_line
+from latentforge.errors import MissingError, UsageError, one_line, similar_paths
 from latentforge.io.paths import check_regular, quoted
 
 Array = np.ndarray[Any, Any]
@@ -33,13 +33,22 @@ DAMAGE = (
 )
 
 
+def check_exists(path: Path, where: str) -> None:
+    """Raise MissingError if there is no file, with the files beside it that it can mean."""
+    if not path.exists():
+        close = similar_paths(path, path.parent.glob(f"*{path.suffix}") if path.suffix else ())
+        raise MissingError(
+            f"{where}: the file {path} does not exist",
+            hint=close or "give the path of an existing file",
+        )
+
+
 def open_archive(path: Path, where: str) -> ZipFile:
     """Open an .npz file as a zip archive; `where` names the file's role in errors.
 
     Raises MissingError if there is no file, and UsageError if it is not a readable .npz file.
     """
-    if not path.exists():
-        raise MissingError(f"{where}: the file {path} does not exist")
+    check_exists(path, where)
     check_regular(path, where)
     if path.is_dir():
         option = quoted(f"data.root={path}")
@@ -155,8 +164,7 @@ def map_array(path: Path, where: str) -> Member:
     Raises MissingError if there is no file, and UsageError unless it is a complete array of numbers
     in C order.
     """
-    if not path.exists():
-        raise MissingError(f"{where}: the file {path} does not exist")
+    check_exists(path, where)
     check_regular(path, where)
     try:
         with path.open("rb") as file:

@@ -14,8 +14,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from latentforge.errors import PluginError, PluginProblem, UsageError, closest, one_line, place_in
-from latentforge.plugins.registry import Plugin, normalise, same_distribution, suggest
+from latentforge.errors import PluginError, PluginProblem, one_line, place_in, similar_paths
+from latentforge.plugins.registry import Plugin, Registry, normalise, same_distribution
+from latentforge.plugins.unknown import unknown_plugin
 from latentforge.specs import Kind, Spec
 
 PLUGINS, COMMANDS = "latentforge", "latentforge.commands"  # groups of entry points
@@ -77,6 +78,9 @@ class Candidate:
             self.error, hint = error, ""
             if isinstance(error, ModuleNotFoundError) and error.name == self.package:
                 hint = f"correct its entry point, {self.plugin.module}, or reinstall it"
+                if self.required:
+                    hint = "name a module that can be imported, or ./FILE.py; installed plugins "
+                    hint += "are loaded without -p"
             self.add_fault(stage, what + one_line(error) + place_in(error, self.package), hint)
 
     def finish(self) -> Plugin:
@@ -170,15 +174,17 @@ def origin_of(dist: Distribution | None, default: str = UNKNOWN) -> tuple[str, s
 def candidate_for(extra: str | os.PathLike[str] | ModuleType | object) -> Candidate:
     """The candidate for a plugin that the user named: `./my.py`, `package.module`,
     `package:object`, a module or an object. Raises PluginError for a file that does not exist."""
-    if isinstance(extra, os.PathLike) or (isinstance(extra, str) and FILE.search(extra)):
-        text = os.fspath(extra)
+    text = os.fspath(extra) if isinstance(extra, str | os.PathLike) else ""
+    is_folder = bool(text) and Path(text, "pyproject.toml").is_file()
+    if isinstance(extra, os.PathLike) or FILE.search(text) or is_folder:
         path = Path(text).expanduser().absolute()
         if not path.is_file():
             what = "is a folder" if path.is_dir() else "does not exist"
-            raise PluginError(
-                f"plugin {text} cannot be loaded: {path} {what}",
-                hint="-p ./FILE.py for a file, -p package.module for a module",
-            )
+            close = similar_paths(Path(text), Path(text).parent.glob("*.py"))
+            hint = close or "-p ./FILE.py for a file, -p package.module for a module"
+            if (path / "pyproject.toml").is_file():
+                hint = f"pip install -e {shlex.quote(str(path))}, and leave out -p {text}"
+            raise PluginError(f"plugin {text} cannot be loaded: {path} {what}", hint=hint)
         return Candidate(Plugin(path.stem, module=text), path, module_name(path), required=True)
     if isinstance(extra, str):
         package = re.split(r"[.:]", extra)[0]
@@ -205,31 +211,31 @@ def drop_duplicates(candidates: Iterable[Candidate]) -> list[Candidate]:
 
 
 def disable_candidates(
-    candidates: Sequence[Candidate], off: Sequence[str], only: Sequence[str] | None
+    candidates: Sequence[Candidate],
+    off: Sequence[str],
+    only: Sequence[str] | None,
+    load_built_ins: Callable[[], Registry],
 ) -> None:
-    """Mark the candidates that must not be imported."""
-    reasons = {
-        c: f"-p no:{name}"
-        for name in off
-        for c in require_candidates(candidates, name, f"-p no:{name}")
-    }
+    """Mark the candidates that must not be imported. Raises UsageError for a name that is no
+    plugin; `load_built_ins` then finds out whether it is a component."""
+
+    def find(option: str, name: str) -> list[Candidate]:
+        if found := find_candidates(candidates, name):
+            return found
+        owners, names = load_built_ins().owners(name), [c.plugin.name for c in candidates]
+        raise unknown_plugin(name, names, owners, option)
+
+    reasons = {c: f"-p no:{name}" for name in off for c in find("-p no:NAME", name)}
     if only is not None:
-        enabled = {c for name in only for c in require_candidates(candidates, name, ENVIRONMENT)}
+        enabled = set()
+        for name in only:
+            others = ",".join("NAME" if other == name else other for other in only)
+            enabled.update(find(f"{ENVIRONMENT}={others}", name))
         for candidate in candidates:
             if not candidate.required and candidate not in enabled:
                 reasons.setdefault(candidate, ENVIRONMENT)
     for candidate, reason in reasons.items():
         candidate.plugin = replace(candidate.plugin, status="disabled", off_by=reason)
-
-
-def require_candidates(candidates: Sequence[Candidate], name: str, source: str) -> list[Candidate]:
-    """The candidates that `find_candidates` finds. Raises UsageError if there are none."""
-    found = find_candidates(candidates, name)
-    if not found:
-        close = closest(name, [c.plugin.name for c in candidates])
-        message = f"{source}: there is no plugin {name!r}{suggest(close)}"
-        raise UsageError(message, hint="latentforge plugins list")
-    return found
 
 
 def find_candidates(candidates: Sequence[Candidate], name: str) -> list[Candidate]:

@@ -23,7 +23,6 @@ from typing import Any
 import pluggy
 
 from latentforge import hookspecs
-from latentforge.errors import closest
 from latentforge.plugins.discovery import (
     Candidate,
     Hooks,
@@ -41,10 +40,11 @@ from latentforge.plugins.registry import (
     Registry,
     normalise,
     spec_faults,
-    suggest,
 )
+from latentforge.plugins.unknown import suggest
 from latentforge.specs import KINDS, PLUGIN_API, Kind
 
+BUILT_IN = "latentforge"  # the distribution of the built-in plugins
 Owners = dict[tuple[str, str, str], str]
 """Maps kind, qualifier and name of a component to the plugin that provides it."""
 
@@ -74,7 +74,7 @@ def load_plugins(
     """
     installed = find_installed() if discover else []
     candidates = drop_duplicates([*installed, *map(candidate_for, extra)])
-    disable_candidates(candidates, off, only if discover else None)
+    disable_candidates(candidates, off, only if discover else None, load_built_ins)
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
     candidates = _load_all(candidates, manager)
@@ -90,7 +90,14 @@ def load_plugins(
             call = manager.subset_hook_caller(hook, manager.get_plugins() - {candidate.hooks})
             observers.append(Observer(plugins[-1], hook, call, candidate.package))
     selection = PluginSelection(tuple(extra), tuple(off), discover)
-    return Registry(plugins, entries, observers, selection)
+    return Registry(plugins, entries, observers, selection, load_built_ins)
+
+
+def load_built_ins() -> Registry:
+    """Load only the built-in plugins. The registry is empty if they are not installed."""
+    if not any(candidate.plugin.builtin for candidate in find_installed()):
+        return Registry([], [])
+    return load_plugins(only=[BUILT_IN])
 
 
 def _load_all(candidates: Sequence[Candidate], manager: pluggy.PluginManager) -> list[Candidate]:
@@ -218,7 +225,7 @@ def _valid_hooks(
 def _hook_fault(hook: str, function: Callable[..., Any], wraps: bool) -> tuple[str, str] | None:
     """Return the reason why a hook cannot be called, with a hint, or None."""
     if hook not in ARGUMENTS:
-        return f"there is no hook {hook}{suggest(closest(hook, ARGUMENTS))}", "rename it"
+        return f"there is no hook {hook}{suggest(hook, ARGUMENTS)}", "rename it"
     parameters = ARGUMENTS[hook]
     if wraps:
         return f"{hook} is a wrapper, and hooks are called one at a time", "drop the wrapper option"

@@ -18,10 +18,15 @@ from latentforge.errors import (
     PluginError,
     PluginProblem,
     UsageError,
-    closest,
     one_line,
     place_in,
     plugin_title,
+)
+from latentforge.plugins.unknown import (
+    disabled_component,
+    suggest,
+    unknown_component,
+    unknown_plugin,
 )
 from latentforge.specs import KINDS, RESERVED, DatasetSpec, Kind, LossSpec, PresetSpec, Spec
 
@@ -139,10 +144,12 @@ class Registry:
         entries: Iterable[Entry],
         observers: Iterable[Observer] = (),
         selection: PluginSelection | None = None,
+        load_built_ins: Callable[[], Registry] | None = None,
     ) -> None:
         self.plugins = tuple(plugins)
         self.selection = selection or PluginSelection()
         self.observers = tuple(observers)
+        self._load_built_ins = load_built_ins or (lambda: self)
         self._entries: dict[str, dict[str, list[Entry]]] = {kind: {} for kind in KINDS}
         order = sorted(entries, key=lambda e: (e.name, not e.plugin.builtin, e.qualified))
         self.components = tuple(order)
@@ -246,15 +253,22 @@ class Registry:
                 f"{singular} {name!r} is offered by {len(found)} plugins: {' and '.join(choices)}",
                 hint=f"use a full name, such as {choices[0]}",
             )
-        close = closest(name, self._entries[kind])
+        self._check_disabled(kind, name)
         not_loaded = [plugin.failure_reason for plugin in self.plugins if plugin.failure_reason]
-        error = PluginError if not_loaded and not close else UsageError
-        or_load = "" if close else ", or `latentforge -p FILE ...` to load your own"
-        raise error(
-            f"unknown {singular} {name!r}" + suggest(close),
-            details=not_loaded,
-            hint=f"latentforge list {kind}{or_load}",
-        )
+        raise unknown_component(KINDS[kind], name, self._entries, not_loaded)
+
+    def _check_disabled(self, kind: str, name: str) -> None:
+        """Raise PluginError if a disabled built-in plugin offers a component of this name."""
+        disabled = {p.name: p for p in self.plugins if p.builtin and p.status == "disabled"}
+        for entry in self._load_built_ins()._entries[kind].get(name, []) if disabled else ():
+            if plugin := disabled.get(entry.plugin.name):
+                origin = plugin.name, plugin.failure_reason, plugin.off_by
+                raise disabled_component(entry.kind, name, *origin)
+
+    def owners(self, name: str) -> dict[str, str]:
+        """Map each component of that name, such as "model 'ae'", to the name of its plugin."""
+        components = [entry for entry in self.components if entry.name == name]
+        return {f"{e.kind.singular} {e.name!r}": e.plugin.name for e in components}
 
     def plugin(self, name: str) -> Plugin:
         """The plugin of that name, which may be `distribution/name`. Raises UsageError if it is
@@ -266,9 +280,7 @@ class Registry:
             message = f"{len(found)} plugins are called {name!r}: {choices}"
             raise UsageError(message, hint="use one of these full names")
         if not found:
-            close = closest(name, [plugin.name for plugin in self.plugins])
-            message = f"unknown plugin {name!r}{suggest(close)}"
-            raise UsageError(message, hint="latentforge plugins list")
+            raise unknown_plugin(name, [p.name for p in self.plugins], self.owners(name))
         return found[0]
 
     def _get_qualified(self, kind: Kind, qualified: str) -> Entry:
@@ -279,7 +291,7 @@ class Registry:
             return offered[name]
         owners = [plugin for plugin in self.plugins if same_distribution(plugin.qualifier, origin)]
         if not owners:
-            close = closest(origin, [plugin.qualifier for plugin in self.plugins])
+            close = suggest(origin, [plugin.qualifier for plugin in self.plugins])
             # no `pip install` for a misspelt name: somebody may have published it
             hint = f"pip install {shlex.quote(origin)}"
             if close:
@@ -288,12 +300,15 @@ class Registry:
                 is_folder = Path(qualified).is_dir()
                 option = shlex.quote(f"data.{'root' if is_folder else 'path'}={qualified}")
                 hint = f"--data {'folder' if is_folder else 'arrays'} --set {option}"
-            raise PluginError(f"no plugin {origin!r} is installed" + suggest(close), hint=hint)
+            elif kind.plural == "datasets":
+                hint = f"a path that exists, or {hint} if {qualified} names a package"
+            raise PluginError(f"no plugin {origin!r} is installed{close}", hint=hint)
+        if owners[0].builtin:
+            self._check_disabled(kind.plural, name)
         not_loaded = [plugin.failure_reason for plugin in owners if plugin.failure_reason]
         error = PluginError if not_loaded else UsageError
         raise error(
-            f"{owners[0].qualifier} offers no {kind.singular} {name!r}"
-            + suggest(closest(name, offered)),
+            f"{owners[0].qualifier} offers no {kind.singular} {name!r}" + suggest(name, offered),
             details=not_loaded,
             hint=f"latentforge list {kind.plural}",
         )
@@ -377,7 +392,3 @@ def normalise(distribution: str) -> str:
 
 def same_distribution(one: str, other: str) -> bool:
     return normalise(one) == normalise(other)
-
-
-def suggest(close: str | None) -> str:
-    return f", did you mean {close!r}?" if close else ""

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from latentforge.config.schema import IN_MEMORY
 from latentforge.contracts import at_once
 from latentforge.data.images import ImageSplit
 from latentforge.data.splits import DataSplits
@@ -16,14 +17,18 @@ from latentforge.findings import ImageGrid
 from latentforge.io.paths import write_error
 from latentforge.rendering.fonts import readable_text
 from latentforge.rendering.image_grid import draw_grid
+from latentforge.runtime.python_form import is_section
 
 MAX_STREAMED = 1000  # maximum number of images, evenly spaced, for the range of streamed data
 SAMPLES = 10  # samples per class in the preview image
 
 
-def describe_data(splits: DataSplits, name: str, out: Path | None) -> dict[str, Any]:
-    """Describe the sizes, classes and value range of a dataset. If its examples are drawable, also
-    write an image with samples of each class. Raises RunFailed if the image cannot be written."""
+def describe_data(splits: DataSplits, data: Any, out: Path | None) -> dict[str, Any]:
+    """Describe the sizes, classes and value range of `splits`, which were loaded from `data`. If
+    the examples are drawable, also write an image with samples of each class. Raises RunFailed if
+    the image cannot be written."""
+    section = data if is_section(data) else {}
+    name = data if isinstance(data, str) else section.get("name", IN_MEMORY)
     spec, train = splits.spec, splits.split("train")
     if type(train) is ImageSplit:
         values = train.x

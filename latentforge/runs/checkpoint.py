@@ -20,7 +20,7 @@ from typing import Any
 from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
-from latentforge.errors import LatentForgeError, MissingError, RunFailed
+from latentforge.errors import LatentForgeError, MissingError, RunFailed, did_you_mean
 from latentforge.io import atomic
 from latentforge.runs import checkpoint_reader as reader
 from latentforge.runs.checkpoint_reader import FORMAT, MANIFEST, STATE, VERSION, Checkpoint
@@ -101,7 +101,8 @@ class CheckpointStore:
             details = self._describe_others(path.name)
             if which in POINTERS:
                 details = [f"{self.folder / POINTERS[which]} refers to it", *details]
-            hint = "last, best, or the name of a checkpoint's folder"
+            known = [*POINTERS, *self.names()]
+            hint = did_you_mean(which, known) or "last, best, or the name of a checkpoint's folder"
             raise MissingError(f"no checkpoint {path}", details=details, hint=hint)
         try:
             checkpoint = self._load(path)

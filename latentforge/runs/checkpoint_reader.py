@@ -17,6 +17,7 @@ from torch import Tensor
 
 from latentforge.errors import MissingError, RunFailed, one_line
 from latentforge.io.atomic import is_outside, read_json, sha256
+from latentforge.io.text import counted
 
 FORMAT = "latentforge-checkpoint"
 VERSION = 1
@@ -55,7 +56,8 @@ class Checkpoint:
         file = f"{group}.safetensors"
         if limit is not None and (size := self.size(group)) > limit:
             raise damage_error(
-                self.path, f"{file} has {size} bytes, more than the expected maximum of {limit}"
+                self.path,
+                f"{file} has {counted(size, 'byte')}, more than the expected maximum of {limit}",
             )
         try:
             return tensors_from_bytes(verify(self.path, file, self.files[file], whole=True))
@@ -104,7 +106,7 @@ def verify(path: Path, file: str, entry: Mapping[str, Any], *, whole: bool = Fal
     except FileNotFoundError:
         raise damage_error(path, f"{file} is missing") from None
     if size != entry["size"]:  # check before allocating memory
-        raise damage_error(path, f"{file} has {size} bytes instead of {entry['size']}")
+        raise damage_error(path, f"{file} has {counted(size, 'byte')} instead of {entry['size']}")
     try:
         data = (path / file).read_bytes() if whole else b""
         digest = hashlib.sha256(data).hexdigest() if whole else sha256(path / file)

@@ -92,7 +92,7 @@ def require(registry: Registry, run: Path, component: Mapping[str, str]) -> str:
         disabled = [p.off_by for p in registry.plugins if p.has_name(component["plugin"])]
         hint = f"latentforge -p {component.get('module', component['plugin'])} ..."
         if any(disabled):
-            hint = f"repeat the command without {disabled[0]}"
+            hint = f"leave out {disabled[0]}"
         elif distribution:
             hint = pip_install([f"{distribution}=={component.get('version')}"])
         raise PluginError(
@@ -158,5 +158,6 @@ def open_roles(
     resolved = {
         role: (folder, resolve_stored_config(registry, folder)) for role, folder in folders.items()
     }
-    check_roles(entries, {role: config.model.entry for role, (_, config) in resolved.items()})
+    models = {role: config.model.entry for role, (_, config) in resolved.items()}
+    check_roles(registry, entries, models)
     return resolved

@@ -11,15 +11,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from latentforge.errors import MissingError, RunFailed, UsageError, did_you_mean
+from latentforge.errors import MissingError, RunFailed, UsageError, similar_paths
 from latentforge.io.atomic import iterate_lines, parse_json, read_json
 from latentforge.io.checksum import KEY, add_checksum, compute_checksum, is_edited
 from latentforge.io.paths import append_json_line, create_folder, quoted, write_error, write_json
+from latentforge.io.text import counted, pluralized, were
 
 MANIFEST = "run.json"
 METRICS = "metrics.jsonl"
 LOCK = ".lock"
 FORMAT = 1
+SEARCHED = 3  # folders above a path that is no run where runs are looked for
 MAX_FAULTS = 5  # maximum number of faults of run.json in an error
 RESULTS = ("status", "epochs", "steps", "metrics", "per_dim", "best", "findings", KEY)
 
@@ -83,14 +85,15 @@ class RunFolder:
         except (OSError, ValueError) as error:
             raise RunFailed(f"{path} is damaged: {error}") from None
         if edited:
-            where = f"line{'s' * (len(edited) > 1)} {', '.join(edited[:MAX_FAULTS])}"
+            where = f"{pluralized(len(edited), 'line')} {', '.join(edited[:MAX_FAULTS])}"
             more = ", ..." * (len(edited) > MAX_FAULTS)
             log.warning("%s was edited after training: %s%s", path, where, more)
         epochs, trained = [line["epoch"] for line in lines], self.manifest["epochs"]
         if len({*epochs}) < len(epochs):
             log.warning("%s has lines that repeat an epoch", path)
+        recorded = counted(len({*epochs}), "epoch"), trained, were(trained)
         if len({*epochs}) < trained and self.status != "running":
-            log.warning("%s has %d epochs, but %d were trained", path, len({*epochs}), trained)
+            log.warning("%s has %s, but %d %s trained", path, *recorded)
         return lines
 
     # ------------------------------------------------------------ writing
@@ -231,12 +234,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = read_json(file)
     except (FileNotFoundError, NotADirectoryError):
-        hint = did_you_mean(path.name, [run.name for run in find_run_folders(path.parent)])
-        raise MissingError(
-            f"no run at {path}",
-            details=[hint] if hint else [],
-            hint=f"`latentforge runs {quoted(path.parent)}` lists the runs there",
-        ) from None
+        raise missing_run(path) from None
     except (OSError, ValueError) as error:
         raise MissingError(f"{file} cannot be read as the manifest of a run: {error}") from None
     if isinstance(manifest, dict) and manifest.get("format", FORMAT) != FORMAT:
@@ -251,6 +249,26 @@ def read_manifest(path: Path) -> dict[str, Any]:
     if is_edited(select_results(manifest)):
         log.warning("%s was edited after training: its metrics may be wrong", file)
     return fill(manifest)
+
+
+def missing_run(path: Path) -> MissingError:
+    """Return the error about a path that is no run folder, with the runs that it can mean."""
+    if first := next(find_run_folders(path), None):
+        return MissingError(
+            f"no run at {path}, which is a folder of runs",
+            hint=f"one of them, such as {quoted(first)}; `latentforge runs {quoted(path)}` "
+            "lists them",
+        )
+    inside = next((up for up in path.parents if (up / MANIFEST).is_file()), None)
+    folders = [up for up in (*path.parents, Path()) if up.is_dir()][:SEARCHED]
+    folder, runs = next(
+        ((up, found) for up in folders if (found := list(find_run_folders(up)))), (Path(), [])
+    )
+    hint = "`latentforge train ae` makes a run in the folder runs"
+    if runs:
+        hint = f"`latentforge runs {quoted(folder)}` lists the runs there"
+    close = f"did you mean {str(inside)!r}?" if inside else similar_paths(path, runs)
+    return MissingError(f"no run at {path}", details=[close] if close else [], hint=hint)
 
 
 def find_run_folders(folder: Path) -> Iterator[Path]:

@@ -19,6 +19,7 @@ from latentforge.io.atomic import (
     unpredictable,
 )
 from latentforge.io.checksum import is_edited
+from latentforge.io.text import counted, were
 from latentforge.runs.checkpoint import CheckpointStore
 from latentforge.runs.checkpoint_reader import Checkpoint
 from latentforge.runs.folder import METRICS, RunFolder
@@ -72,8 +73,10 @@ def truncate_logs(run: RunFolder, state: Mapping[str, Any]) -> None:
         steps = [parse_step(line) for line in iterate_lines(path)]
         if any(math.isnan(step) for step in steps[:-1]):
             log.warning("%s: removed a damaged line before the last line", path)
-        if (recorded := sum(step <= evaluated_step for step in steps)) < state.get("epoch", 0):
-            log.warning("%s has %d epochs, but %d were trained", path, recorded, state["epoch"])
+        epochs = state.get("epoch", 0)
+        if (recorded := sum(step <= evaluated_step for step in steps)) < epochs:
+            found = counted(recorded, "epoch")
+            log.warning("%s has %s, but %d %s trained", path, found, epochs, were(epochs))
         if not all(step <= evaluated_step for step in steps):
             pairs = zip(iterate_lines(path), steps, strict=True)
             kept = (line for line, step in pairs if step <= evaluated_step)
@@ -100,9 +103,10 @@ def warn_if_edited(path: Path) -> None:
             edited += is_edited(values)
             numbers.append(values["epoch"])
     if edited:
-        log.warning("%s: %d lines were edited after training", path, edited)
+        log.warning("%s: %s %s edited after training", path, counted(edited, "line"), were(edited))
     if repeated := len(numbers) - len({*map(str, numbers)}):
-        log.warning("%s: %d lines repeat an epoch", path, repeated)
+        verb = "repeats" if repeated == 1 else "repeat"
+        log.warning("%s: %s %s an epoch", path, counted(repeated, "line"), verb)
 
 
 def parse_step(line: str) -> float:

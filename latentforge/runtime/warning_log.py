@@ -8,6 +8,8 @@ import sys
 import warnings
 from pathlib import Path
 
+from latentforge.runtime.python_form import python_form
+
 PACKAGES = (str(Path(__file__).parents[1]), str(Path(logging.__file__).parent))
 
 
@@ -24,7 +26,7 @@ class WarningHandler(logging.Handler):
         frame, level = sys._getframe(), 1
         while frame.f_back is not None and is_ours(frame.f_code.co_filename):
             frame, level = frame.f_back, level + 1
-        warnings.warn(self.format(record), LatentForgeWarning, stacklevel=level)
+        warnings.warn(python_form(self.format(record)), LatentForgeWarning, stacklevel=level)
 
 
 def is_ours(file: str) -> bool:

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from latentforge.config.request import SECTIONS, Draft
-from latentforge.errors import MissingError, RunFailed, UsageError
+from latentforge.errors import MissingError, RunFailed, UsageError, similar_paths
 from latentforge.io.atomic import read_json
 from latentforge.io.paths import create_folder, quoted, write_json
+from latentforge.io.text import counted
 from latentforge.plugins.registry import Registry
 from latentforge.runs.folder import MANIFEST
 from latentforge.runs.manifest import RUNS
+from latentforge.runtime.python_form import python_form
 from latentforge.sweeps.record import FORMAT, is_valid_record, objective_value, resume_command
 from latentforge.workflows.run import Run, open_run
 
@@ -37,7 +39,7 @@ class Sweep:
         self.search: dict[str, Any] = record.get("search", {})
 
     def __repr__(self) -> str:
-        return f"Sweep({str(self.path)!r}, {len(self.members)} members, {self.status})"
+        return f"Sweep({str(self.path)!r}, {counted(len(self.members), 'member')}, {self.status})"
 
     @property
     def status(self) -> str:
@@ -47,7 +49,8 @@ class Sweep:
     @property
     def failed(self) -> dict[str, str]:
         """The error of each member that failed or whose process was killed, by member name."""
-        return {m["name"]: m["error"] for m in self.members if m["status"] in ("failed", "killed")}
+        failed = [m for m in self.members if m["status"] in ("failed", "killed")]
+        return {member["name"]: python_form(member["error"]) for member in failed}
 
     def runs(self) -> list[Run]:
         """The runs of the members that have started, in the order of the members."""
@@ -137,15 +140,33 @@ def is_sweep(path: Path) -> bool:
     return (path / RECORD).exists()
 
 
+def check_is_run(path: Path) -> None:
+    """Raise UsageError for a folder to resume that is a sweep instead of a run."""
+    if is_sweep(path):
+        hint = f"latentforge sweep --resume {quoted(path)}"
+        raise UsageError(f"{path} is a sweep, not a run", hint=hint)
+
+
+def missing_sweep(path: Path) -> MissingError:
+    """Return the error about a path that is no sweep folder, with the sweeps that it can mean."""
+    if (path / MANIFEST).is_file():
+        hint = f"latentforge train --resume {quoted(path)}"
+        return MissingError(f"{path} is a run, not a sweep", hint=hint)
+    sweeps = [file.parent for file in sorted(path.parent.glob(f"*/{RECORD}"))]
+    others = f"one of the sweeps there: {', '.join(map(str, sweeps))}"
+    hint = similar_paths(path, sweeps) or others
+    if not sweeps:
+        hint = "`latentforge sweep beta-vae --grid 'loss.beta=[1, 4]'` starts one"
+    return MissingError(f"no sweep at {path}", hint=hint)
+
+
 def open_sweep(registry: Registry, path: Path) -> Sweep:
     """Open a sweep folder. Raises MissingError if it contains no valid sweep.json."""
     file = path / RECORD
     try:
         record = read_json(file)
     except (FileNotFoundError, NotADirectoryError):
-        raise MissingError(
-            f"no sweep at {path}", hint="latentforge sweep beta-vae --grid 'loss.beta=[1, 4]'"
-        ) from None
+        raise missing_sweep(path) from None
     except (OSError, ValueError) as error:
         raise MissingError(f"{file} cannot be read as a sweep: {error}") from None
     if not is_valid_record(record):

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from latentforge.config.request import SECTIONS, Draft, set_nested, toml_value
-from latentforge.config.resolve import resolve
-from latentforge.config.schema import RunConfig
+from latentforge.config.resolve import has_field, resolve
+from latentforge.config.schema import DataConfig, RunConfig, TrainConfig
 from latentforge.errors import ConfigError, UsageError, did_you_mean
 from latentforge.plugins.registry import Registry
 
@@ -38,7 +38,7 @@ def read_grid(texts: Sequence[str]) -> dict[str, list[Any]]:
         key, values = key.strip(), toml_value(value_text)
         if not equals or not isinstance(values, list):
             faults.append(
-                f"--grid {text}: write section.key=[VALUE, ...], as in loss.beta=[1, 4] or, with "
+                f"--grid {text}: write section.key=[VALUE, ...], as in train.seed=[0, 1] or, with "
                 'quotes around strings, model.name=["ae", "vae"]'
             )
         elif key in grid:
@@ -60,7 +60,7 @@ def create_members(grid: Mapping[str, Sequence[Any]]) -> list[Member]:
     ]
     if not grid:
         raise UsageError(
-            "a sweep needs at least one key to vary", hint="--grid 'loss.beta=[1, 2, 4]'"
+            "a sweep needs at least one key to vary", hint="--grid 'train.seed=[0, 1, 2]'"
         )
     if faults:
         raise ConfigError("the grid cannot be used", details=faults)
@@ -80,6 +80,11 @@ def find_key_faults(key: str) -> list[str]:
     section, *path = key.split(".")
     if section not in SECTIONS:
         hint = did_you_mean(section, SECTIONS) or f"sections are {', '.join(SECTIONS)}"
+        if not path:
+            hint = f"write section.{key}; {hint}"
+        configs = {"train": TrainConfig, "data": DataConfig}
+        if keys := [f"{name}.{key}" for name, config in configs.items() if has_field(config, key)]:
+            hint = f"write {' or '.join(keys)}"
         return [f"{key}: no such section; {hint}"]
     if not path or not all(path):
         return [f"{key}: write section.key, as in loss.beta"]

@@ -15,6 +15,7 @@ import torch
 from latentforge.config.schema import RunConfig
 from latentforge.errors import Interrupted, LatentForgeError, RunFailed
 from latentforge.io.atomic import count_lines
+from latentforge.io.text import are, counted
 from latentforge.runs.folder import MANIFEST, METRICS, open_folder
 from latentforge.runs.manifest import now
 from latentforge.runtime.stdout import escape_controls
@@ -49,7 +50,7 @@ class Sweeper:
             self.configs |= {member.name: config for member, config in todo}
             self.queue.extend(self.plan_jobs(todo))
             if self.jobs > 1:
-                self.print_line(f"{self.count_members()} members, {self.jobs} at a time")
+                self.print_line(f"{counted(self.count_members(), 'member')}, {self.jobs} at a time")
                 threads = max(1, torch.get_num_threads() // self.jobs)
                 pool = Pool(self.sweep, self.jobs, threads, self.print_progress)
                 pool.run(self.next_job, self.record_status, self.handle_end)
@@ -100,7 +101,7 @@ class Sweeper:
             self.sweep.note(*names, alone_because=reason)
         if distinct:
             reason = "; ".join(distinct)
-            self.print_line(f"{len(separate)} members are trained separately: {reason}")
+            self.print_line(describe_separate(len(separate), reason))
         jobs = [Job(tuple(new[index][0] for index in group)) for group in groups]
         return [*jobs, *(Job((member,)) for member, _ in todo if member.name in separate)]
 
@@ -136,7 +137,7 @@ class Sweeper:
         elif self.jobs > 1:
             ended = sum(m["status"] in ("done", "failed", "killed") for m in self.sweep.members)
             total = self.count_members()
-            self.print_line(f"{name}: {status}; {ended} of {total} members have ended")
+            self.print_line(f"{name}: {status}; {ended} of {counted(total, 'member')} ended")
 
     def print_progress(self) -> None:
         """Print the progress of members in other processes after a long time without output."""
@@ -155,14 +156,15 @@ class Sweeper:
         if reason:
             names = [member.name for member in job.members]
             self.sweep.note(*names, status="waiting", alone_because=reason)
-            self.print_line(f"{len(job.members)} members are trained separately: {reason}")
+            self.print_line(describe_separate(len(job.members), reason))
             self.queue.extend(Job((member,)) for member in job.members)
 
     def create_error(self, stop: BaseException) -> Interrupted:
         kind = type(stop) if isinstance(stop, Interrupted) else Interrupted
         done = sum(member["status"] == "done" for member in self.sweep.members)
+        members = counted(self.count_members(), "member")
         error = kind(
-            f"{kind.__name__.lower()} with {done} of {self.count_members()} members done",
+            f"{kind.__name__.lower()} with {done} of {members} done",
             hint=self.sweep.resume_command,
         )
         error.result = self.sweep.summary()
@@ -182,3 +184,7 @@ class Sweeper:
         if not self.quiet:
             sys.stderr.write(f"{escape_controls(text)}\n")
             sys.stderr.flush()
+
+
+def describe_separate(members: int, reason: str) -> str:
+    return f"{counted(members, 'member')} {are(members)} trained separately: {reason}"

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from latentforge.config.capabilities import describe_missing
 from latentforge.config.changes import CHANGEABLE, flatten
 from latentforge.config.request import Draft
 from latentforge.config.resolve import resolve
@@ -101,14 +102,17 @@ def find_objective(
     directions = {m.name.replace("-", "_"): m.entry.spec.better for m in (monitor, *measures)}
     if name in directions:
         return f"{SPLIT}/{name}", directions[name]
-    others = {entry.name.replace("-", "_"): entry.name for entry in registry.entries("measures")}
-    if name in others:
+    others = {entry.name.replace("-", "_"): entry for entry in registry.entries("measures")}
+    reason, model = "no such metric", config.model.entry.spec
+    if other := others.get(name):
+        reason = describe_missing(f"measure {other.name!r}", other.spec.needs, model)
+    if other and not reason:
         raise UsageError(
             f"objective {name}: not computed during training",
-            hint=f"--set train.monitor={others[name]}",
+            hint=f"--set train.monitor={other.name}",
         )
     raise UsageError(
-        f"objective {name}: no such metric",
+        f"objective {name}: {reason}",
         hint=did_you_mean(name, list(directions)) or f"choose from {', '.join(directions)}",
     )
 

@@ -16,6 +16,7 @@ from latentforge.config.request import Draft, toml_value
 from latentforge.config.resolve import resolve
 from latentforge.config.schema import RunConfig
 from latentforge.errors import ConfigError, UsageError
+from latentforge.io.paths import quoted
 from latentforge.plugins.registry import Registry
 from latentforge.sweeps.grid import Member, draft_member, find_key_faults, find_value_faults
 
@@ -189,9 +190,11 @@ def check_kind(grid: Any, search: int | None, **search_options: Any) -> None:
     """Raise UsageError for a grid together with a search, for search options without a search, and
     for a search without trials."""
     if grid and search is not None:
+        options = [f"{key}={json.dumps(values, default=str)}" for key, values in grid.items()]
+        spaces = " ".join(f"--space {quoted(option)}" for option in options)
         raise UsageError(
             "a sweep is a grid or a search, not both",
-            hint="for a search, --space 'loss.beta=[1, 2, 4]' instead of --grid",
+            hint=f"for a search, {spaces} instead of --grid",
         )
     unexpected = [name for name, value in search_options.items() if value]
     if search is None and unexpected:

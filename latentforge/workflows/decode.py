@@ -22,6 +22,7 @@ from latentforge.errors import UsageError
 from latentforge.findings import ImageGrid
 from latentforge.io.npz import Array, list_keys, open_archive, read_member, write_array
 from latentforge.io.paths import replace_nonfinite, write_json
+from latentforge.io.text import are, counted
 from latentforge.runs.folder import RunFolder
 from latentforge.runtime.device import resolve_device
 from latentforge.seeding import callers_state_kept, mix
@@ -223,5 +224,5 @@ def check_codes(z: Array, loaded: LoadedModel, where: str) -> Tensor:
         )
     codes = torch.from_numpy(z.astype(np.float32)).reshape(len(z), *latent)
     if bad := int((~codes.isfinite()).flatten(1).any(1).sum()):
-        raise UsageError(f"{where}: {bad} of {len(z)} codes are NaN or infinite")
+        raise UsageError(f"{where}: {bad} of {counted(len(z), 'code')} {are(bad)} NaN or infinite")
     return codes

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from latentforge.config.data_command import complete_command
 from latentforge.config.resolve import resolve_other_data
 from latentforge.config.schema import Component, check_device
 from latentforge.config.selection import select_measures
@@ -21,6 +22,7 @@ from latentforge.engine.diagnostics import Diagnosis
 from latentforge.engine.evaluator import BATCH
 from latentforge.engine.step import Trainee
 from latentforge.io.paths import quoted
+from latentforge.io.text import counted
 from latentforge.plugins.registry import Registry
 from latentforge.runs.compatibility import resolve_stored_config
 from latentforge.runs.folder import RunFolder
@@ -49,7 +51,8 @@ def diagnose(
     held_out = split or ("validation" if "validation" in run.manifest["data"]["images"] else "test")
     data = resolve_other_data(registry, config, data, options)
     loaded_run = load_run(run, config, checkpoint=checkpoint, roles={}, device=device, data=data)
-    return [*failed, *diagnose_loaded(loaded_run, held_out, loss)]
+    found = [*failed, *diagnose_loaded(loaded_run, held_out, loss)]
+    return [replace(f, attempt=complete_command(f.attempt, config, data)) for f in found]
 
 
 def diagnose_loaded(loaded_run: LoadedRun, split: str, loss: Component) -> list[Diagnosis]:
@@ -182,7 +185,7 @@ def is_loss_changing(loaded_run: LoadedRun) -> bool:
 
 def diagnose_failure(run: RunFolder) -> list[Diagnosis]:
     """Diagnose why a run was killed, interrupted or failed. Empty if it did not end early."""
-    position = f"after {run.manifest['steps']} steps"
+    position = f"after {counted(run.manifest['steps'], 'step')}"
     if run.status in ("killed", "interrupted"):
         attempt = f"latentforge train --resume {quoted(run.path)}"
         return [Diagnosis(run.status, "warning", f"{position} or a few more", attempt)]

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from latentforge.config.data_command import complete_command
 from latentforge.config.resolve import resolve_other_data
-from latentforge.config.schema import PROTOCOL, Component, check_device, describe_weights
+from latentforge.config.schema import PROTOCOL, Component, RunConfig, check_device, describe_weights
 from latentforge.config.selection import select_measures
 from latentforge.errors import RunFailed, UsageError
 from latentforge.io.checksum import add_checksum
@@ -40,7 +41,10 @@ def evaluate(
     """Compute the metrics of a run on a split; see `Forge.evaluate`."""
     check_device(device)
     if not 1 <= protocol <= PROTOCOL:
-        raise UsageError(f"no evaluation protocol {protocol}: they are 1 to {PROTOCOL}")
+        raise UsageError(
+            f"no evaluation protocol {protocol}: they are 1 to {PROTOCOL}",
+            hint=f"--protocol {PROTOCOL}",
+        )
     config = resolve_stored_config(registry, run)
     data_options, options = separate_data_options(options)
     data = resolve_other_data(registry, config, data, data_options)
@@ -49,7 +53,7 @@ def evaluate(
     from latentforge.workflows.load import load_run
 
     loaded = load_run(run, config, checkpoint=checkpoint, roles=others, device=device, data=data)
-    return record_metrics(loaded, split, selected, protocol)
+    return record_metrics(loaded, split, selected, protocol, data)
 
 
 def separate_data_options(
@@ -63,10 +67,10 @@ def separate_data_options(
 
 
 def record_metrics(
-    loaded_run: LoadedRun, split: str, measures: Sequence[Component], version: int
+    loaded_run: LoadedRun, split: str, measures: Sequence[Component], version: int, data: Any
 ) -> dict[str, Any]:
     """Compute the metrics of `measures` on a split under a version of the evaluation protocol, and
-    append them to evaluations.jsonl."""
+    append them to evaluations.jsonl. `data` is what replaces the run's own data, or None."""
     run, splits = loaded_run.run, loaded_run.splits
     images = len(splits.split(split))
     for measure in measures:
@@ -87,7 +91,7 @@ def record_metrics(
         "images": images,
         "fingerprint": splits.fingerprint,  # of the evaluated data, which may not be the run's
     }
-    warn_if_baseline(metrics, splits.class_counts().get(split, {}), split)
+    warn_if_baseline(metrics, splits.class_counts().get(split, {}), split, loaded_run.config, data)
     try:
         append_json_line(run.path / "evaluations.jsonl", add_checksum({"at": now(), **result}))
     except RunFailed as error:  # a read-only run can still be evaluated
@@ -95,13 +99,20 @@ def record_metrics(
     return result
 
 
-def warn_if_baseline(metrics: Mapping[str, float], counts: Mapping[str, int], split: str) -> None:
-    """Warn about an accuracy that is not above that of the most frequent class of a split."""
+def warn_if_baseline(
+    metrics: Mapping[str, float],
+    counts: Mapping[str, int],
+    split: str,
+    config: RunConfig,
+    data: Any = None,
+) -> None:
+    """Warn about an accuracy that is not above that of the most frequent class of a split of the
+    run's data, or of `data`, which replaces it."""
     from latentforge.engine.class_balance import check_majority
 
     if "accuracy" in metrics and counts and "balanced_accuracy" not in metrics:
         for finding in check_majority(counts, split, metrics["accuracy"]):
-            log.warning("%s; %s", finding.saw, finding.attempt)
+            log.warning("%s; %s", finding.saw, complete_command(finding.attempt, config, data))
 
 
 def measure_split(

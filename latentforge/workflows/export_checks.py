@@ -10,9 +10,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from latentforge.config.capabilities import check_capabilities
 from latentforge.config.resolve import resolve_other_data
 from latentforge.config.schema import IN_MEMORY, OtherData, check_device
-from latentforge.config.selection import check_capabilities
 from latentforge.errors import MissingError, UsageError, did_you_mean
 from latentforge.io.paths import check_free, quoted
 from latentforge.plugins.registry import Registry
@@ -34,17 +34,21 @@ def export(
     out: Path | None,
 ) -> dict[str, Any]:
     _check_choice("--format", format, FORMATS)
-    if part is None and format == "onnx":
-        raise UsageError("the part of the model is missing", hint=f"--part {' or '.join(PARTS)}")
     if part is not None and format == "safetensors":
         raise UsageError(
-            "--part requires ONNX: a safetensors file contains the weights of the whole model",
+            "a part requires ONNX: a safetensors file contains the weights of the whole model",
             hint="remove --part, or use --format onnx",
         )
     config = resolve_stored_config(registry, run)
+    model = config.model.entry
+    fitting = [f"--part {name}" for name in PARTS if PARTS[name] in model.spec.provides]
+    if part is None and format == "onnx":
+        weights = "--format safetensors for the weights of the whole model"
+        hint = " or ".join([*fitting, weights])
+        raise UsageError("the part of the model is missing", hint=hint)
     if part is not None:
         _check_choice("--part", part, tuple(PARTS))
-        check_capabilities(f"the {part}", [PARTS[part]], config.model.entry)
+        check_capabilities(registry, f"the {part}", [PARTS[part]], model, fitting)
     if format == "onnx":
         _check_packages("export", "ONNX", "onnx", "onnxscript")
     if out is not None:
@@ -67,14 +71,15 @@ def encode(
 ) -> dict[str, Any]:
     check_device(device)
     if out.suffix not in CODES:
-        raise UsageError(f"{out} must end in .parquet or .npz")
+        hint = f"--out {quoted(out.with_suffix('.npz'))}"
+        raise UsageError(f"{out} must end in .parquet or .npz", hint=hint)
     if out.exists():
         raise UsageError(
             f"{out} already exists and will not be overwritten", hint="choose another --out"
         )
     config = resolve_stored_config(registry, run)
     data = resolve_other_data(registry, config, data, options)
-    check_capabilities("encoding", ["encode"], config.model.entry)
+    check_capabilities(registry, "encoding", ["encode"], config.model.entry)
     if out.suffix == ".parquet":
         _check_packages("embed", "Parquet", "pyarrow")
     from latentforge.workflows.encode import encode
@@ -92,15 +97,15 @@ def decode(
 ) -> dict[str, Any]:
     check_device(device)
     config = resolve_stored_config(registry, run)
-    check_capabilities("decoding", ["decode"], config.model.entry)
+    check_capabilities(registry, "decoding", ["decode"], config.model.entry)
     if isinstance(codes, str | Path):
         codes = Path(codes)
         if codes.suffix not in CODES:
-            raise UsageError(f"{codes} must be an .npz or .parquet file")
+            hint = f"`latentforge encode {quoted(run.path)} --out codes.npz` writes one"
+            raise UsageError(f"{codes} must be an .npz or .parquet file", hint=hint)
         if not codes.is_file():
-            raise MissingError(
-                f"no codes at {codes}", hint=f"latentforge encode {quoted(run.path)} ..."
-            )
+            command = f"latentforge encode {quoted(run.path)} --out {quoted(codes)}"
+            raise MissingError(f"no codes at {codes}", hint=f"`{command}` writes them")
         if codes.suffix == ".parquet":
             _check_packages("embed", "Parquet", "pyarrow")
     check_free(out)

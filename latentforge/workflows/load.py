@@ -24,6 +24,7 @@ from latentforge.engine.build import build_modules, move_to_device
 from latentforge.engine.checkpoint_state import HEADER, check_size, mismatch_error, module_bytes
 from latentforge.engine.memory_format import set_memory_format
 from latentforge.errors import UsageError
+from latentforge.io.text import counted
 from latentforge.runs.checkpoint import CheckpointStore
 from latentforge.runs.folder import MANIFEST, RunFolder
 from latentforge.runtime.device import resolve_device
@@ -200,8 +201,8 @@ def warn_if_unlike(run: RunFolder, splits: DataSplits) -> None:
     width = here.get("one_hot")
     if width and width != len(run.manifest["data"]["classes"]):
         raise UsageError(
-            f"the labels are one-hot rows with {width} columns, but {run.path} has "
-            f"{len(run.manifest['data']['classes'])} classes",
+            f"the labels are one-hot rows with {counted(width, 'column')}, but {run.path} has "
+            + counted(len(run.manifest["data"]["classes"]), "class"),
             hint="give the labels as integers or as names of classes",
         )
     counts = splits.class_counts().values()

@@ -23,6 +23,7 @@ from latentforge.engine.step import Trainee
 from latentforge.engine.training_state import restore_result
 from latentforge.errors import MissingError, UsageError
 from latentforge.io.redact import command_line
+from latentforge.io.text import counted
 from latentforge.runs.checkpoint import CheckpointStore
 from latentforge.runs.checkpoint_reader import Checkpoint
 from latentforge.runs.folder import METRICS, lock_run, read_manifest, remove_temporary_files
@@ -121,7 +122,9 @@ def find_checkpoint(run: Run, store: CheckpointStore, which: str) -> Checkpoint 
         if run.status == "done" or epochs > 1:
             raise MissingError(
                 f"{run.path} has no checkpoint to resume from",
-                details=[f"{METRICS} contains {epochs} epochs, which a resume does not repeat"],
+                details=[
+                    f"{METRICS} contains {counted(epochs, 'epoch')}, which a resume does not repeat"
+                ],
                 hint="restore its checkpoints folder, or start a new run",
             ) from None
         return None
@@ -142,7 +145,7 @@ def load_same_data(run: Run, config: RunConfig, data: Any) -> DataSplits:
     sizes = {name: len(images) for name, images in splits.splits.items()}
     if not splits.matches(about) or sizes != about["images"]:
         changed = [
-            f"{before} {name} images before, {sizes.get(name, 0)} now"
+            f"{counted(before, f'{name} image')} before, {sizes.get(name, 0)} now"
             for name, before in about["images"].items()
             if sizes.get(name) != before
         ]
@@ -165,7 +168,7 @@ def check_unfinished(run: Run, config: RunConfig, saved: Checkpoint) -> None:
         )
     if saved.state["step"] == run.manifest["steps"] and config.train.epochs <= epochs:
         raise UsageError(
-            f"{run.path} has already been trained for {epochs} epochs",
+            f"{run.path} has already been trained for {counted(epochs, 'epoch')}",
             hint=f"--epochs {2 * epochs}",
         )
 

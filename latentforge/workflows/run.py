@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from latentforge.plugins.registry import Registry
 from latentforge.runs.folder import RunFolder, read_manifest
+from latentforge.runtime.python_form import python_api
 
 if TYPE_CHECKING:
     from torch import nn
 
 
+@python_api
 @dataclass(eq=False, repr=False)
 class Run(RunFolder):
     """A training run and its results; `Forge.train` and `open_run` return it."""

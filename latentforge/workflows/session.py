@@ -6,11 +6,13 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from latentforge.config.data_command import complete_command
 from latentforge.config.schema import RunConfig
 from latentforge.config.selection import training_measures
 from latentforge.data.splits import DataSplits
@@ -133,7 +135,7 @@ class TrainingSession:
             manifest["protocol"] = {"train": TRAIN_PROTOCOL, **trainer.evaluator.protocol}
             if self.result.status == "done":
                 counts = trainer.data.class_counts().get("test", {})
-                warn_if_baseline(self.result.metrics.get("test", {}), counts, "test")
+                warn_if_baseline(self.result.metrics.get("test", {}), counts, "test", self.config)
             if self.result.status == "done":  # hparams without test metrics hide other runs
                 metrics = flatten_metrics(self.result.metrics)
                 self.board.add_hparams(select_options(self.run.config), metrics)
@@ -161,6 +163,10 @@ class TrainingSession:
         counts = self.trainer.data.class_counts().get("train")
         if counts and "classify" in self.config.model.entry.spec.provides:
             self.result.findings += check_training_classes(counts)
+        self.result.findings[:] = [
+            replace(finding, attempt=complete_command(finding.attempt, self.config))
+            for finding in self.result.findings
+        ]
         for diagnosis in self.result.findings:
             progress.warn(str(diagnosis))
 

@@ -43,7 +43,10 @@ def train(
     device = select_training_device(config.train.device)
     splits = load_splits(config.dataset, config.data, data)
     if config.loss.entry.spec.labels and not splits.spec.classes:
-        raise UsageError(f"loss {config.loss.name!r} needs labels; {config.data_name} has none")
+        raise UsageError(
+            f"loss {config.loss.name!r} needs labels; {config.data_name} has none",
+            hint="give data with labels, or train a model that needs none, such as ae",
+        )
     training_measures(registry, config, splits.spec.classes, splits.splits)
     if config.train.cuda_graph == "on" and device.type != "cuda":
         raise UsageError(

@@ -51,8 +51,7 @@ def image_shape(model: str, data: DataSpec, alternative: str) -> tuple[int, int,
     if data.kind != "image":
         raise UsageError(
             f"{model} supports images, not vectors of size {data.size}",
-            hint=f"`latentforge train {alternative}`, "
-            "which supports images and vectors of any size",
+            hint=f"the model {alternative}, which supports images and vectors of any size",
         )
     channels, height, width = data.shape
     return channels, height, width

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from latentforge.contracts import Batch, ExploreContext
 from latentforge.errors import UsageError
+from latentforge.io.text import counted
 
 from .measures import select_random
 
@@ -44,7 +45,7 @@ def select_images(
         return images.batch_at(indices)
     if count > len(images):
         raise UsageError(
-            f"n is {count}, but the split {split!r} has only {len(images)} images",
+            f"n is {count}, but the split {split!r} has only {counted(len(images), 'image')}",
             hint=f"--set n={len(images)}",
         )
     return images.batch(select_random(count, len(images), images.device).nonzero().flatten())

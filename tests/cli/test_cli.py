@@ -611,7 +611,8 @@ def test_disabled_plugin_offers_no_components(cli):
     status = {plugin["name"]: plugin["status"] for plugin in plugins}
     assert status["autoencoder"] == "disabled"
     refused = cli("-p", "no:autoencoder", "train", "ae")
-    assert refused.code == 2  # a usage error, as `vae` is similar
+    assert refused.code == 3
+    assert "did you mean" not in refused.err  # vae is similar, but is not what was meant
     assert "disabled by -p no:autoencoder" in refused.err
     refused = cli("-p", "no:reconstruction", "train", "ae")
     assert refused.code == 3

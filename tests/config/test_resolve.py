@@ -411,7 +411,8 @@ def test_incompatible_loss_is_refused_without_importing_torch(tmp_path):
     )
     assert done.stdout.splitlines() == [
         "loss.name (from loss=): loss 'cross-entropy' needs classify; "
-        "model 'ae' provides decode, decode_logits, encode",
+        "model 'ae' provides decode, decode_logits, encode; leave the loss out for "
+        "'reconstruction', or cnn-classifier or mlp-classifier for loss 'cross-entropy'",
         "False",
     ]
     assert list(tmp_path.iterdir()) == []

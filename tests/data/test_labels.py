@@ -57,11 +57,11 @@ def test_the_announcement_counts_the_images_of_each_class():
 @pytest.mark.parametrize(
     ("y", "classes", "said"),
     [
-        ([-1, 0, 1], (), "1 labels are -1, which can be a class or mean that there is no label"),
+        ([-1, 0, 1], (), "1 label is -1, which can be a class or mean that there is no label"),
         ([0.5, 1.0], (), "2 different real numbers in .0.5, 1., which are no classes"),
-        (np.array([1.0, NAN]), (), "1 of 2 labels are NaN"),
-        ([1.0, NAN], (), "1 of 2 labels are missing"),
-        (np.array(["a", None], object), (), "1 of 2 labels are missing"),
+        (np.array([1.0, NAN]), (), "1 of 2 labels is NaN"),
+        ([1.0, NAN], (), "1 of 2 labels is missing"),
+        (np.array(["a", None], object), (), "1 of 2 labels is missing"),
         (np.array([{}, {}], object), (), "labels are dict, but they must be integers or strings"),
         (np.zeros((2, 3)), (), r"y has shape \(2, 3\), but x has 2 examples"),
         (np.zeros(2, "M8[D]"), (), "y is datetime64"),
@@ -121,7 +121,7 @@ def test_the_first_number_is_decided_for_all_splits_together():
 @pytest.mark.parametrize("dtype", ["Int64", "string", "category", object])
 def test_a_missing_value_of_pandas_is_counted(dtype):
     y = pandas.Series(["0", None, "1"]).astype(dtype)
-    with pytest.raises(UsageError, match=r"1 of 3 labels are (missing|NaN or infinite)"):
+    with pytest.raises(UsageError, match=r"1 of 3 labels is (missing|NaN or infinite)"):
         united((y, ()))
     assert united((y.dropna(), ()))[0] == [[0, 1]]
 

@@ -560,7 +560,7 @@ def test_values_with_a_range_above_the_largest_number_are_refused():
 
 
 def test_a_single_image_needs_a_test_split_of_its_own():
-    with pytest.raises(UsageError, match="of 1 images is 0") as caught:
+    with pytest.raises(UsageError, match="of 1 image is 0") as caught:
         load_splits(None, DataConfig(), X[:1])
     assert caught.value.hint.startswith("give images for the test split")
     with pytest.raises(UsageError) as caught:

@@ -239,7 +239,7 @@ def test_missing_data_message_names_the_searched_paths_and_the_fix(refused, work
 def test_unknown_run_suggests_the_likely_one(refused, runs, command):
     text = refused(4, *command.split(), "runs/cnm")
     assert "no run at runs/cnm" in text
-    assert "did you mean 'cnn'?" in text
+    assert "did you mean 'runs/cnn'?" in text
     assert "latentforge runs runs" in text
 
 

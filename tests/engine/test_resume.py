@@ -553,7 +553,7 @@ def test_missing_metrics_lines_are_logged(data, tmp_path, caplog):
     (tmp_path / "run/metrics.jsonl").write_text("[" * 9**5 + "\n" + lines[1])
     resume(tmp_path / "run", data)
     assert "removed a damaged line before the last line" in caplog.text
-    assert "has 1 epochs, but 2 were trained" in caplog.text
+    assert "has 1 epoch, but 2 were trained" in caplog.text
 
 
 def test_a_callback_state_that_cannot_be_stored_fails_at_once(data, tmp_path):

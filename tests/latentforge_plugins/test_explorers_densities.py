@@ -219,6 +219,16 @@ def test_without_a_prior_the_grid_covers_the_codes(explore, affine, x, spacing):
     assert found.metrics["codes_inside"] == pytest.approx(inside.mean())
 
 
+def test_a_grid_of_two_dimensions_is_not_called_the_whole_space(explore, affine, x):
+    model = affine.Affine(SHAPE, (2,), log_var=[0.0] * 2)
+    found = explore("manifold", model, x, size=3, reach=0.1)
+    assert found.metrics["codes_inside"] < 1
+    assert "; the model has no other dimensions; codes_inside: " in found.protocol
+    assert "whole" not in found.protocol + item(found, "manifold").title
+    deeper = affine.Affine(SHAPE, (3,), log_var=[0.0] * 3)
+    assert "no other dimensions" not in explore("manifold", deeper, x, size=3).protocol
+
+
 def test_the_principal_plane_matches_pca(explore, affine, x):
     stretch = torch.tensor([1.0, 0.1, 0.5, 0.2, 2.0, 0.3]).reshape(SHAPE)
     x = 0.6 + (x - 0.5) * stretch / 3

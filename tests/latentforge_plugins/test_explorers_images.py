@@ -166,7 +166,10 @@ def test_mean_maps_and_features_match_a_direct_loop(explore, digits):
         assert title == f"channel {living[:8][-1]}: {low[-1]:.2g} to {high[-1]:.2g}"
         channels = expected.shape[1]
         if dead := channels - len(living):
-            notes.add(f"features.{i}: {dead} of {channels} channels are the same for all classes")
+            verb = "is" if dead == 1 else "are"
+            notes.add(
+                f"features.{i}: {dead} of {channels} channels {verb} the same for all classes"
+            )
         if len(living) > 8:
             notes.add(f"features.{i}: only the first 8 of {len(living)} channels are shown")
     assert items["maps-features-2"].column_titles == [str(c) for c in range(10)]
@@ -232,7 +235,7 @@ def test_a_model_without_maps_has_histograms_of_its_units(explore):
     assert found.metrics["mean_abs_skewness"] == pytest.approx(abs(stats.skew(unit)), abs=1e-5)
     assert found.notes == (
         "no layer of the model has maps; only histograms of hidden units are drawn",
-        "1 of 2 features are constant and are left out of skewness and kurtosis",
+        "1 of 2 features is constant and is left out of skewness and kurtosis",
     )
     named, found = explore("activations", Units(), x, y, layers=["relu"])
     assert "relu: the output has no height and width" in found.notes[0]

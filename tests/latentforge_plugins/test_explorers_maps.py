@@ -416,7 +416,7 @@ def test_options_out_of_range_are_refused(cli, runs):
 
     assert "no image 359: this split has 359" in refused("images=[359]")
     assert "images[0]: must be greater than or equal to 0" in refused("images=[-1]")
-    assert "images: must have at least 1 values" in refused("images=[]")
+    assert "images: must have at least 1 value," in refused("images=[]")
     assert "n: must be greater than or equal to 1" in refused("n=0")
     assert "no split 'tset'" in refused("split=tset")
 

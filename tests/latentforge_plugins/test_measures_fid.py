@@ -319,10 +319,11 @@ def test_fewer_than_ten_images_per_feature_are_refused_with_a_hint(forge):
         UsageError, match=r"128 features needs 1280 images.*but there are 359"
     ) as caught:
         fid(forge, grid=2)
-    assert caught.value.hint == "--set fid.grid=1, or use more images"
+    assert caught.value.hint == "options={'fid': {'grid': 1}}, or use more images"
     with pytest.raises(UsageError, match=r"32 features needs 320 images.*there are 319") as caught:
         fid(forge, images=319)
-    assert caught.value.hint == "select a layer with fewer features, or --set fid.images=359"
+    images = "options={'fid': {'grid': 1, 'images': 359}}"
+    assert caught.value.hint == f"select a layer with fewer features, or {images}"
     assert "N=320" in fid(forge, images=320)[1]
     with pytest.raises(UsageError, match="359 and 1294 images"):
         fid(forge, images=360)

@@ -107,13 +107,15 @@ def test_samples_are_decoded_once_in_limited_batches(
 
     monkeypatch.setattr(estimate, "VALUES", 500 * 5)
     model = Ppca(shift=0.3, width=1.2)
-    metrics, _ = evaluate("nll", model, x[:images], loss=loss, nll={"samples": samples})
+    metrics, protocol = evaluate("nll", model, x[:images], loss=loss, nll={"samples": samples})
+    protocol = protocol["nll_ess"]
     assert max(model.rows) <= 500
     assert 0 <= sum(model.rows) - images * samples < 500 * 3  # the padding of the last round
     exact = float(model.exact_nll(x[:images]).mean())
     assert metrics["nll"] == pytest.approx(exact, abs=4 * metrics["nll_se"])
     assert ("nll_image_se" in metrics) == (images > 1)
     assert metrics["nll_ess"] <= samples
+    assert "nll_ess: effective number of the K samples of an image, from 1 to K" in protocol
 
 
 @pytest.mark.parametrize("count", [1, 4])  # with 1, one batch has no selected image

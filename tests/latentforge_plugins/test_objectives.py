@@ -452,7 +452,7 @@ def test_a_searching_explorer_writes_the_findings_of_the_objective(seek):
         ("share=0.2", "share needs mask=random"),
         ("images=[1,2] n=5", "n and images exclude each other"),
         ("mask=random share=1.0", "inpaint.share: must be less than 1"),
-        ("objective=match images=[]", "match.images: must have at least 1 values"),
+        ("objective=match images=[]", "match.images: must have at least 1 value,"),
         ("objective=match images=[359]", "no image 359"),
         ("objective=match features=features.99", "is not a layer of classifier"),
         ("objective=match tolerance=0", "match.tolerance: must be greater than 0"),

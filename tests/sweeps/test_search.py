@@ -259,7 +259,7 @@ def test_missing_database_and_unneeded_storage_option_are_refused(searched, tmp_
     shutil.copy(searched.path / "sweep.json", tmp_path)
     with pytest.raises(MissingError, match=r"is missing: .*search\.db"):
         Forge().resume_sweep(tmp_path)
-    with pytest.raises(UsageError, match="--storage is not allowed"):
+    with pytest.raises(UsageError, match="; storage is not allowed"):
         Forge().resume_sweep(searched.path, storage="sqlite:///x.db")
 
 

@@ -204,7 +204,7 @@ class Group:
                 error = RunFailed(
                     f"the term {infinite[0]!r}, whose weight is 0, became NaN or infinite at step "
                     f"{done + 1}, and members that are trained together cannot skip it",
-                    hint="sweep --resume with --retry, which trains it on its own",
+                    hint="`latentforge sweep --resume SWEEP --retry` trains it on its own",
                 )
                 self._drop(trainer)
                 self.on_failed(trainer, error)

@@ -10,7 +10,7 @@ from string import Template
 from latentforge._version import __version__
 from latentforge.errors import UsageError, did_you_mean
 from latentforge.io.paths import write_error, write_text
-from latentforge.plugins.loading import load_plugins
+from latentforge.plugins.loading import load_built_ins
 from latentforge.specs import KINDS
 
 PLURAL = {kind.singular: kind.plural for kind in KINDS.values()}
@@ -34,7 +34,7 @@ def new_plugin(name: str, kind: str, out: Path | None = None) -> tuple[Path, lis
             f"{name!r} cannot be the name of a plugin",
             hint="use lower-case letters, digits and single hyphens, such as swirl-vae",
         )
-    if name in load_plugins(only=["latentforge"]).names(PLURAL[kind]):
+    if name in load_built_ins().names(PLURAL[kind]):
         raise UsageError(f"there is a built-in {kind} {name!r}", hint="choose another name")
     folder = (out or Path()) / f"latentforge-{name}"
     if folder.exists():

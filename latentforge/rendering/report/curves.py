@@ -10,6 +10,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from latentforge.findings import Bars
+from latentforge.io.text import counted, were
 from latentforge.rendering.html.figures import apply_style, as_dict, bars
 from latentforge.rendering.html.page import plot
 from latentforge.rendering.html.paths import escape_text, round_values
@@ -77,7 +78,7 @@ def read_history(run: RunFolder, warnings: list[str]) -> list[dict[str, Any]]:
     history = read_objects(path, warnings, MAX_POINTS)
     last, epochs = history[-1].get("epoch") if history else 0, run.manifest["epochs"]
     if isinstance(last, int) and last < epochs and len(warnings) == known:
-        warnings.append(f"{path} has {last} epochs, but {epochs} were trained")
+        warnings.append(f"{path} has {counted(last, 'epoch')}, but {epochs} {were(epochs)} trained")
     numbers = [str(line.get("epoch")) for line in history]
     if len({*numbers}) < len(numbers):
         warnings.append(f"{path} has lines that repeat an epoch")

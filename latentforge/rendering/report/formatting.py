@@ -8,6 +8,7 @@ from typing import Any
 
 from latentforge.io.atomic import count_lines, iterate_lines, parse_json
 from latentforge.io.checksum import KEY, is_edited
+from latentforge.io.text import are, counted, were
 
 MAX_WARNINGS = 20  # maximum number of damaged and edited lines that are named
 
@@ -63,5 +64,6 @@ def read_objects(path: Path, warnings: list[str], most: int = 0) -> list[dict[st
         warnings.append(f"{path} cannot be read: {error}")
     if faults > MAX_WARNINGS:
         more = faults - MAX_WARNINGS
-        warnings.append(f"{path}: {more} more lines are damaged and skipped, or were edited")
+        lines = f"{counted(more, 'more line')} {are(more)}"
+        warnings.append(f"{path}: {lines} damaged and skipped, or {were(more)} edited")
     return objects

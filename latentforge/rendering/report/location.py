@@ -9,6 +9,7 @@ from itertools import chain, count
 from pathlib import Path
 
 from latentforge.errors import RunFailed, UsageError
+from latentforge.io.paths import quoted
 from latentforge.runs.folder import RunFolder
 
 MARK = '<meta name="generator" content="LatentForge report">'
@@ -55,7 +56,13 @@ def _is_report_of(runs: Sequence[RunFolder], path: Path) -> bool:
 
 
 def check_target(path: Path) -> None:
-    """Raise UsageError if `path` exists and is not a report; RunFailed if it cannot be read."""
+    """Raise UsageError if `path` is no HTML file, or exists and is not a report; RunFailed if it
+    cannot be read."""
+    if path.suffix.lower() not in ("", ".html", ".htm"):
+        raise UsageError(
+            f"--out {path} must end in .html: the report is an HTML page",
+            hint=f"--out {quoted(path.with_suffix('.html'))}",
+        )
     try:
         if not path.exists():
             return

@@ -7,6 +7,7 @@ from typing import Any
 
 from latentforge.config.changes import flatten
 from latentforge.config.schema import AS_TRAINED
+from latentforge.io.text import pluralized
 from latentforge.io.toml import format_toml
 from latentforge.rendering.report.formatting import format_number, read_objects
 from latentforge.runs.folder import RunFolder
@@ -27,6 +28,7 @@ def describe_run(run: RunFolder, name: str) -> dict[str, Any]:
         notes.append(f"Evaluated weights: {manifest['weights']}.")
     if manifest.get("stopped"):
         notes.append(str(manifest["stopped"]))
+    epochs, steps = manifest.get("epochs", 0), manifest.get("steps", 0)
     return {
         "name": name,
         "path": str(run.path),
@@ -40,8 +42,9 @@ def describe_run(run: RunFolder, name: str) -> dict[str, Any]:
         "status": run.status,
         "error": manifest.get("error", ""),
         "created": manifest.get("created", ""),
-        "training": f"{format_number(manifest.get('epochs', 0))} epochs, "
-        f"{format_number(manifest.get('steps', 0))} steps in {manifest.get('seconds') or 0:,.1f} s",
+        "training": f"{format_number(epochs)} {pluralized(epochs, 'epoch')}, "
+        f"{format_number(steps)} {pluralized(steps, 'step')} in "
+        f"{manifest.get('seconds') or 0:,.1f} s",
         "notes": notes,
         "findings": [f for f in manifest.get("findings") or [] if isinstance(f, Mapping)],
     }

@@ -10,6 +10,7 @@ from torch import Tensor
 from latentforge.contracts import ExploreContext, Images
 from latentforge.errors import UsageError
 from latentforge.findings import Findings, Histogram, ImageGrid, NamedArrays
+from latentforge.io.text import are, counted
 from latentforge_plugins.layers import capture_outputs
 from latentforge_plugins.measures import BATCH
 
@@ -39,23 +40,25 @@ def activations(context: ExploreContext, config: ActivationsConfig) -> Findings:
         )
         if dead := maps.shape[1] - len(living):
             notes.append(
-                f"{layer}: {dead} of {maps.shape[1]} channels are the same for all classes"
+                f"{layer}: {dead} of {counted(maps.shape[1], 'channel')} {are(dead)} the same "
+                "for all classes"
             )
         if config.channels < len(living):
-            shown = f"the first {config.channels} of {len(living)} channels"
+            shown = f"the first {config.channels} of {counted(len(living), 'channel')}"
             notes.append(f"{layer}: only {shown} are shown")
     metrics, constant = feature_statistics(values.flatten(1).double())
     size = values[0].numel()
     if constant:
         notes.append(
-            f"{constant} of {size} features are constant and are left out of skewness and kurtosis"
+            f"{constant} of {counted(size, 'feature')} {are(constant)} constant and "
+            f"{are(constant)} left out of skewness and kurtosis"
         )
     cells = "" if values.ndim == 2 else " averaged to {}x{} cells".format(*values.shape[2:])
     protocol = (
         "means of the absolute skewness m3 / m2^(3/2) and of the absolute excess kurtosis "
         "m4 / m2^2 - 3 (both are 0 for a normal distribution) over "
-        f"{size} features, the output of {source}{cells}, on the {len(images)} images of the split "
-        f"{config.split}"
+        f"{counted(size, 'feature')}, the output of {source}{cells}, on the "
+        f"{counted(len(images), 'image')} of the split {config.split}"
     )
     arrays = {f"mean_{safe_name(layer)}": maps for layer, maps in means.items()}
     arrays["features"] = values
@@ -142,7 +145,8 @@ def draw_histogram(values: Tensor, source: str, cells: str, config: ActivationsC
     panels = {feature_title(i, values.shape[1:]): column for i, column in columns}
     return Histogram(
         name="features",
-        title=f"Output of {source}{cells}: the first {len(panels)} features and their normal fits",
+        title=f"Output of {source}{cells}: the first {counted(len(panels), 'feature')} and their "
+        "normal fits",
         panels=panels,
         x_title="activation",
         normal=True,

@@ -12,6 +12,7 @@ from latentforge.contracts import Arrays
 from latentforge.data.preparation import SPLITS
 from latentforge.errors import UsageError
 from latentforge.io.npz import Array, Member, list_keys, map_array, open_archive, read_member
+from latentforge.io.text import are, counted
 
 log = logging.getLogger("latentforge")
 
@@ -58,7 +59,8 @@ def report_unread(path: Path, keys: list[str], found: dict[str, dict[str, str]])
     used = {key for roles in found.values() if "x" in roles for key in roles.values()}
     used |= {roles["classes"] for roles in found.values() if "classes" in roles}
     if unread := [key for key in keys if key not in used]:
-        log.warning("%s: %d arrays are not read: %s", path, len(unread), some(unread))
+        unused = f"{counted(len(unread), 'array')} {are(len(unread))}"
+        log.warning("%s: %s not read: %s", path, unused, some(unread))
 
 
 def list_splits(path: Path) -> tuple[str, ...]:
@@ -100,7 +102,7 @@ def read_npy(path: Path, labels_path: Path | None) -> Arrays:
         return Arrays(x, where=str(path))
     labels = map_array(labels_path.absolute(), "data.labels")
     if labels.shape[:1] not in (x.shape[:1], x.shape[-1:]):  # the images may be the last axis
-        raise labels.error(f"has shape {labels.shape}, but x has {len(x)} examples")
+        raise labels.error(f"has shape {labels.shape}, but x has {counted(len(x), 'example')}")
     return Arrays(x, np.array(labels.values()), where=str(path))
 
 

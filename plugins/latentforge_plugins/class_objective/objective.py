@@ -10,6 +10,7 @@ from torch import Tensor
 
 from latentforge.contracts import ExploreContext
 from latentforge.errors import UsageError
+from latentforge.io.text import counted
 from latentforge_plugins.objectives import CachedCall
 
 from .config import ClassConfig
@@ -26,7 +27,7 @@ class ClassObjective:
         if config.target is not None and config.target >= len(names):
             raise UsageError(
                 f"no class {config.target}: the classifier {classifier.name} has "
-                f"{len(names)} classes",
+                f"{counted(len(names), 'class')}",
                 details=[f"classes: {list_classes(names)}"],
                 hint=f"--set target=0, or another class up to {len(names) - 1}; "
                 "omit target for all classes in turn",

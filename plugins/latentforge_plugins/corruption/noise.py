@@ -10,6 +10,7 @@ from torch import Tensor
 
 from latentforge.contracts import ExploreContext, Images
 from latentforge.findings import Finding, Findings, ImageGrid, Lines, NamedArrays
+from latentforge.io.text import counted
 from latentforge_plugins.measures import BATCH
 from latentforge_plugins.walks import select_drawable
 
@@ -76,7 +77,9 @@ def protocol(config: CorruptionConfig, count: int, curves: dict[str, Tensor]) ->
         "of the noisy image and the clean image, z the posterior mode",
     }
     sentences = [definitions[name] for name in curves]
-    return "; ".join([*sentences, f"{count} images of the split {config.split}", SCHEDULE])
+    return "; ".join(
+        [*sentences, f"{counted(count, 'image')} of the split {config.split}", SCHEDULE]
+    )
 
 
 def compute_curves(

@@ -51,7 +51,7 @@ class DeconvVae(nn.Module):
             raise UsageError(
                 f"deconv-vae requires images of size {SMALLEST}x{SMALLEST} or larger, "
                 f"not {height}x{width}",
-                hint="`latentforge train conv-vae`, which supports images of any size",
+                hint="the model conv-vae, which supports images of any size",
             )
         self.latent = LatentSpec(shape=(config.latent_dim,), prior="normal")
         a, b, c = config.encoder

@@ -13,8 +13,9 @@ import numpy as np
 
 from latentforge.data.arrays import data_option
 from latentforge.data.labels import is_one_hot
-from latentforge.errors import MissingError, UsageError, did_you_mean
+from latentforge.errors import MissingError, UsageError, did_you_mean, similar_paths
 from latentforge.io.paths import check_regular
+from latentforge.io.text import counted
 
 log = logging.getLogger("latentforge")
 
@@ -124,7 +125,9 @@ def find_labels(path: Path, columns: Mapping[str, Sequence[str]]) -> Sequence[st
         raise UsageError(
             f"data.labels: it is not clear which column of {path} contains the labels: "
             f"{', '.join(names) or 'there is only one column'}",
-            details=[f"{name}: {count} different values" for name, count in counts.items()],
+            details=[
+                f"{name}: {counted(count, 'different value')}" for name, count in counts.items()
+            ],
             hint=suggest_label_column(counts, len(rows)),
         )
     return columns[candidates[0]]
@@ -164,7 +167,9 @@ def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
     try:
         text = path.read_text("utf-8-sig")
     except FileNotFoundError:
-        raise MissingError(f"data.labels: the file {path} does not exist") from None
+        close = similar_paths(path, path.parent.glob(f"*{path.suffix}"))
+        hint = close or "give the path of an existing file"
+        raise MissingError(f"data.labels: the file {path} does not exist", hint=hint) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
             f"data.labels: {path} cannot be read as text: {error}",
@@ -200,8 +205,8 @@ def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
                         hint="remove such lines",
                     )
             raise UsageError(
-                f"data.labels: line {number} of {path} has {len(row)} values, the first line has "
-                f"{len(header)}",
+                f"data.labels: line {number} of {path} has {counted(len(row), 'value')}, the first "
+                f"line has {len(header)}",
                 hint="put values that contain a delimiter into quotes",
             )
     return header, rows

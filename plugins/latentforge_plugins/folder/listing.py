@@ -12,8 +12,8 @@ from pathlib import Path
 
 from latentforge.data.arrays import data_option
 from latentforge.data.preparation import SPLITS
-from latentforge.errors import MissingError, UsageError
-from latentforge.io.text import natural_key
+from latentforge.errors import MissingError, UsageError, similar_paths
+from latentforge.io.text import are, counted, natural_key, pluralized
 
 from .config import FolderConfig
 from .labels import as_values, read_label_file
@@ -58,10 +58,8 @@ class Listing:
         if self.skipped:
             reasons = "; ".join(f"{count} {why}" for why, count in self.skipped.most_common())
             count = self.skipped.total()
-            message = "%s: %d %s not read: %s"
-            log.warning(
-                message, self.root, count, "file is" if count == 1 else "files are", reasons
-            )
+            files = f"{counted(count, 'file')} {are(count)}"
+            log.warning("%s: %s not read: %s", self.root, files, reasons)
 
 
 def find_splits(root: Path) -> dict[str, Path]:
@@ -220,9 +218,10 @@ def count_skipped(
 def check_folder(root: Path) -> None:
     if not root.is_dir():
         problem = "is a file" if root.exists() else "does not exist"
+        close = similar_paths(root, (path for path in root.parent.glob("*") if path.is_dir()))
         raise MissingError(
             f"data.root: {root} {problem}",
-            hint="--set data.root=FOLDER with a folder that contains images",
+            hint=close or "--set data.root=FOLDER with a folder that contains images",
         )
 
 
@@ -261,7 +260,10 @@ def describe_contents(folder: Path) -> list[str]:
     for inner in [folder, *all_folders(folder)]:
         files = [path for path in inner.iterdir() if path.is_file() and path.name[0] != "."]
         counts.update((str(inner), path.suffix.lower()) for path in files)
-    listed = [f"{n} {suffix or 'other'} files in {place}" for (place, suffix), n in counts.items()]
+    listed = [
+        f"{n} {suffix or 'other'} {pluralized(n, 'file')} in {place}"
+        for (place, suffix), n in counts.items()
+    ]
     return [*listed[:MAX_LISTED], *(["..."] if len(listed) > MAX_LISTED else [])]
 
 

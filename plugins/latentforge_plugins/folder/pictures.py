@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from latentforge import Arrays
+from latentforge.io.text import are, counted
 
 from .config import FolderConfig
 from .listing import Listing
@@ -57,8 +58,9 @@ class Pictures:
         x = read(self.frames, self.config, self.further)
         if self.further:
             count, files = sum(self.further.values()), len(self.further)
-            message = "%d further frames of %d files are not read (data.frames=all reads them)"
-            log.warning(message, count, files)
+            message = "%s of %s %s not read (data.frames=all reads them)"
+            frames = counted(count, "further frame"), counted(files, "file")
+            log.warning(message, *frames, are(count))
         return Arrays(x, self.targets, self.classes, self.files)
 
     @cached_property

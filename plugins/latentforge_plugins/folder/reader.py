@@ -18,6 +18,7 @@ from PIL import Image, ImageOps
 from latentforge.data.pictures import Values as Pixels
 from latentforge.data.pictures import to_pixels
 from latentforge.errors import UsageError, one_line
+from latentforge.io.text import pluralized
 
 from .colours16 import has_16_bits, read_16_bits
 from .config import FORMATS, FolderConfig
@@ -181,7 +182,7 @@ def mixed_images_error(one: Frame, image: Pixels, other: Frame, other_image: Pix
         return UsageError(
             f"data.root: mixed channels: {one.path} is {colour[c]}, "
             f"{other.path} is {colour[c_other]}",
-            hint="--set data.channels=rgb, or data.channels=grey, to convert all images",
+            hint="--set data.channels=rgb or --set data.channels=grey, to convert all images",
         )
     if image.dtype != other_image.dtype:
         return UsageError(
@@ -200,7 +201,8 @@ def replacement(path: Path) -> str:
     """Return how to store images in a form that can be read. PNG has neither floats nor more than
     four channels."""
     if path.suffix.lower() in (".tif", ".tiff"):
-        return "numpy.save('images.npy', x) for their values x, with --data arrays, or float32 TIFF"
+        option = "--data arrays --set data.path=images.npy"
+        return f"numpy.save('images.npy', x) for their values x, with {option}, or float32 TIFF"
     if path.suffix.lower() == ".png":
         return "save them again as PNG, without transparency"
     return "save them as PNG"
@@ -214,7 +216,8 @@ def unreadable_error(faults: Sequence[tuple[Frame, Exception]], count: int = 0) 
     large = [error.pixels for _, error in faults if isinstance(error, TooLarge)]
     enough = f"--set data.max_pixels={max(large)}" if len(large) == len(faults) else ""
     return UsageError(
-        f"data.root: {len(faults)}{f' of {count}' * (count > 0)} image files cannot be read",
+        f"data.root: {len(faults)}{f' of {count}' * (count > 0)} "
+        f"{pluralized(count or len(faults), 'image file')} cannot be read",
         details=details,
         hint=enough
         or (replacement(faults[0][0].path) if count == len(faults) else "delete or replace them"),

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from latentforge.contracts import EvaluateContext, Images, Seen
 from latentforge.errors import UsageError
+from latentforge.io.text import are, counted
 from latentforge.seeding import generator
 from latentforge_plugins.measures import BATCH, Moments, products, select_random
 
@@ -84,7 +85,8 @@ class Fid:
         count = config.images or most
         if count > most:
             raise UsageError(
-                f"fid.images is {count}, but the splits have {len(real)} and {len(others)} images",
+                f"fid.images is {count}, but the splits have {len(real)} and "
+                f"{counted(len(others), 'image')}",
                 hint=f"--set fid.images={most}, or 0 for the largest possible",
             )
         size = self.features(next(real.batches(1)).x).shape[1]
@@ -94,8 +96,8 @@ class Fid:
             fewer = "--set fid.grid=1" if cells > 1 else "select a layer with fewer features"
             more = f"--set fid.images={most}" if least <= most else "use more images"
             raise UsageError(
-                f"fid of {size} features needs {least} images, {PER_FEATURE} for each feature, "
-                f"but there are {count}",
+                f"fid of {counted(size, 'feature')} needs {least} images, {PER_FEATURE} for each "
+                f"feature, but there {are(count)} {count}",
                 hint=f"{fewer}, or {more}",
             )
         return count

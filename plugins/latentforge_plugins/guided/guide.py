@@ -16,10 +16,12 @@ from latentforge.contracts import ExploreContext
 from latentforge.engine.latent_search import Found
 from latentforge.errors import UsageError
 from latentforge.findings import Finding, Findings, Lines, NamedArrays
+from latentforge.io.text import counted
 from latentforge_plugins.densities import MAX_DIMENSIONS
 from latentforge_plugins.walks import decode, not_drawable_note
 
 from . import starts
+from .advice import FEW, explain_failures
 from .baselines import measure_baselines
 from .config import GuidedConfig
 from .pictures import draw_film, draw_map, draw_results
@@ -39,7 +41,8 @@ def guide(context: ExploreContext, config: GuidedConfig) -> Findings:
     mixture = starts.aggregate_posterior(context, config.components) if can_fit else None
     if config.prior == "mixture" and mixture is None:
         raise UsageError(
-            f"no mixture can be fitted to {len(codes)} codes of {codes.shape[1]} dimensions",
+            f"no mixture can be fitted to {counted(len(codes), 'code')} of "
+            f"{counted(codes.shape[1], 'dimension')}",
             hint="--set prior=none",
         )
     prior = starts.prior_density(model, codes) if config.prior == "gaussian" else mixture
@@ -79,6 +82,9 @@ def guide(context: ExploreContext, config: GuidedConfig) -> Findings:
     search_findings = Findings(items, metrics, definitions, notes(context, config))
     terminates = not getattr(objective, "open_ended", False)
     parts = [measure_success(context, config, found)] if terminates else []
+    if terminates and float(found.satisfied.float().mean()) < FEW:
+        advice = explain_failures(context, config, found, start[0], codes)
+        parts.append(Findings([], {}, "", advice))
     if terminates and starts.excluded_classes(context, config) is not None:
         with torch.no_grad():
             parts.append(measure_baselines(context, found, codes, mixture))
@@ -109,7 +115,7 @@ def merge_findings(parts: Sequence[Findings]) -> Findings:
     return Findings(
         sorted(items, key=lambda item: isinstance(item, Lines | NamedArrays)),
         {name: value for part in parts for name, value in part.metrics.items()},
-        "; ".join(part.protocol for part in parts),
+        "; ".join(part.protocol for part in parts if part.protocol),
         [note for part in parts for note in part.notes],
     )
 
@@ -131,12 +137,12 @@ def protocol(
     context: ExploreContext, config: GuidedConfig, mixture: MixtureSameFamily | None
 ) -> str:
     """Describe where requests start, what is maximised, and what the metrics mean."""
-    starts_text = "1 solution" if config.solutions == 1 else f"{config.solutions} solutions"
+    starts_text = counted(config.solutions, "solution")
     starts_text = f"up to {config.restarts} of them until it has {starts_text}"
     if config.restarts == 1 or getattr(context.objective, "open_ended", False):
         starts_text = f"{config.restarts} of them"
     text = f"starts: {starts.describe_starts(context, config)}; each request uses {starts_text}, "
-    text += f"with {config.steps} steps per start"
+    text += f"with {counted(config.steps, 'step')} per start"
     fitted = ""
     if mixture is not None:
         components = len(mixture.mixture_distribution.probs)
@@ -184,7 +190,7 @@ def measure_success(context: ExploreContext, config: GuidedConfig, found: Found)
     if bool(satisfied.any()):
         metrics["median_steps"] = float(found.steps[satisfied].float().median())
     protocol = "; ".join(f"{name}: {DEFINITIONS[name]}" for name in metrics)
-    verdict = f"{int(satisfied.sum())} of {len(satisfied)} requests satisfied"
+    verdict = f"{int(satisfied.sum())} of {counted(len(satisfied), 'request')} satisfied"
     judge = context.roles.get("judge")
     requested = getattr(context.objective, "classes", None)
     if judge is not None and requested is not None:

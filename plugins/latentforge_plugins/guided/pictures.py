@@ -12,6 +12,7 @@ from torch import Tensor
 from latentforge.contracts import ExploreContext
 from latentforge.engine.latent_search import Found
 from latentforge.findings import FRAMES, Bars, Film, ImageGrid, Scatter
+from latentforge.io.text import counted
 from latentforge_plugins.walks import code_quantiles, decode, principal_directions
 
 POINTS = 2000  # maximum number of codes on the map
@@ -45,7 +46,7 @@ def draw_results(context: ExploreContext, found: Found, first: Tensor, shown: in
     if not getattr(context.objective, "open_ended", False):
         satisfied, steps = found.satisfied[:shown].tolist(), found.steps[:shown].tolist()
         captions = [
-            f"satisfied after {s} steps" if m else "not satisfied"
+            f"satisfied after {counted(s, 'step')}" if m else "not satisfied"
             for m, s in zip(satisfied, steps, strict=True)
         ]
     parts = [slice(i, i + COLUMNS) for i in range(0, len(requests), COLUMNS)]

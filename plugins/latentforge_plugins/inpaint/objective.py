@@ -9,6 +9,7 @@ from torch import Tensor
 
 from latentforge.contracts import ExploreContext
 from latentforge.findings import Finding, Findings, ImageGrid, NamedArrays
+from latentforge.io.text import counted
 from latentforge_plugins.objectives import select_images
 
 from .baselines import NEIGHBOURS, compute_baselines
@@ -94,8 +95,8 @@ class Inpaint:
         class_text = "the target's true class, which only this baseline knows"
         share = float((~self.known).float().mean())
         return (
-            f"means over {len(self.truth)} {self.config.split} images and their values in [0, 1], "
-            f"{self.describe_mask()} ({share:.0%} of each); "
+            f"means over {counted(len(self.truth), f'{self.config.split} image')} and their "
+            f"values in [0, 1], {self.describe_mask()} ({share:.0%} of each); "
             "hidden_mse_per_pixel: squared error of the search result in the hidden part; "
             "hidden_mse_class_mean: the same for the mean of the training images"
             f"{'' if self.batch.y is None else f' of {class_text}'}; "

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from latentforge.contracts import ExploreContext, Images
 from latentforge.findings import Lines
+from latentforge.io.text import counted
 from latentforge.latent import slerp
 from latentforge.seeding import generator
 from latentforge_plugins.walks import Side, decode, probabilities
@@ -58,7 +59,7 @@ def compare_pairs(
     protocol = (
         "off_crossfade: Euclidean distance in pixels of the decoded midpoint from the mean of the "
         "decoded end points, divided by half the distance between these end points (0 means a "
-        f"cross-fade), mean over {len(pairs[0])} random pairs of {config.split} images"
+        f"cross-fade), mean over {counted(len(pairs[0]), 'random pair')} of {config.split} images"
         f"{describe_pairs(images, *indices)}"
     )
     if not classifier:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from latentforge.errors import MissingError, UsageError
+from latentforge.io.text import are, counted
 from latentforge.seeding import mix
 from latentforge_plugins.walks import principal_directions
 
@@ -84,7 +85,7 @@ def check(codes: Tensor, method: str) -> None:
         raise UsageError("some codes are NaN or infinite and cannot be mapped")
     if len(codes) < MIN_POINTS and method != "codes":
         raise UsageError(
-            f"{len(codes)} images are too few for a map by {method}, "
+            f"{counted(len(codes), 'image')} {are(len(codes))} too few for a map by {method}, "
             f"which needs at least {MIN_POINTS}"
         )
     if method != "codes" and bool((codes == codes[0]).all()):

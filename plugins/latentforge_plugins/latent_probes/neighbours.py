@@ -6,6 +6,7 @@ from torch import Tensor
 
 from latentforge.contracts import EvaluateContext, Seen
 from latentforge.errors import UsageError
+from latentforge.io.text import are, counted
 from latentforge.metrics import MeanPerImage
 from latentforge.neighbours import majority, topk
 from latentforge_plugins.measures import codes_of
@@ -24,7 +25,8 @@ class KnnAccuracy(MeanPerImage):
         self.k, available = config.k, len(train) - self.queries_are_rows
         if self.k > available:
             raise UsageError(
-                f"knn_accuracy.k is {self.k}, but only {available} training images are available",
+                f"knn_accuracy.k is {self.k}, but only {counted(available, 'training image')} "
+                f"{are(available)} available",
                 hint="--set knn_accuracy.k=1, or use more images",
             )
         self.codes, self.labels = codes_of(context.model, train).double(), train.y.cpu()

@@ -118,7 +118,9 @@ def through_dims(context: ExploreContext, codes: Tensor, dims: list[int]) -> Pla
     base[dims] = 0.0
     names = (f"z{dims[0]}", f"z{dims[1]}")
     rest = "0, the prior's mean" if prior else "the mean of the training codes"
-    description = f"the other dimensions at {rest}" if len(base) > 2 else "the whole latent space"
+    description = f"the other dimensions at {rest}"
+    if len(base) == 2:
+        description = "the model has no other dimensions"
     return Plane(base, axes, codes[:, dims], names, description, prior)
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from latentforge.contracts import Batch, ExploreContext, Images
 from latentforge.errors import UsageError
 from latentforge.findings import Findings, ImageGrid, NamedArrays
+from latentforge.io.text import are, counted
 from latentforge.neighbours import topk
 from latentforge_plugins.measures import BATCH
 from latentforge_plugins.walks import across_classes, select_drawable
@@ -38,7 +39,8 @@ def neighbours(context: ExploreContext, config: NeighboursConfig) -> Findings:
             )
     available = len(train) - (excluded is not None)
     if config.n > available:
-        raise UsageError(f"n is {config.n}, but only {available} training images are available")
+        images = f"{counted(available, 'training image')} {are(available)}"
+        raise UsageError(f"n is {config.n}, but only {images} available")
     spaces = [space for space in TITLES if config.space in (space, "both")]
     nearest = {
         space: find_nearest(context, query, train, space, config.n, excluded) for space in spaces
@@ -64,10 +66,11 @@ def protocol(config: NeighboursConfig, queries: int, train_count: int) -> str:
     share, subject = "", "of the file"
     if config.file is None:
         share = "same_class_share: fraction of neighbours that have the class of the query; "
-        subject = f"of {queries} images of the split {config.split}"
+        subject = f"of {counted(queries, 'image')} of the split {config.split}"
     return (
-        f"{share}the {config.n} nearest neighbours {subject} among {train_count} training images, "
-        "by Euclidean distance of posterior means (codes) or of values in [0, 1] (pixels)"
+        f"{share}the {counted(config.n, 'nearest neighbour')} {subject} among {train_count} "
+        "training images, by Euclidean distance of posterior means (codes) or of values in [0, 1] "
+        "(pixels)"
     )
 
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from latentforge.contracts import Batch, ExploreContext, Images
 from latentforge.findings import Findings, ImageGrid, NamedArrays
+from latentforge.io.text import counted
 from latentforge.latent import Bernoulli
 from latentforge_plugins.image_quality.quality import mse
 from latentforge_plugins.measures import BATCH, describe_likelihood
@@ -42,7 +43,7 @@ def reconstruct(context: ExploreContext, config: ReconstructConfig) -> Findings:
     grid = draw_grid(context, config, images, groups, shown, error)
     items, notes = select_drawable(context, [grid], NamedArrays("errors", arrays))
     if n < config.n:
-        notes.append(f"the split {config.split} has only {n} images")
+        notes.append(f"the split {config.split} has only {counted(n, 'image')}")
     return Findings(items, metrics, protocol, notes)
 
 

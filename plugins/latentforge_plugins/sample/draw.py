@@ -11,6 +11,7 @@ from torch import Tensor
 
 from latentforge.contracts import ExploreContext, Images
 from latentforge.findings import Findings, ImageGrid, NamedArrays
+from latentforge.io.text import counted
 from latentforge.neighbours import topk
 from latentforge_plugins.measures import select_random
 from latentforge_plugins.walks import BATCH, decode, has_prior, probabilities, select_drawable
@@ -38,8 +39,8 @@ def sample(context: ExploreContext, config: SampleConfig) -> Findings:
     metrics = log_densities(sources, test_codes.flatten(1))
     sentences = [source.description for source in sources.values()]
     sentences.append(
-        f"code_log_density: mean log density in nats of the codes of {len(test_x)} test images "
-        "under each source"
+        "code_log_density: mean log density in nats of the codes of "
+        f"{counted(len(test_x), 'test image')} under each source"
     )
     if train.same_as(test):
         sentences.append("no distances, because the test images are the training images")

@@ -11,6 +11,7 @@ from torch.distributions import Distribution
 
 from latentforge.contracts import ExploreContext
 from latentforge.errors import UsageError
+from latentforge.io.text import counted
 from latentforge_plugins import densities
 from latentforge_plugins.walks import BATCH, code_size, has_prior
 
@@ -39,7 +40,7 @@ def make_source(name: str, context: ExploreContext, codes: Tensor, config: Sampl
     count, size = len(codes), code_size(context.model)
     if count < 2 or size > densities.MAX_DIMENSIONS:
         raise UsageError(
-            f"no density can be fitted to {count} codes of {size} values: "
+            f"no density can be fitted to {counted(count, 'code')} of {counted(size, 'value')}: "
             f"a fit needs at least 2 codes of at most {densities.MAX_DIMENSIONS} values",
             hint="--set 'sources=[\"aggregate\"]'",
         )

@@ -188,7 +188,7 @@ def test_frames_are_read_or_counted(root: Path, caplog, name: str):
     lossless = {"lossless": True} if name == "a.webp" else {}
     frames[0].save(root / name, save_all=True, append_images=frames[1:], **lossless)
     assert (pixels(root, channels="grey") == 50).all()
-    assert "2 further frames of 1 files are not read (data.frames=all reads them)" in caplog.text
+    assert "2 further frames of 1 file are not read (data.frames=all reads them)" in caplog.text
     every = read(root, channels="grey", frames="all")
     assert every.x[:, 0, 0, 0].tolist() == list(values)
     assert every.files == [name, f"{name}#1", f"{name}#2"]

@@ -141,7 +141,7 @@ def test_the_place_of_images_that_are_too_deep_is_named(root: Path, refused, nam
         for kind in ("cat", "dog"):
             save(root / name / kind / "1.png", GREY)
     said = refused()
-    assert f"1 .png files in {root / names[0] / 'cat'}" in said
+    assert f"1 .png file in {root / names[0] / 'cat'}" in said
     assert "FOLDER/train/CLASS" in said
 
 
@@ -237,7 +237,7 @@ def test_mixed_channels_are_refused_with_a_hint(root: Path, refused):
     one, two = save(root / "1.png", GREY), save(root / "2.png", RGB)
     text = refused("data.size=[8,8]")
     assert f"mixed channels: {one} is grey, {two} is colour" in text
-    assert "try: --set data.channels=rgb, or data.channels=grey" in text
+    assert "try: --set data.channels=rgb or --set data.channels=grey" in text
     assert "data.channels" in refused("data.channels=red")
 
 
@@ -278,7 +278,7 @@ def test_postscript_with_a_png_extension_is_not_run(root: Path, refused, monkeyp
     (tools / "gs").chmod(0o755)
     monkeypatch.setenv("PATH", str(tools), prepend=os.pathsep)
     save(root / "a.eps").rename(root / "a.png")
-    assert "1 of 1 image files cannot be read" in refused()
+    assert "1 of 1 image file cannot be read" in refused()
     assert not (root.parent / "ran").exists()
 
 

@@ -92,7 +92,7 @@ def test_bad_default_of_one_model_is_a_plugin_error(site):
     with pytest.raises(PluginError, match=r"'wrong' of plugin bad .* has wrong defaults") as error:
         forge.train("wrong", model={"size": 3})
     assert "size: must be greater than 0, got 0" in error.value.details[0]
-    assert error.value.hint == "latentforge plugins check bad"
+    assert error.value.hint == "`latentforge plugins check bad` in a shell"
     assert forge.registry.plugin("bad").status == "ok"
 
 

@@ -1,0 +1,59 @@
+"""Checks that a model provides the capabilities that a component or an operation needs.
+
+Must not import torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from latentforge.errors import UsageError
+from latentforge.plugins.registry import Entry, Registry
+from latentforge.specs import ModelSpec
+
+
+def check_needs(registry: Registry, entry: Entry, model: Entry) -> None:
+    """Raise UsageError if the model lacks a capability that the component needs, with the other
+    components of the kind that the model fits."""
+    if not describe_missing("", entry.spec.needs, model.spec):
+        return
+    others = [
+        other.name
+        for other in registry.entries(entry.kind.plural)
+        if not describe_missing("", other.spec.needs, model.spec) and not other.spec.roles
+    ]
+    fitting = [f"{entry.kind.plural} that fit {model.name}: {', '.join(others)}"] if others else []
+    what = f"{entry.kind.singular} {entry.name!r}"
+    check_capabilities(registry, what, entry.spec.needs, model, fitting)
+
+
+def check_capabilities(
+    registry: Registry,
+    what: str,
+    needs: Iterable[str],
+    model: Entry,
+    alternatives: Iterable[str] = (),
+) -> None:
+    """Raise UsageError if the model lacks one of the capabilities that `what` needs. The hint lists
+    the models that provide all of them, and the alternatives."""
+    needs = set(needs)
+    if message := describe_missing(what, needs, model.spec):
+        models = suggest_models(registry, needs)
+        hints = [f"a run of {models}" if models else "", *alternatives]
+        raise UsageError(message, hint="; ".join(filter(None, hints)))
+
+
+def describe_missing(what: str, needs: Iterable[str], model: ModelSpec) -> str:
+    """Return a message that names the capabilities that `what` needs and the model lacks, or an
+    empty string if the model provides all."""
+    if missing := sorted(set(needs) - set(model.provides)):
+        provided = ", ".join(sorted(model.provides))
+        return f"{what} needs {', '.join(missing)}; model {model.name!r} provides {provided}"
+    return ""
+
+
+def suggest_models(registry: Registry, needs: Iterable[str]) -> str:
+    """Return the models that provide all `needs`, as `a, b or c`; an empty string if none does."""
+    models = registry.entries("models")
+    *names, last = ["", *(entry.name for entry in models if set(needs) <= entry.spec.provides)]
+    return " or ".join(filter(None, [", ".join(names[1:]), last]))

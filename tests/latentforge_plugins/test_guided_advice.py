@@ -1,0 +1,96 @@
+"""What `guided` says about a search that satisfied few requests, on small runs on digits."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from latentforge import Forge
+
+SMALL = {"encoder": [64], "decoder": [64], "latent_dim": 2}
+FAST = {"n": 20, "restarts": 2, "steps": 20, "settle": 5}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Runs on digits: a trained, an untrained and a collapsed VAE, two classifiers of the digits
+    and one that was not trained."""
+    where, forge = tmp_path_factory.mktemp("advice"), Forge()
+    untrained = {"epochs": 1, "lr": 1e-9}
+    for name, train, loss in (
+        ("vae", {"epochs": 30, "lr": 3e-3}, "elbo"),
+        ("early", untrained, "elbo"),
+        ("collapsed", {"epochs": 6}, {"name": "beta-elbo", "beta": 60.0}),
+    ):
+        settings = {"model": SMALL, "loss": loss, "train": train}
+        forge.train("vae", data="digits", **settings, run=where / name, quiet=True)
+    for name, train in (
+        ("guide", {"epochs": 8, "lr": 3e-3}),
+        ("judge", {"epochs": 8, "lr": 3e-3, "seed": 1}),
+        ("stranger", untrained),
+    ):
+        forge.train("mlp-classifier", data="digits", train=train, run=where / name, quiet=True)
+    return where
+
+
+def notes(folder, tmp_path, run="vae", classifier="guide", judge=None, **options):
+    roles = {"classifier": folder / classifier} | ({"judge": folder / judge} if judge else {})
+    where = {"out": tmp_path / f"out-{len(list(tmp_path.iterdir()))}", "quiet": True}
+    return Forge().explore("guided", folder / run, roles=roles, **where, **{**FAST, **options})[
+        "notes"
+    ]
+
+
+@pytest.mark.parametrize("run", ["early", "collapsed"])
+def test_a_decoder_that_ignores_the_code_is_named(folder, tmp_path, run):
+    verdict, advice = notes(folder, tmp_path, run)
+    assert re.match(r"[0-4] of 20 requests satisfied", verdict)
+    assert advice.startswith("the decoded image hardly depends on the code: ")
+    share = float(re.search(r"500 training images vary ([\d.]+)% as much", advice)[1])
+    assert share < 5
+    assert "smaller weight of the KL" in advice
+
+
+def test_a_classifier_of_something_else_is_named(folder, tmp_path):
+    verdict, advice = notes(folder, tmp_path, classifier="stranger")
+    assert verdict.startswith("0 of 20 requests satisfied")
+    share = int(re.match(r"the classifier stranger gets only (\d+)% of 500", advice)[1])
+    assert share < 55
+    assert "other data, on another range of values, or not long enough" in advice
+
+
+def test_a_judge_of_something_else_is_named(folder, tmp_path):
+    options = {"steps": 1, "restarts": 1}
+    _, advice = notes(folder, tmp_path, judge="stranger", **options)
+    assert advice.startswith("the judge stranger gets only")
+
+
+def test_more_steps_are_suggested_and_help(folder, tmp_path):
+    verdict, advice = notes(folder, tmp_path, steps=1, restarts=1)
+    satisfied = int(verdict.split()[0])
+    before, after = map(float, re.search(r"went from (\S+) to (\S+):", advice).groups())
+    assert before < after < 0
+    suggested = {key: int(value) for key, value in re.findall(r"(steps|restarts)=(\d+)", advice)}
+    followed = notes(folder, tmp_path, **suggested)
+    assert int(followed[0].split()[0]) >= 10 > satisfied
+    assert len(followed) == 1  # nothing to explain
+
+
+def test_poor_reconstructions_are_named(folder, tmp_path):
+    from types import SimpleNamespace
+
+    import torch
+    from latentforge_plugins.guided.advice import explain_classifier
+
+    x = torch.rand(40, 1, 4, 4)
+    batch = SimpleNamespace(x=x, y=torch.arange(40) % 4)
+    rows = {float(image.sum()): label for image, label in zip(x, batch.y, strict=True)}
+
+    def model(images):
+        known = [rows.get(float(image.sum()), torch.tensor(0)) for image in images]
+        return torch.nn.functional.one_hot(torch.stack(known), 4).float()
+
+    [advice] = explain_classifier("the classifier c", model, batch, 1 - x)
+    assert "gets 100% of 40 training images right, but only 25% of their reconstructions" in advice
+    assert [*explain_classifier("the classifier c", model, batch, x)] == []
