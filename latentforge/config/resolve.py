@@ -37,7 +37,8 @@ def resolve(draft: Draft, registry: Registry, *, in_memory: bool = False) -> Run
     values = {section: dict(draft.values.get(section, {})) for section in SECTIONS}
     model = _component("models", values["model"], "model", registry, faults)
     if model:
-        values["train"] = {**model.entry.spec.train, **values["train"]}
+        for key, value in model.entry.spec.train.items():
+            values["train"].setdefault(key, value)  # after the requested ones, as are their faults
     if model and "name" not in values["loss"]:
         values["loss"]["name"] = model.entry.spec.default_loss
     has_loss = "name" in values["loss"]  # otherwise the loss depends on the unknown model
