@@ -19,7 +19,7 @@ from latentforge.plugins.requirements import is_older, pip_install
 from latentforge.runs.folder import RunFolder, open_folder
 
 log = logging.getLogger("latentforge")
-KINDS = {"model": "models", "loss": "losses", "data": "datasets"}
+KIND_OF_SECTION = {"model": "models", "loss": "losses", "data": "datasets"}
 STORED = "run.json"  # the origin of settings from the stored configuration
 
 
@@ -61,7 +61,7 @@ def build_draft(run: RunFolder) -> Draft:
 def add_older_values(registry: Registry, draft: Draft) -> None:
     """Set each option that the run does not store, because the plugin has added it since, to
     `metadata["older_runs"]` of its field, if the field has it, and not to the default of today."""
-    parts = [(kind, draft.values.get(section, {})) for section, kind in KINDS.items()]
+    parts = [(kind, draft.values.get(section, {})) for section, kind in KIND_OF_SECTION.items()]
     for kind, options in [*parts, *(("callbacks", callback) for callback in draft.callbacks)]:
         if "name" in options:
             for option in dataclasses.fields(registry.get(kind, options["name"]).spec.config):

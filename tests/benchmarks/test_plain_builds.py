@@ -34,20 +34,21 @@ OF_8X8 = [preset for preset in PRESETS if preset != "grad-deconv-vae"]  # which 
 SIZES = [*((preset, 28) for preset in PRESETS), *((preset, 8) for preset in OF_8X8)]
 
 
-@pytest.fixture(scope="module")
-def plain() -> Iterator[ModuleType]:
+def load_script(name: str) -> Iterator[ModuleType]:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(FOLDER))
-        yield importlib.import_module("plain_builds")
-    sys.modules.pop("plain_builds")
+        yield importlib.import_module(name)
+    sys.modules.pop(name)
+
+
+@pytest.fixture(scope="module")
+def plain() -> Iterator[ModuleType]:
+    yield from load_script("plain_builds")
 
 
 @pytest.fixture(scope="module")
 def systems() -> Iterator[ModuleType]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(FOLDER))
-        yield importlib.import_module("systems")
-    sys.modules.pop("systems")
+    yield from load_script("systems")
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from latentforge_plugins.guided.pictures import (
     film_title,
     path_names,
 )
-from latentforge_plugins.guided.sampling import average_samples, sample_results
+from latentforge_plugins.guided.sampling import Density, average_samples, sample_results
 from latentforge_plugins.guided.starts import code_deviation, sample_data_starts, sample_starts
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -188,8 +188,9 @@ def test_starts_of_a_chosen_class_are_all_images_of_that_class():
 
 def test_chosen_class_without_training_images_is_refused():
     context = context_of(np.arange(9) % 2, ["a", "b", "c"], [0, 0])
-    with pytest.raises(UsageError, match="class c has no training images"):
+    with pytest.raises(UsageError, match="class c has no training images") as refused:
         sample_starts(context, GuidedConfig(start_class=2), torch.zeros(9, 1))
+    assert refused.value.hint == "--set start_class=0"
 
 
 def test_starts_from_a_prior_have_its_mean_and_deviation():
@@ -587,9 +588,10 @@ def test_averaged_samples_are_the_mean_of_the_posterior(deviation):
     at = torch.zeros(40, 2)
     found = Found(at, at, *[torch.zeros(40)] * 5, {})
     expected = goal / (1 + deviation**2)  # with the prior N(0, I)
-    after = average_samples(
-        found, torch.Tensor.clone, objective, lambda z: -0.5 * z.square().sum(1), 1.0, 300, 0
+    density = Density(
+        torch.Tensor.clone, objective, lambda z: -0.5 * z.square().sum(1), unit=1.0, seed=0
     )
+    after = average_samples(found, density, 300)
     error = (after.x - expected).mean(0)  # of 40 requests
     torch.testing.assert_close(error, torch.zeros(2), atol=0.05 * deviation, rtol=0)
     assert torch.equal(after.z, found.z)
@@ -598,9 +600,8 @@ def test_averaged_samples_are_the_mean_of_the_posterior(deviation):
 def test_paths_end_at_the_sampled_codes():
     objective = NearGoal([0.0, 0.0], reach=0.5)
     found = search(torch.Tensor.clone, objective, torch.ones(1, 3, 2), watch=[0, 2])
-    after = sample_results(
-        found, torch.Tensor.clone, objective, lambda z: 0.0 * z.sum(1), 1.0, 20, 0
-    )
+    density = Density(torch.Tensor.clone, objective, lambda z: 0.0 * z.sum(1), unit=1.0, seed=0)
+    after = sample_results(found, density, 20)
     assert bool(objective.satisfied(after.x, torch.arange(3)).all())
     assert not torch.equal(after.z, found.z)
     assert {*after.paths} == {0, 2}

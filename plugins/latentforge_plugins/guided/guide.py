@@ -25,7 +25,7 @@ from .advice import FEW, explain_failures
 from .baselines import measure_baselines
 from .config import GuidedConfig
 from .pictures import draw_film, draw_map, draw_results
-from .sampling import CHAINS, average_samples, sample_results
+from .sampling import CHAINS, Density, average_samples, sample_results
 
 DEFAULT_SAMPLE = 100  # Langevin steps; more do not make the results more different
 
@@ -68,17 +68,17 @@ def guide(context: ExploreContext, config: GuidedConfig) -> Findings:
         watch=sorted({config.film or 0, *range(min(config.shown, count))}),
         attach=context.attach,
     )
-    if steps := sample_steps(context, config):
+    if samples := sample_steps(context, config):
         assert mixture is not None
         unit = starts.code_deviation(codes)
-        arguments = (objective, mixture.log_prob, unit, steps, context.seed)
+        density = Density(partial(decode, model), objective, mixture.log_prob, unit, context.seed)
         sample = average_samples if getattr(objective, "open_ended", False) else sample_results
-        found = sample(found, partial(decode, model), *arguments)
+        found = sample(found, density, samples)
     metrics = {"requests_per_second": count / (time.perf_counter() - start_time)}
     if mixture:
         metrics["log_prior"] = float(mixture.log_prob(found.z).mean())
-    items = draw_items(context, config, found, start, codes)
-    definitions = protocol(context, config, mixture)
+    items = draw_items(context, config, found, start, codes, samples)
+    definitions = protocol(context, config, mixture, samples)
     search_findings = Findings(items, metrics, definitions, notes(context, config))
     terminates = not getattr(objective, "open_ended", False)
     parts = [measure_success(context, config, found)] if terminates else []
@@ -134,7 +134,10 @@ def notes(context: ExploreContext, config: GuidedConfig) -> list[str]:
 
 
 def protocol(
-    context: ExploreContext, config: GuidedConfig, mixture: MixtureSameFamily | None
+    context: ExploreContext,
+    config: GuidedConfig,
+    mixture: MixtureSameFamily | None,
+    samples: int,
 ) -> str:
     """Describe where requests start, what is maximised, and what the metrics mean."""
     starts_text = counted(config.solutions, "solution")
@@ -151,11 +154,12 @@ def protocol(
     weight = f"{config.prior_weight:g}"
     text += f"; the search maximises the score + {weight} x the log density of " if density else ""
     text += density or "; the search maximises only the score"
-    if steps := sample_steps(context, config):
+    if samples:
         text += (
-            f"; each result is the mean of the images of {CHAINS} chains of {steps} Langevin steps"
+            f"; each result is the mean of the images of {CHAINS} chains of {samples} Langevin "
+            "steps"
             if getattr(context.objective, "open_ended", False)
-            else f"; {steps} Langevin steps from each solution then sample codes of the class"
+            else f"; {samples} Langevin steps from each solution then sample codes of the class"
         )
     text += "; requests_per_second: speed of the search only"
     if mixture is None:
@@ -204,7 +208,12 @@ def measure_success(context: ExploreContext, config: GuidedConfig, found: Found)
 
 
 def draw_items(
-    context: ExploreContext, config: GuidedConfig, found: Found, start: Tensor, codes: Tensor
+    context: ExploreContext,
+    config: GuidedConfig,
+    found: Found,
+    start: Tensor,
+    codes: Tensor,
+    samples: int,
 ) -> list[Finding]:
     """Return the map, the arrays and, if examples can be drawn, the results and the animation."""
     used_starts = start[found.round, torch.arange(start.shape[1], device=start.device)]  # (N, D)
@@ -219,7 +228,7 @@ def draw_items(
         film = max(found.paths, key=lambda request: len(found.paths[request]))
     first = decode(context.model, used_starts[: config.shown])
     results = draw_results(context, found, first, config.shown)
-    sampled = sample_steps(context, config) if found.satisfied[film] else 0
+    sampled = samples if found.satisfied[film] else 0
     return [results, draw_film(context, found, codes, film, sampled), *items]
 
 

@@ -4,7 +4,7 @@ do, or codes of an open-ended objective, whose mean image is the best guess."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -20,15 +20,34 @@ LAST = 20  # steps whose codes can be results
 OFFSETS, REACH = 3, 0.3  # random offsets, and their size in units, that must satisfy a request too
 
 
-def sample_results(
-    found: Found,
-    decode: Callable[[Tensor], Tensor],
-    objective: Objective,
-    prior: Callable[[Tensor], Tensor],
-    unit: Tensor | float,
-    steps: int,
-    seed: int,
-) -> Found:
+@dataclass
+class Density:
+    """A density of codes `u` in units of `unit`: prior(z) exp(power x score), not normalised."""
+
+    decode: Callable[[Tensor], Tensor]
+    objective: Objective
+    prior: Callable[[Tensor], Tensor]
+    unit: Tensor | float
+    seed: int
+
+    def evaluate(
+        self, u: Tensor, rows: Tensor, power: float = 1.0
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The log density (N,) and its slope (N, D), the scores (N,), and the images."""
+        u = u.detach().requires_grad_()
+        with torch.enable_grad():
+            z = u * self.unit
+            x = self.decode(z)
+            score = self.objective.score(x, rows)
+            value = power * score + self.prior(z)
+            (slope,) = torch.autograd.grad(value.sum(), u)
+        return value.detach(), slope, score.detach(), x.detach()
+
+    def noise(self, device: torch.device) -> torch.Generator:
+        return generator(device, "guided samples", self.seed)
+
+
+def sample_results(found: Found, density: Density, steps: int) -> Found:
     """Replace each solution by a code that `steps` Langevin steps from it reach: the last one that
     satisfies the request also at random offsets, so that other classifiers agree.
 
@@ -37,33 +56,27 @@ def sample_results(
     score of a request must therefore be log p(class | x).
     """
     rows = found.satisfied.nonzero().squeeze(1)
-    if not len(rows) or not steps:
+    if not len(rows):
         return found
-    noise = generator(found.z.device, "guided samples", seed)
-    latest, score = found.z[rows].clone(), found.score[rows].clone()
+    unit, noise = density.unit, density.noise(found.z.device)
+    latest, latest_score = found.z[rows].clone(), found.score[rows].clone()
     u = latest / unit
 
-    def noisy(scale: float) -> Tensor:
-        return scale * torch.randn(u.shape, generator=noise, device=u.device)
+    def normal() -> Tensor:
+        return torch.randn(u.shape, generator=noise, device=u.device)
 
     for step in range(steps):
-        u = u.detach().requires_grad_()
-        with torch.enable_grad():
-            z = u * unit
-            x = decode(z)
-            value = objective.score(x, rows)
-            (slope,) = torch.autograd.grad((SHARPNESS * value + prior(z)).sum(), u)
-        u = u.detach()
+        _, slope, score, x = density.evaluate(u, rows, SHARPNESS)
         if step >= steps - LAST:
-            accepted = objective.satisfied(x, rows) & value.isfinite()
-            with torch.no_grad():
-                for _ in range(OFFSETS):
-                    x = decode((u + noisy(REACH)) * unit)
-                    accepted &= objective.satisfied(x, rows)
-            latest[accepted], score[accepted] = z[accepted].detach(), value[accepted].detach()
-        u = u + 0.5 * STEP**2 * slope.clamp(-STEEP, STEEP) + noisy(STEP)
+            accepted = density.objective.satisfied(x, rows) & score.isfinite()
+            for _ in range(OFFSETS):
+                with torch.no_grad():
+                    x = density.decode((u + REACH * normal()) * unit)
+                    accepted &= density.objective.satisfied(x, rows)
+            latest[accepted], latest_score[accepted] = (u * unit)[accepted], score[accepted]
+        u = u + 0.5 * STEP**2 * slope.clamp(-STEEP, STEEP) + STEP * normal()
     codes, scores = found.z.clone(), found.score.clone()
-    codes[rows], scores[rows] = latest, score
+    codes[rows], scores[rows] = latest, latest_score
     paths = {  # also end at the sampled codes
         request: torch.cat([path, codes[request, None].to(path)])
         if found.satisfied[request]
@@ -71,7 +84,7 @@ def sample_results(
         for request, path in found.paths.items()
     }
     with torch.no_grad():
-        return replace(found, z=codes, x=decode(codes), score=scores, paths=paths)
+        return replace(found, z=codes, x=density.decode(codes), score=scores, paths=paths)
 
 
 CHAINS = 16  # per request
@@ -79,47 +92,30 @@ SPREAD = 1.5  # standard deviation of the starts of the chains around the result
 ACCEPTED = 0.574  # the fraction of accepted steps with the fastest mixing in many dimensions
 
 
-def average_samples(
-    found: Found,
-    decode: Callable[[Tensor], Tensor],
-    objective: Objective,
-    prior: Callable[[Tensor], Tensor],
-    unit: Tensor | float,
-    steps: int,
-    seed: int,
-) -> Found:
+def average_samples(found: Found, density: Density, steps: int) -> Found:
     """Replace each image by the mean of the images that Langevin chains visit; the code stays.
 
-    The chains sample the density p(z) exp(score), which is the posterior of z if the score is a log
-    likelihood: Metropolis-adjusted Langevin steps (Roberts and Tweedie 1996), whose size is adapted
-    in the first third of the steps (Roberts and Rosenthal 1998). The mean image has the smallest
-    expected squared error.
+    The density is the posterior of z if the score is a log likelihood. The chains take
+    Metropolis-adjusted Langevin steps (Roberts and Tweedie 1996), whose size is adapted in the
+    first third of the steps (Roberts and Rosenthal 1998). The mean image has the smallest expected
+    squared error.
     """
-    noise = generator(found.z.device, "guided samples", seed)
+    noise = density.noise(found.z.device)
     rows = torch.arange(len(found.z), device=found.z.device).repeat(CHAINS)
 
     def normal() -> Tensor:
         return torch.randn(u.shape, generator=noise, device=u.device)
 
-    def evaluate(u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The log density, its slope and the images."""
-        u = u.detach().requires_grad_()
-        with torch.enable_grad():
-            x = decode(u * unit)
-            value = objective.score(x, rows) + prior(u * unit)
-            (slope,) = torch.autograd.grad(value.sum(), u)
-        return value.detach(), slope, x.detach()
-
     def log_proposal(target: Tensor, origin: Tensor, slope: Tensor) -> Tensor:
         return -(target - origin - 0.5 * size**2 * slope).square().sum(1) / (2 * size**2)
 
-    u, size = (found.z / unit).repeat(CHAINS, 1), STEP
+    u, size = (found.z / density.unit).repeat(CHAINS, 1), STEP
     u = u + SPREAD * normal()
-    value, slope, x = evaluate(u)
+    value, slope, _, x = density.evaluate(u, rows)
     total, burn_in = torch.zeros_like(x), steps // 3
     for step in range(steps):
         proposed = u + 0.5 * size**2 * slope + size * normal()
-        new_value, new_slope, new_x = evaluate(proposed)
+        new_value, new_slope, _, new_x = density.evaluate(proposed, rows)
         ratio = new_value - value
         ratio += log_proposal(u, proposed, new_slope) - log_proposal(proposed, u, slope)
         uniform = torch.rand(len(u), generator=noise, device=u.device)

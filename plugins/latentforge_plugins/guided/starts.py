@@ -86,12 +86,14 @@ def sample_class_starts(
 ) -> Tensor:
     """Return the codes (restarts, N, D) of random training images of one class. Raises UsageError
     for an unknown class and for a class without training images."""
-    allowed = context.images("train").of_class(label)
+    train, classes = context.images("train"), context.data.classes
+    allowed = train.of_class(label)
     if not len(allowed):
-        name = context.data.classes[label]
+        others = [i for i in range(len(classes)) if len(train.of_class(i))]
         raise UsageError(
-            f"class {name} has no training images, so no search can start from it",
-            hint="choose a start_class that has training images",
+            f"class {classes[label]} has no training images, so no search can start from it",
+            details=[f"{i}: {classes[i]}, has training images" for i in others[:10]],
+            hint=f"--set start_class={others[0]}" if others else "omit start_class",
         )
     size = (restarts, len(context.objective.requests))
     return codes[allowed[torch.randint(len(allowed), size, device=allowed.device)]]
