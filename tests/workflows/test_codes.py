@@ -335,7 +335,7 @@ BAD_CODES = {
     "width": (npz(z=np.zeros((6, 5))), "z has shape (6, 5); codes of runs/ae have shape (4,)"),
     "one code": (npz(z=np.zeros(4)), "z has shape (4,); codes of runs/ae have shape (4,), so z"),
     "none": (npz(z=np.zeros((0, 4))), "z has shape (0, 4)"),
-    "nan": (npz(z=np.array([[0.0] * 4, [0, np.nan, np.inf, 0]])), "1 of 2 codes are NaN or inf"),
+    "nan": (npz(z=np.array([[0.0] * 4, [0, np.nan, np.inf, 0]])), "1 of 2 codes is NaN or inf"),
 }
 
 
@@ -358,7 +358,7 @@ def test_invalid_codes_are_refused(cli, runs, name):
         ({"z": [[1.0], [1.0, 2.0]]}, "lists of numbers of equal length"),
         ({"z": [["a"] * 4]}, "not numbers"),
         ({"z": [[1.0] * 3]}, "z has shape (1, 3); codes of runs/ae have shape (4,)"),
-        ({"z": [[1.0, None, 1.0, 1.0]]}, "1 of 1 codes are NaN or infinite"),
+        ({"z": [[1.0, None, 1.0, 1.0]]}, "1 of 1 code is NaN or infinite"),
         (None, "cannot be read as Parquet"),
     ],
 )
