@@ -71,5 +71,6 @@ def test_trains_two_epochs_or_refuses_the_shape(cli, work, own, model, data):
         assert answer.code == 2
         assert "size" in answer.err
         instead = re.search("try: the model ([a-z-]+), which supports", answer.err)
-        assert instead and accepts(instead[1], data)
+        assert instead
+        assert accepts(instead[1], data)
         assert not (work / "run").exists()
