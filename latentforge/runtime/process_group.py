@@ -5,6 +5,10 @@ from __future__ import annotations
 import atexit
 import json
 import logging
+import math
+import signal
+import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -18,8 +22,11 @@ from latentforge import errors
 from latentforge.errors import Interrupted, LatentForgeError, LostProcess, UsageError, one_line
 from latentforge.runtime import torchrun
 
-# How long to wait for a process that does not respond. The end of a process is noticed at once.
+# How long to wait for a process that does not respond. The end of a process is noticed at once, but
+# Gloo misses about 1 in 1000: then a collective waits that long, unless torchrun ends the process.
 TIMEOUT = timedelta(minutes=30)
+POLL = timedelta(seconds=1)  # Python handles a signal only between two calls of `Work.wait`
+REPORT_AFTER = 15.0  # seconds after a signal; torchrun ends a process 30 seconds after SIGTERM
 
 
 class ProcessGroup:
@@ -33,6 +40,7 @@ class ProcessGroup:
         self.rank, self.device = torchrun.rank(), device
         self.is_first = self.rank == 0  # only this process writes files and prints
         self.own_signal = 0  # the signal that this process received
+        self.report_at = math.inf  # when to report, after a signal, that a collective still waits
         self.signal_received = 0  # a signal that any process received; after a step, all agree
         self.hint = ""  # the hint after a process is lost: how to resume
         if not self.is_first:
@@ -62,23 +70,46 @@ class ProcessGroup:
         try:
             yield
         except RuntimeError as error:  # the type of all connection errors in torch
-            raise LostProcess(
-                f"another process has ended or does not respond ({when})",
-                details=[f"process {self.rank}: {one_line(error)}"],
-                hint=self.hint,
-            ) from error
+            raise self._lost_process(when, one_line(error)) from error
+
+    def _lost_process(self, when: str, detail: str) -> LostProcess:
+        return LostProcess(
+            f"another process has ended or does not respond ({when})",
+            details=[f"process {self.rank}: {detail}"],
+            hint=self.hint,
+        )
+
+    def _wait(self, work: dist.Work | None, when: str) -> None:
+        """Wait for a collective of Gloo, and handle signals meanwhile. Raises LostProcess."""
+        with self._raise_lost_process(when):
+            while work is not None:
+                try:
+                    work.wait(POLL)
+                    return
+                except RuntimeError:
+                    if work.is_completed():  # it has failed, or has ended since
+                        work.wait()
+                        return
+                if time.monotonic() > self.report_at:
+                    self.report_at = math.inf
+                    name = signal.Signals(self.own_signal).name
+                    detail = f"has waited for {REPORT_AFTER:.0f} seconds since {name}"
+                    print(f"error: {self._lost_process(when, detail)}", file=sys.stderr)
 
     def all_reduce(self, flat: Tensor, when: str) -> None:
         """Replace `flat`, a tensor on the device, by its sum over all processes. Raises
         LostProcess."""
+        on_cpu = flat.device.type == "cpu"
         with self._raise_lost_process(when):
-            dist.all_reduce(flat)
+            work = dist.all_reduce(flat, async_op=on_cpu)
+        self._wait(work, when)
 
     def any(self, flag: bool, when: str) -> bool:
         """Whether `flag` is set in any process. Raises LostProcess."""
         result = torch.tensor([flag], dtype=torch.int32)
         with self._raise_lost_process(when):
-            dist.all_reduce(result, dist.ReduceOp.MAX, group=self.control_group)
+            work = dist.all_reduce(result, dist.ReduceOp.MAX, self.control_group, async_op=True)
+        self._wait(work, when)
         return bool(result)
 
     def barrier(self, when: str) -> None:
@@ -90,11 +121,15 @@ class ProcessGroup:
         Raises LostProcess."""
         text = json.dumps(value).encode() if self.is_first else b""
         size = torch.tensor([len(text)])
-        with self._raise_lost_process(when):
-            dist.broadcast(size, 0, group=self.control_group)
-            buffer = torch.frombuffer(bytearray(text or int(size)), dtype=torch.uint8)
-            dist.broadcast(buffer, 0, group=self.control_group)
+        self._broadcast(size, when)
+        buffer = torch.frombuffer(bytearray(text or int(size)), dtype=torch.uint8)
+        self._broadcast(buffer, when)
         return json.loads(buffer.numpy().tobytes())
+
+    def _broadcast(self, tensor: Tensor, when: str) -> None:
+        with self._raise_lost_process(when):
+            work = dist.broadcast(tensor, 0, self.control_group, async_op=True)
+        self._wait(work, when)
 
     def call_in_first(self, function: Callable[[], str]) -> str:
         """Call `function` in the first process only and return its result in every process. A
@@ -147,7 +182,7 @@ class ProcessGroup:
 
     def on_signal(self, number: int) -> None:
         """Handle a signal: a signal to one process stops all processes at the next step."""
-        self.own_signal = number
+        self.own_signal, self.report_at = number, time.monotonic() + REPORT_AFTER
 
     @contextmanager
     def wait_for_all_at_end(self) -> Iterator[None]:

@@ -331,6 +331,22 @@ def test_another_process_reports_that_the_first_was_killed(training):
     assert "try: torchrun ... -m -- latentforge train --resume run" in err
 
 
+def test_a_process_that_waits_after_a_signal_reports_it_and_still_ends_with_a_checkpoint(training):
+    started, run, processes = training
+    os.kill(processes[0], signal.SIGSTOP)
+    os.kill(processes[1], signal.SIGTERM)
+    line = ""
+    while not line.startswith("error: "):
+        line = started.stderr.readline()
+        assert line
+    assert re.match(r"error: another process has ended or does not respond \(.*step \d+\)", line)
+    assert "process 1: has waited for 15 seconds since SIGTERM" in started.stderr.readline()
+    assert started.poll() is None
+    os.kill(processes[0], signal.SIGCONT)
+    wait_for(started)
+    assert json.loads((run / "run.json").read_text())["status"] == "interrupted"
+
+
 def test_sigterm_to_torchrun_stops_the_run_with_a_checkpoint(training):
     started, run, _ = training
     started.send_signal(signal.SIGTERM)
