@@ -64,6 +64,7 @@ COMMAND = re.compile(
     rf"(?!{NO_VALUE}|latentforge\b){WORD})*)"
 )
 SHELL = re.compile(r"(`latentforge [^`]*` in a shell)")
+TORCHRUN = re.compile(r"\btorchrun .*-- latentforge ")
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def _arguments(
 def python_form(text: str) -> str:
     """Return a text for the user of the Python API, if it is one: options as arguments of the
     method that was called, and commands as calls."""
-    if _is_shell.get() or "torchrun" in text or not re.search("--|latentforge |-p ", text):
+    if _is_shell.get() or TORCHRUN.search(text) or not re.search("--|latentforge |-p ", text):
         return text
     call = _call.get() or Call("train", {})
     parts = SHELL.split(COMMAND.sub(_format_command, text))  # every second one is for a shell

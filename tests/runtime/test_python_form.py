@@ -69,6 +69,7 @@ def rewritten(text: str, method: str = "train", **arguments: object) -> str:
         ("`latentforge -p FILE ...`", "Forge([FILE])"),
         ("pip install --upgrade latentforge", "pip install --upgrade latentforge"),
         ("torchrun -- latentforge train --epochs 3", "torchrun -- latentforge train --epochs 3"),
+        ("--run torchrun/a", "run='torchrun/a'"),
         ("a -- b, it's --set", "a -- b, it's --set"),
     ],
 )
