@@ -24,7 +24,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,8 @@ PAGE = HERE.parent / "docs" / "reproduction.md"
 @dataclass
 class Result:
     """The metrics of one preset by key, its seconds of training and in total, and the metrics and
-    seconds of training of its plain build."""
+    seconds of training of its plain build, which `with_reference` adds. `ranges` is empty if the
+    plain build has a single seed."""
 
     system: System
     metrics: dict[str, float]
@@ -48,9 +49,9 @@ class Result:
     train_seconds: float
     seconds: float
     command: str
-    references: dict[str, float]  # means over the seeds of the plain build
-    ranges: dict[str, list[float]]  # smallest and largest value, if there are several seeds
-    reference_seconds: float
+    references: dict[str, float] = field(default_factory=dict)  # means over the seeds
+    ranges: dict[str, list[float]] = field(default_factory=dict)  # smallest and largest value
+    reference_seconds: float = math.nan
 
     def misses(self) -> list[str]:
         """The keys of the metrics outside their bounds, without known differences."""
@@ -164,9 +165,7 @@ def reproduce(
     metrics, protocol = collect_metrics(forge, system, run, folder, runs, options)
     seconds = time.monotonic() - start_time
     command = f"latentforge train --preset {system.preset}"
-    return Result(
-        *(system, metrics, protocol, run.manifest["seconds"], seconds, command), {}, {}, math.nan
-    )
+    return Result(system, metrics, protocol, run.manifest["seconds"], seconds, command)
 
 
 def with_reference(result: Result, plain: subprocess.Popen[str]) -> Result:

@@ -15,16 +15,18 @@ from latentforge.specs import ModelSpec
 def check_needs(registry: Registry, entry: Entry, model: Entry) -> None:
     """Raise UsageError if the model lacks a capability that the component needs, with the other
     components of the kind that the model fits."""
-    if not describe_missing("", entry.spec.needs, model.spec):
-        return
-    others = [
-        other.name
-        for other in registry.entries(entry.kind.plural)
-        if not describe_missing("", other.spec.needs, model.spec) and not other.spec.roles
-    ]
-    fitting = [f"{entry.kind.plural} that fit {model.name}: {', '.join(others)}"] if others else []
+    others = list_fitting(registry, entry.kind.plural, model.spec)
+    fitting = [f"{entry.kind.plural} that fit {model.name}: {others}"] if others else []
     what = f"{entry.kind.singular} {entry.name!r}"
     check_capabilities(registry, what, entry.spec.needs, model, fitting)
+
+
+def list_fitting(registry: Registry, kind: str, model: ModelSpec) -> str:
+    """Return the components of a kind that need only what the model provides, and no other run, as
+    `a, b`."""
+    entries = registry.entries(kind)
+    fitting = [e for e in entries if e.spec.needs <= model.provides and not e.spec.roles]
+    return ", ".join(entry.name for entry in fitting)
 
 
 def check_capabilities(
@@ -55,5 +57,5 @@ def describe_missing(what: str, needs: Iterable[str], model: ModelSpec) -> str:
 def suggest_models(registry: Registry, needs: Iterable[str]) -> str:
     """Return the models that provide all `needs`, as `a, b or c`; an empty string if none does."""
     models = registry.entries("models")
-    *names, last = ["", *(entry.name for entry in models if set(needs) <= entry.spec.provides)]
-    return " or ".join(filter(None, [", ".join(names[1:]), last]))
+    names = [entry.name for entry in models if set(needs) <= entry.spec.provides]
+    return " or ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from latentforge.config.request import toml_value
 from latentforge.config.schema import Component, DataConfig, OtherData, RunConfig
 from latentforge.config.validation import plain
 from latentforge.io.paths import quoted
@@ -32,10 +33,12 @@ def data_command(dataset: Component | None, config: DataConfig) -> str:
     options = [
         f"--set {quoted(f'data.{key}={_as_option(value)}')}"
         for key, value in values.items()
-        if value != default[key]
+        if value != default[key] and value is not None  # TOML has no null
     ]
     return " ".join([COMMAND, quoted(dataset.entry.reference), *options])
 
 
 def _as_option(value: Any) -> str:
-    return value if isinstance(value, str) else format_toml_value(value)
+    """Format a value so that `--set` reads it again: a text such as 5 needs quotation marks."""
+    is_text = isinstance(value, str) and toml_value(value) == value
+    return str(value) if is_text else format_toml_value(value)

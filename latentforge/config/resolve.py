@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-from latentforge.config.capabilities import describe_missing, suggest_models
+from latentforge.config.capabilities import describe_missing, list_fitting, suggest_models
 from latentforge.config.request import SECTIONS, Draft, separate_options, set_nested, toml_value
 from latentforge.config.schema import (
     DATASET,
@@ -309,12 +309,8 @@ def check_monitor(name: str, model: Entry, registry: Registry, faults: Faults) -
         faults.add("train.monitor", describe_unknown(error))
         return
     if message := describe_missing(f"measure {name!r}", spec.needs, model.spec):
-        others = [
-            other.name
-            for other in registry.entries("measures")
-            if other.spec.needs <= model.spec.provides and not other.spec.roles
-        ]
-        faults.add("train.monitor", f"{message}; measures that fit: {', '.join(others)}")
+        others = list_fitting(registry, "measures", model.spec)
+        faults.add("train.monitor", f"{message}; measures that fit: {others}")
     elif spec.roles:
         roles = ", ".join(spec.roles)
         faults.add("train.monitor", f"measure {name!r} needs another run ({roles})")

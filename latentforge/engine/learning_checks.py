@@ -117,7 +117,7 @@ def check_reconstructions(
             f"a squared error of {error:.3g} per value on the {split} images, and the mean "
             f"training image has {baseline:.3g}: the reconstructions explain "
             f"{max(explained, 0):.0%} of the variance",
-            "look at them with `latentforge explore reconstruct`; then another train.lr, more "
+            "look at them with `latentforge explore reconstruct RUN`; then another train.lr, more "
             "epochs, or a smaller weight of the KL if there is one",
         )
 
@@ -166,7 +166,7 @@ def search_rate(
     """Return the rate with the smallest loss after some steps, and this loss. The rate is
     multiplied by `factor` once or, if that does not lower the loss to `wanted`, twice, and then
     as long as the loss falls."""
-    best = config.lr, math.inf
+    best = float(f"{config.lr * factor:.3g}"), math.inf
     for number in range(1, MOST_RATES + 1):
         rate = float(f"{config.lr * factor**number:.3g}")
         loss = try_rate(trainee, images, replace(config, lr=rate), step)

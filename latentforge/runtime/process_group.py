@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from latentforge import errors
 from latentforge.errors import Interrupted, LatentForgeError, LostProcess, UsageError, one_line
 from latentforge.runtime import torchrun
+from latentforge.runtime.stdout import escape_controls
 
 # How long to wait for a process that does not respond. The end of a process is noticed at once, but
 # Gloo rarely misses it (2 of 1,500 trials). A collective then waits until torchrun ends the process.
@@ -94,7 +95,9 @@ class ProcessGroup:
                     self.report_at = math.inf
                     name = signal.Signals(self.own_signal).name
                     detail = f"has waited for {REPORT_AFTER:.0f} seconds since {name}"
-                    print(f"error: {self._lost_process(when, detail)}", file=sys.stderr)
+                    text = escape_controls(f"error: {self._lost_process(when, detail)}")
+                    sys.stderr.write(f"{text}\n")
+                    sys.stderr.flush()
 
     def all_reduce(self, flat: Tensor, when: str) -> None:
         """Replace `flat`, a tensor on the device, by its sum over all processes. Raises

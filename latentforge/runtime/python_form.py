@@ -25,8 +25,8 @@ T = TypeVar("T", bound=type)
 _is_shell: ContextVar[bool] = ContextVar("is_shell", default=False)
 _call: ContextVar[Call | None] = ContextVar("call", default=None)
 
-TRAIN = ("train", "sweep", "resume", "resume_sweep")
-OPTIONS = ("load_data", "describe_data", "fetch_data", "encode", "diagnose")
+TRAIN_METHODS = ("train", "sweep", "resume", "resume_sweep")
+DATA_METHODS = ("load_data", "describe_data", "fetch_data", "encode", "diagnose")
 """Methods whose argument `options` has the options of the section [data]."""
 SECTIONS = {"data": "data.name", "loss": "loss.name"} | {
     key: f"train.{key}" for key in ("epochs", "batch_size", "lr", "seed", "device")
@@ -40,6 +40,8 @@ FLAGS = (
 )
 """The options of commands that are arguments of methods."""
 SWITCHES = ("retry", "quiet", "together", "no-together")
+NUMBERS = ("epochs", "batch-size", "lr", "seed", "protocol", "search", "jobs")
+LISTS = ("measure", "callback")
 PLACEHOLDERS = (
     *("RUN", "SWEEP", "MODEL", "NAME", "FILE", "FOLDER", "DIR", "IMAGE", "URL", "COLUMN"),
     *("N", "X", "VALUE", "RANGE"),
@@ -61,6 +63,8 @@ COMMAND = re.compile(
     rf"((?:-p|{'|'.join(METHODS)}|list|show|runs|plugins|config)\b(?:(?<![,;:)]) "
     rf"(?!{NO_VALUE}|latentforge\b){WORD})*)"
 )
+SHELL = re.compile(r"(`latentforge [^`]*` in a shell)")
+TORCHRUN = re.compile(r"\btorchrun .*-- latentforge ")
 
 
 @dataclass(frozen=True)
@@ -128,12 +132,12 @@ def _arguments(
 def python_form(text: str) -> str:
     """Return a text for the user of the Python API, if it is one: options as arguments of the
     method that was called, and commands as calls."""
-    if _is_shell.get() or "torchrun" in text or not re.search("--|latentforge |-p ", text):
+    if _is_shell.get() or TORCHRUN.search(text) or not re.search("--|latentforge |-p ", text):
         return text
     call = _call.get() or Call("train", {})
-    text = COMMAND.sub(_format_command, text)
-    text = re.sub(r"(?<!\S)-p (no:)?([^\s,;:]+)", _format_plugin, text)
-    return GROUP.sub(lambda found: _format_options(found[0], call), text)
+    parts = SHELL.split(COMMAND.sub(_format_command, text))  # every second one is for a shell
+    parts[::2] = [_format_arguments(part, call) for part in parts[::2]]
+    return "".join(parts)
 
 
 def _format_command(found: re.Match[str]) -> str:
@@ -168,6 +172,12 @@ def _format_options(text: str, call: Call) -> str:
     if not options or ("set", "") in options:
         return text + ending
     return _join(_place(call, options)) + ending
+
+
+def _format_arguments(text: str, call: Call) -> str:
+    """Format plugins and options outside commands as arguments."""
+    text = re.sub(r"(?<!\S)-p (no:)?([^\s,;:]+)", _format_plugin, text)
+    return GROUP.sub(lambda found: _format_options(found[0], call), text)
 
 
 def _format_plugin(found: re.Match[str]) -> str:
@@ -214,7 +224,8 @@ def _place(call: Call, options: list[tuple[str, str]]) -> dict[str, Any]:
             before = arguments.get("assignments", call.arguments.get("assignments", ()))
             arguments["assignments"] = [*before, value]
             continue
-        path, given = _path(call.method, flag, value), _literal(value)
+        path = _path(call.method, flag, value)
+        given = _literal(value, is_text=flag not in NUMBERS)
         if flag in ("with", "grid", "space") and not value:
             path = path[:1]
         elif flag in ("set", "with", "grid", "space"):
@@ -223,8 +234,8 @@ def _place(call: Call, options: list[tuple[str, str]]) -> dict[str, Any]:
             given = not flag.startswith("no-")
         if not value and flag not in SWITCHES:
             given = Code("..." if len(path) > 1 else "")
-        elif flag in ("measure", "callback"):
-            given = [given]
+        elif flag in LISTS:
+            given = [*arguments.get(path[0], ()), given]
         if len(path) > 1 and path[0] not in arguments:
             arguments[path[0]] = _given(call, path[0])
         table = arguments
@@ -240,7 +251,7 @@ def _path(method: str, flag: str, value: str) -> list[str]:
     key = value.partition("=")[0]
     keys = [part for part in key.split(".") if part]
     name = flag.removeprefix("no-").replace("-", "_")
-    if flag == "set" and method in OPTIONS:
+    if flag == "set" and method in DATA_METHODS:
         return ["options", *(keys[1:] if keys[0] == "data" else keys)]
     if flag == "set" and method == "evaluate":
         return ["options", *keys]
@@ -248,7 +259,7 @@ def _path(method: str, flag: str, value: str) -> list[str]:
         return keys[-1:] if method == "explore" else keys
     if flag in ("grid", "space"):
         return [flag, key]
-    if method in TRAIN and name in SECTIONS:
+    if method in TRAIN_METHODS and name in SECTIONS:
         return SECTIONS[name].split(".")
     names = {"with": ["roles", key], "measure": ["measures"], "callback": ["callbacks"]}
     return names.get(flag, ["checkpoint" if flag == "from" else name])

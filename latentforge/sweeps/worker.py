@@ -19,6 +19,8 @@ from pathlib import Path
 from queue import Queue
 from typing import Any
 
+from latentforge.runtime.python_form import in_shell
+
 
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent receives it and sends SIGTERM
@@ -36,8 +38,9 @@ def main() -> None:
             stream.write(json.dumps(message) + "\n")
             stream.flush()
 
-    while (line := lines.get()) is not None:
-        handle_request(json.loads(line), send)
+    with in_shell():  # the parent process writes hints in the form that its user needs
+        while (line := lines.get()) is not None:
+            handle_request(json.loads(line), send)
 
 
 def read_requests(lines: Queue[str | None]) -> None:

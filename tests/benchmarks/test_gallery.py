@@ -40,15 +40,13 @@ REGISTRY = Forge().registry
 SMALL = {  # values with which a command takes little time on digits
     r"\bn=1000?\b": "n=20",
     r"\bsteps=400\b": "steps=3",
-    r"\bsample=100\b": "sample=3",
     r"( explore guided .*)": r"\1 --set restarts=2 --set settle=2",
     r"( explore guided (?!.*steps=)(?!.*inpaint).*)": r"\1 --set steps=3",
     r"( explore guided (?!.*inpaint).*)": r"\1 --set threshold=0.05",
+    r"( explore guided runs/vae16 (?!.*inpaint).*)": r"\1 --set sample=3",
     r"( explore latent-map .*)": r"\1 --set n=100",
     r"( --preset inpaint-lower-half.*)": r"\1 --set n=3 --set steps=3",
 }
-
-
 COPIED = {"vae2-beta0": "vae2", "vae2-beta4": "vae2", "ae2-tanh": "ae2"}
 COPIED |= dict.fromkeys(("vae10-beta1", "vae10-beta4", "conv-vae"), "vae16")
 

@@ -89,7 +89,7 @@ def test_option_only_trains_one_system_and_writes_no_page(tmp_path):
 def test_plain_build_that_fails_stops_the_script(reproduce, tmp_path):
     options = argparse.Namespace(data="digits", epochs=1, seed=0, threads=1)
     [system] = [s for s in reproduce.SYSTEMS if s.preset == "vanilla-ae"]
-    result = reproduce.Result(system, {}, {}, 0.0, 0.0, "", {}, {}, 0.0)
+    result = reproduce.Result(system, {}, {}, 0.0, 0.0, "")
     with (
         reproduce.plain_process(tmp_path / "no-such-file.pt", options) as plain,
         pytest.raises(SystemExit, match="plain build of vanilla-ae failed: exit code 1"),

@@ -575,8 +575,10 @@ def test_results_are_sampled_by_default_for_classes_in_more_than_two_dimensions(
     with pytest.raises(ConfigError, match="sample needs prior='mixture'"):
         guided(**FAST, sample=5, prior="gaussian")
     assert "of 16 chains of 5 Langevin steps" in guided(**inpaint, sample=5)["protocol"]
+    unused = NearGoal([0.5, 0.5], 1.0)
+    unused.score = None  # the error comes before the search
     with pytest.raises(UsageError, match="sample needs an objective of classes"):
-        run_guide(NearGoal([0.5, 0.5], 1.0), sample=5)
+        run_guide(unused, sample=5)
 
 
 @pytest.mark.parametrize("deviation", [0.1, 1.0])

@@ -28,7 +28,7 @@ def folder(tmp_path_factory):
     for name, train in (
         ("guide", {"epochs": 8, "lr": 3e-3}),
         ("judge", {"epochs": 8, "lr": 3e-3, "seed": 1}),
-        ("stranger", untrained),
+        ("unrelated", untrained),
     ):
         forge.train("mlp-classifier", data="digits", train=train, run=where / name, quiet=True)
     return where
@@ -53,17 +53,17 @@ def test_a_decoder_that_ignores_the_code_is_named(folder, tmp_path, run):
 
 
 def test_a_classifier_of_something_else_is_named(folder, tmp_path):
-    verdict, advice = notes(folder, tmp_path, classifier="stranger")
+    verdict, advice = notes(folder, tmp_path, classifier="unrelated")
     assert verdict.startswith("0 of 20 requests satisfied")
-    share = int(re.match(r"the classifier stranger gets only (\d+)% of 500", advice)[1])
+    share = int(re.match(r"the classifier unrelated gets only (\d+)% of 500", advice)[1])
     assert share < 55
     assert "other data, on another range of values, or not long enough" in advice
 
 
 def test_a_judge_of_something_else_is_named(folder, tmp_path):
     options = {"steps": 1, "restarts": 1}
-    _, advice = notes(folder, tmp_path, judge="stranger", **options)
-    assert advice.startswith("the judge stranger gets only")
+    _, advice = notes(folder, tmp_path, judge="unrelated", **options)
+    assert advice.startswith("the judge unrelated gets only")
 
 
 def test_more_steps_are_suggested_and_help(folder, tmp_path):

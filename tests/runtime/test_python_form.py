@@ -44,6 +44,8 @@ def rewritten(text: str, method: str = "train", **arguments: object) -> str:
         ("a smaller --lr", "a smaller train={'lr': ...}"),
         ("choose another --out", "choose another out"),
         ("--callback note", "callbacks=['note']"),
+        ("--callback note --callback 7", "callbacks=['note', '7']"),
+        ("--run 5, or --run 2024-01-01", "run='5', or run='2024-01-01'"),
         ("--no-together", "together=False"),
         ("--grid 'train.seed=[0, 1]'", "grid={'train.seed': [0, 1]}"),
         (
@@ -59,9 +61,15 @@ def rewritten(text: str, method: str = "train", **arguments: object) -> str:
         ("latentforge data fetch mnist", "forge.fetch_data('mnist')"),
         ("`latentforge data show`", "forge.describe_data(data)"),
         ("latentforge list models, or wait", "`latentforge list models` in a shell, or wait"),
+        ("latentforge -p a.py show x", "`latentforge -p a.py show x` in a shell"),
+        (
+            "`latentforge config check x --set a.b=1`, or --lr 1",
+            "`latentforge config check x --set a.b=1` in a shell, or train={'lr': 1}",
+        ),
         ("`latentforge -p FILE ...`", "Forge([FILE])"),
         ("pip install --upgrade latentforge", "pip install --upgrade latentforge"),
         ("torchrun -- latentforge train --epochs 3", "torchrun -- latentforge train --epochs 3"),
+        ("--run torchrun/a", "run='torchrun/a'"),
         ("a -- b, it's --set", "a -- b, it's --set"),
     ],
 )
@@ -157,7 +165,7 @@ def texts() -> Iterator[tuple[str, str]]:
                 text = "".join(
                     str(part.value) if isinstance(part, ast.Constant) else "VALUE" for part in parts
                 )
-                yield path.name, text
+                yield path.name, text.replace("{}", "VALUE")  # a field of str.format
 
 
 @pytest.mark.parametrize("method", ["train", "evaluate", "explore", "load_data", "sweep"])

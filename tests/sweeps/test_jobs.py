@@ -99,6 +99,15 @@ def test_warning_of_a_worker_is_printed_once_with_the_member_name(cli, work):
         assert line.startswith(f"warning: {name}: ")
 
 
+@pytest.mark.slow  # a process and its imports
+def test_hints_of_a_worker_are_commands_on_the_command_line(cli, work):
+    np.save("x.npy", np.zeros((60, 6, 6), np.float32))
+    words = ["sweep", *TINY, "--data=arrays", "--set=data.path=x.npy", "--epochs=1", "--quiet"]
+    answer = cli(*words, "--grid=train.seed=[0]", "--out=s")
+    assert answer.code == 0, answer.err
+    assert "look at the data: `latentforge data show arrays --set data.path=" in answer.err
+
+
 @pytest.mark.slow  # three processes and their imports
 def test_threads_are_divided_among_workers_unless_set(process, work):
     words = ["sweep", *TINY, "--epochs=1", "--batch-size=256", "--quiet"]

@@ -11,6 +11,10 @@ import pytest
 import torch
 
 from latentforge import Forge
+from latentforge.engine.build import build_trainee
+from latentforge.engine.learning_checks import check_rate
+from latentforge.runs.compatibility import resolve_stored_config
+from latentforge.workflows.load import load_run
 
 DIGITS = {"train": {"epochs": 5, "lr": 2e-3}, "data": "digits"}
 
@@ -52,9 +56,26 @@ def test_no_learning_rate_is_suggested_for_shuffled_labels(work):
     assert "learning rate" not in found
 
 
+def test_another_rate_is_suggested_even_if_none_gives_a_finite_loss(work):
+    forge = Forge()
+    run = forge.train("ae", data="digits", train={"epochs": 1, "lr": 0.01}, quiet=True)
+    config = resolve_stored_config(forge.registry, run)
+    loaded = load_run(run, config, checkpoint="last", roles={}, device="cpu", data=None)
+    initial, broken = (build_trainee(config, loaded.splits) for _ in range(2))
+    with torch.no_grad():
+        for parameter in broken.parameters():
+            parameter.fill_(1e30)
+    arguments = (loaded.splits.split("train"), config.train, loaded.loaded.step)
+    [finding] = check_rate(broken, initial, *arguments)
+    assert finding.attempt == "train.lr=0.001: the rate 0.01 seems to be too high"
+
+
 def test_an_autoencoder_that_paints_the_mean_image_is_found(work):
     run = Forge().train("ae", data="digits", train={"epochs": 1, "lr": 1e-4}, quiet=True)
-    assert "the reconstructions explain" in warnings_of(run)["reconstructions"].saw
+    finding = warnings_of(run)["reconstructions"]
+    assert "the reconstructions explain" in finding.saw
+    call = finding.attempt.partition("look at them with ")[2].partition(";")[0]
+    eval(call, {"forge": Forge(), "RUN": run})
 
 
 def test_every_split_is_checked_against_the_training_images(work):

@@ -36,6 +36,7 @@ def guide(context: ExploreContext, config: GuidedConfig) -> Findings:
     if config.film is not None and config.film >= count:
         raise UsageError(f"film is {config.film}, but the requests are 0 to {count - 1}")
     check_independent(context)
+    samples = sample_steps(context, config)
     codes = context.codes("train").flatten(1)  # (M, D)
     can_fit = len(codes) > 1 and codes.shape[1] <= MAX_DIMENSIONS
     mixture = starts.aggregate_posterior(context, config.components) if can_fit else None
@@ -68,7 +69,7 @@ def guide(context: ExploreContext, config: GuidedConfig) -> Findings:
         watch=sorted({config.film or 0, *range(min(config.shown, count))}),
         attach=context.attach,
     )
-    if samples := sample_steps(context, config):
+    if samples:
         assert mixture is not None
         unit = starts.code_deviation(codes)
         density = Density(partial(decode, model), objective, mixture.log_prob, unit, context.seed)

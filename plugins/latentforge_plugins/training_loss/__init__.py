@@ -5,6 +5,8 @@ from typing import Any
 from latentforge import MeasureSpec, hookimpl
 from latentforge.contracts import EvaluateContext
 
+PROTOCOL = "nats per image, terms weighted as at the end of training, one seeded sample of z"
+
 
 def build(config: Any, context: EvaluateContext):
     from .measure import LossOfRun
@@ -18,5 +20,5 @@ def latentforge_measures():
         name="loss",
         summary="The run's training objective, model in evaluation mode",
         build=build,
-        protocol="nats per image, terms weighted as at the end of training, one seeded sample of z",
+        protocol=PROTOCOL,
     )

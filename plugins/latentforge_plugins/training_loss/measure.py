@@ -9,6 +9,8 @@ from torch import nn
 
 from latentforge.contracts import Batch, EvaluateContext, Seen
 
+from . import PROTOCOL
+
 PARTS = 20  # of the first images, which are evaluated twice
 PART = 50  # images of a part, at most
 
@@ -25,9 +27,7 @@ class LossOfRun:
         self.loss, self.step = context.loss, context.step
         self.total, self.count = 0.0, 0
         self.variance = 0.0  # of an image's value, from sampling
-        self.protocol = (
-            "nats per image, terms weighted as at the end of training, one seeded sample of z"
-        )
+        self.protocol = PROTOCOL
 
     def update(self, seen: Seen) -> None:
         images = len(seen.batch.index)
