@@ -215,15 +215,12 @@ def mean_image(images: ImageSplit) -> tuple[Tensor, Tensor]:
 def find_offset(mean: Tensor, other: Tensor) -> tuple[tuple[int, int], float]:
     """Return the offset, in pixels, that moves the image `mean` (C, H, W) onto `other`, and the
     mean squared difference that remains."""
-    reach = [max(1, size // 4) for size in mean.shape[-2:]]
-    offsets = [
-        (down, right)
-        for down in range(-reach[0], reach[0] + 1)
-        for right in range(-reach[1], reach[1] + 1)
-    ]
-    distances = [float((mean.roll(offset, (-2, -1)) - other).square().mean()) for offset in offsets]
-    best = min(range(len(offsets)), key=distances.__getitem__)
-    return offsets[best], distances[best]
+    downs, rights = (torch.arange(-(size // 4), size // 4 + 1) for size in mean.shape[-2:])
+    # the product of a shifted image with the other one, for every offset: the largest is the nearest
+    products = torch.fft.ifft2(torch.fft.fft2(mean).conj() * torch.fft.fft2(other)).real.sum(0)
+    row, column = divmod(int(products[downs][:, rights].argmax()), len(rights))
+    offset = int(downs[row]), int(rights[column])
+    return offset, float((mean.roll(offset, (-2, -1)) - other).square().mean())
 
 
 # ---------------------------------------------------------------- labels

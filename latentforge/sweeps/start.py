@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -9,11 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from latentforge.config.changes import check_changes
 from latentforge.config.request import Draft
-from latentforge.errors import UsageError
+from latentforge.errors import ConfigError, UsageError
 from latentforge.io.redact import mask_passwords
 from latentforge.plugins.registry import Registry
-from latentforge.runs.folder import MANIFEST, lock_run, status_of
+from latentforge.runs.folder import MANIFEST, lock_run, open_folder, status_of
 from latentforge.runs.manifest import now
 from latentforge.runtime import torchrun
 from latentforge.sweeps.folder import RECORD, Sweep, create_sweep, open_sweep
@@ -25,6 +27,9 @@ from latentforge.sweeps.runner import Sweeper
 from latentforge.sweeps.search import Searcher, describe_search
 from latentforge.sweeps.search_space import check_kind, read_space
 from latentforge.workflows.run import open_run
+
+
+log = logging.getLogger("latentforge")
 
 
 def start_sweep(
@@ -109,6 +114,8 @@ def resume_sweep(
         check_jobs(registry, jobs, data)
         unfinished = [m for m in sweep.members if needs_training(sweep, m, retry=retry)]
         members = [Member(m["name"], m["values"]) for m in unfinished]
+        if members or sweep.search:
+            warn_about_defaults(sweep, draft, in_memory=in_memory)
         if storage is not None and not sweep.search:
             raise UsageError(f"{path} is a sweep over a grid; --storage requires a search")
         if storage is not None and not sweep.search["storage"]:
@@ -134,6 +141,24 @@ def needs_training(sweep: Sweep, member: dict[str, Any], *, retry: bool) -> bool
         status = status_of(path, run.manifest)
         member.update(status=status, metrics=run.metrics, error=run.manifest.get("error", ""))
     return member["status"] != "done" and (retry or member["status"] != "failed")
+
+
+def warn_about_defaults(sweep: Sweep, draft: Draft, *, in_memory: bool) -> None:
+    """Warn if a finished member would have other settings today, because defaults have changed."""
+    done = next((m for m in sweep.members if m["status"] == "done"), None)
+    if done is None:
+        return
+    member = Member(done["name"], done["values"])
+    [config] = resolve_all(draft, [member], sweep.registry, in_memory=in_memory)
+    try:
+        check_changes(open_folder(sweep.path / member.name).config, config)
+    except ConfigError as error:
+        log.warning(
+            "defaults have changed since %s was trained, so that the members of this sweep differ: "
+            "%s; a new sweep trains all members alike",
+            member.name,
+            "; ".join(error.details),
+        )
 
 
 def refuse_torchrun() -> None:

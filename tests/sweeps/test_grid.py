@@ -316,6 +316,28 @@ def test_resume_keeps_finished_members_and_trains_the_others(swept, tmp_path):
     )
 
 
+def test_resume_announces_defaults_that_have_changed(swept, tmp_path, caplog):
+    folder = tmp_path / "grid"
+    shutil.copytree(swept.path, folder)
+    record = read(folder / "sweep.json")
+    left = record["members"][-1]
+    left["status"] = "waiting"
+    shutil.rmtree(folder / left["name"])
+    (folder / "sweep.json").write_text(json.dumps(record))
+    Forge().resume_sweep(folder, quiet=True)
+    assert "defaults have changed" not in caplog.text
+
+    shutil.rmtree(folder / left["name"])
+    (folder / "sweep.json").write_text(json.dumps(record))
+    first = record["members"][0]["name"]
+    manifest = read(folder / first / "run.json")
+    manifest["config"]["model"]["activation"] = "relu"  # the default of an older version
+    (folder / first / "run.json").write_text(json.dumps(manifest))
+    Forge().resume_sweep(folder, quiet=True)
+    assert f"defaults have changed since {first} was trained" in caplog.text
+    assert 'model.activation: "relu" in the run, not "elu"' in caplog.text
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 def test_interrupted_sweep_resumes_to_the_same_metrics(start, cli, work):
