@@ -52,6 +52,21 @@ def test_no_learning_rate_is_suggested_for_shuffled_labels(work):
     assert "learning rate" not in found
 
 
+@pytest.mark.parametrize("inverted", [True, False])
+def test_labels_are_doubted_only_after_a_shift_is_fixed(work, inverted):
+    digits, order = Forge().load_data("digits"), torch.Generator().manual_seed(0)
+    train, test = digits.split("train"), digits.split("test")
+    held_out = (255 - test.x, test.y)
+    if not inverted:
+        held_out = (test.x, test.y[torch.randperm(len(test.y), generator=order)])
+    data = {"train": (train.x, train.y), "test": held_out}
+    run = Forge().train("mlp-classifier", data=data, train={"epochs": 5}, quiet=True)
+    found = warnings_of(run)
+    assert ("shift" in found) == inverted
+    assert found["labels"].attempt.startswith("first prepare all splits") == inverted
+    assert "check that each label belongs to its image" in found["labels"].attempt
+
+
 def test_an_autoencoder_that_paints_the_mean_image_is_found(work):
     run = Forge().train("ae", data="digits", train={"epochs": 1, "lr": 1e-4}, quiet=True)
     assert "the reconstructions explain" in warnings_of(run)["reconstructions"].saw
