@@ -39,6 +39,19 @@ def test_the_suggested_learning_rate_learns(work, model, lr, direction):
     assert again.metrics["test"]["loss"] < 0.9 * run.metrics["test"]["loss"]
 
 
+@pytest.mark.parametrize(("model", "lr"), [("mlp-classifier", 0.5), ("vae", 0.3)])
+def test_a_rate_that_ruined_the_weights_is_replaced_by_one_that_learns(work, model, lr):
+    forge, settings = Forge(), {"data": "digits", "quiet": True}
+    run = forge.train(model, train={"epochs": 5, "lr": lr}, **settings)
+    finding = warnings_of(run)["learning rate"]
+    assert "training has raised the loss" in finding.saw
+    assert "20 steps from the initial weights" in finding.saw
+    rate = float(finding.attempt.partition("train.lr=")[2].partition(":")[0])
+    again = forge.train(model, train={"epochs": 5, "lr": rate}, **settings)
+    assert "learning rate" not in warnings_of(again)
+    assert again.metrics["test"].get("accuracy", 1.0) > 0.85
+
+
 def test_no_learning_rate_is_suggested_for_shuffled_labels(work):
     digits, order = Forge().load_data("digits"), torch.Generator().manual_seed(0)
     data = {}
