@@ -24,6 +24,7 @@ ROUNDING = 1e-6  # scaled values this far outside [0, 1] are clamped: resizing g
 SAMPLE = 100_000  # values that are searched for marks of missing values
 MARKS = 3  # maximum number of different marks
 GAP = 20.0
+NARROW, NARROW_LOW = 0.3, 0.4  # a smaller range, or a larger minimum, is reported as a wrong range
 FULL_SCALE = {"uint16": 65535.0, "bool": 1.0}
 EXACT = ("uint8", "uint16", "int8", "int16", "bool", "float16", "bfloat16", "float32")
 """Types of which float32 represents every value."""
@@ -193,12 +194,19 @@ def find_levels(dtype: str, config: DataConfig, where: str) -> Levels:
     return Levels(dtype, black, white)
 
 
+def uses_range(low: float, high: float) -> bool:
+    """Whether values in [low, high] use enough of [0, 1] to leave black at 0."""
+    return 0 <= low < NARROW_LOW and high <= 1 and high - low >= NARROW
+
+
 def suggest_levels(low: float, high: float) -> dict[str, float]:
     """Return values of data.black and data.white, with few digits, that contain [low, high]."""
     if low >= 0 and low == int(low) and high == int(high) and 1 < high <= 65535:
         full = next(2.0**bits - 1 for bits in (8, 10, 12, 14, 16) if high < 2**bits)
-        return {"white": full if 2 * high > full else high}
-    if low >= 0 and 127 < high <= 255:
+        white = full if 2 * high > full else high
+        if uses_range(low / white, high / white):
+            return {"white": white}
+    if uses_range(low / 255, high / 255) and high > 127:
         return {"white": 255.0}
     if -1 <= low <= -0.5 and 0.5 <= high <= 1:
         return {"black": -1.0, "white": 1.0}

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from latentforge.contracts import at_once
 from latentforge.data.images import ImageSplit
-from latentforge.data.levels import suggest_levels
+from latentforge.data.levels import NARROW, NARROW_LOW, suggest_levels
 from latentforge.engine.diagnostics import Diagnosis
 from latentforge.latent import Bernoulli, Gaussian
 from latentforge.neighbours import majority, topk
@@ -60,7 +60,7 @@ def check_value_range(
         saw = f"the training values that are not 0 go from {second:.4g} to {high:.4g}"
         hint = "replace the zeros if they mark missing values, and set data.black and data.white"
         yield Diagnosis("range", "warning", saw, hint)
-    elif high <= DARK or low >= 1 - DARK or high - low < 0.3:
+    elif high <= DARK or low >= NARROW_LOW or high - low < NARROW:
         black, white = levels
         stored = [float(f"{black + value * (white - black):.6g}") for value in (low, high)]
         options = suggest_levels(*stored)

@@ -127,13 +127,15 @@ def check_rate(
 ) -> Iterator[Diagnosis]:
     """Train copies of the model for some steps with other learning rates. If a smaller or a larger
     rate improves the loss by a large fraction of what the whole training has improved it from that
-    of the `initial` weights, the rate was too high, or too low."""
+    of the `initial` weights, the rate was too high, or too low. If the training has made the loss
+    worse, smaller rates start from the initial weights, as no rate may repair the present ones."""
     try:
         before, start = (mean_loss(each, images, step) for each in (trainee, initial))
         wanted = max(GAIN * (start - before), 1e-6)
+        is_worse = before > start
         tried = {
-            factor: search_rate(trainee, images, config, step, factor, before - wanted)
-            for factor in (0.1, 10.0)
+            factor: search_rate(weights, images, config, step, factor, before - wanted)
+            for factor, weights in ((0.1, initial if is_worse else trainee), (10.0, trainee))
         }
     except Exception as error:  # of a model that cannot be copied or trained again
         saw = f"the learning rate could not be checked: {one_line(error)}"
@@ -141,16 +143,19 @@ def check_rate(
         return
     (_, smaller), (_, larger) = tried.values()
     direction = ""
-    if before > start or before - smaller > wanted:
+    if is_worse or before - smaller > wanted:
         direction, (rate, loss) = "high", tried[0.1]
     elif before - larger > wanted:
         direction, (rate, loss) = "low", tried[10.0]
     if direction:
+        change, steps = "improved", f"{STEPS} more steps"
+        if is_worse:
+            change, steps = "raised", f"{STEPS} steps from the initial weights"
         yield Diagnosis(
             "learning rate",
             "warning",
-            f"training has improved the loss from {start:.5g} to {before:.5g}, and {STEPS} more "
-            f"steps with the rate {rate:g} give {loss:.5g}",
+            f"training has {change} the loss from {start:.5g} to {before:.5g}, and {steps} with "
+            f"the rate {rate:g} give {loss:.5g}",
             f"train.lr={rate:g}: the rate {config.lr:g} seems to be too {direction}",
         )
 

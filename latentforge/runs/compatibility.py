@@ -129,10 +129,11 @@ def check_same_images(run: RunFolder, role: str, other: RunFolder) -> None:
         if key != "shape"  # compared above
     ]
     if differences:
+        name = "the same data" if is_in_memory(run) else run.config["data"]["name"]
         raise UsageError(
             f"{role} {other.path} was trained on images unlike those of {run.path}",
             details=differences,
-            hint=f"--with {role}=RUN, where RUN was trained on {run.config['data']['name']}",
+            hint=f"--with {role}=RUN, where RUN was trained on {name}",
         )
 
 

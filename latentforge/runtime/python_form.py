@@ -273,6 +273,9 @@ def _given(call: Call, argument: str) -> dict[str, Any]:
     if argument == "options" and isinstance(given, list | tuple):
         assignments = [("set", str(text)) for text in given]
         return dict(_place(Call(call.method, {}), assignments).get("options", {}))
+    if argument == "roles":  # a run is given as an object or by its path
+        runs = given if isinstance(given, Mapping) else {}
+        return {role: str(getattr(run, "path", run)) for role, run in runs.items()}
     if argument != "data" or given is None or is_section(given):
         return dict(given) if isinstance(given, Mapping) else {}
     values = dict(given) if isinstance(given, Mapping) else {"train": given}

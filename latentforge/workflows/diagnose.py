@@ -62,8 +62,17 @@ def diagnose_loaded(loaded_run: LoadedRun, split: str, loss: Component) -> list[
         *diagnose_model(loaded_run, split),
         *diagnose_losses(loaded_run, split, loss),
     ]
+    if any(f.check == "shift" and f.saw.startswith(f"the {split} images") for f in found):
+        # a shift alone also makes right labels look shuffled
+        found = [postpone(f) if f.check == "labels" else f for f in found]
     checks = {finding.check for finding in found}
     return [*found, *(f for f in recorded_warnings(loaded_run.run) if f.check not in checks)]
+
+
+def postpone(labels: Diagnosis) -> Diagnosis:
+    """Let the advice about labels depend on the one about how the splits were prepared."""
+    attempt = f"first prepare all splits in the same way; if this finding remains, {labels.attempt}"
+    return replace(labels, attempt=attempt)
 
 
 def diagnose_data(loaded_run: LoadedRun, split: str) -> Iterator[Diagnosis]:

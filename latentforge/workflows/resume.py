@@ -54,6 +54,8 @@ def resume(
         check_changes(run.config, config)
         device = select_training_device(config.train.device)
         splits = load_same_data(run, config, data)
+        if data is not None:
+            run.in_memory = splits
         with use_threads(config.train.threads), callers_state_kept(device):
             store = CheckpointStore(run.path / "checkpoints")
             saved = find_checkpoint(run, store, checkpoint)

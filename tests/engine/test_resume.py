@@ -461,6 +461,13 @@ def test_a_copy_with_other_mtimes_resumes_from_the_latest_step(data, tmp_path):
     assert made.manifest["resumed"][0]["step"] == 2 * STEPS + 2
 
 
+def test_a_resumed_run_keeps_the_data_that_was_passed(data, tmp_path):
+    train_until(data, tmp_path / "run", "vae", "plain", step=STEPS + 2)
+    made = resume(tmp_path / "run", data)
+    whole = train(data, tmp_path / "whole", "vae", "plain")
+    assert made.evaluate(protocol=2) == whole.evaluate(protocol=2)  # both without `data`
+
+
 @pytest.mark.parametrize("optimizer", slow_except(["adam", "rmsprop", "sgd"], sorted(OPTIMIZERS)))
 def test_every_optimizer_resumes_with_learned_loss_and_short_last_batch(data, tmp_path, optimizer):
     def go(run, **stop):

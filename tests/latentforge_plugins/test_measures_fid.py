@@ -324,6 +324,9 @@ def test_fewer_than_ten_images_per_feature_are_refused_with_a_hint(forge):
         fid(forge, images=319)
     images = "options={'fid': {'grid': 1, 'images': 359}}"
     assert caught.value.hint == f"select a layer with fewer features, or {images}"
+    with pytest.raises(UsageError, match=r"128 features needs 1280 images") as caught:
+        fid(forge, grid=2, images=319)  # a smaller grid alone would be refused, too
+    assert caught.value.hint == "select a layer with fewer features, or use more images"
     assert "N=320" in fid(forge, images=320)[1]
     with pytest.raises(UsageError, match="359 and 1294 images"):
         fid(forge, images=360)

@@ -13,6 +13,7 @@ import pytest
 
 from latentforge.errors import UsageError
 from latentforge.runtime.python_form import Call, _call, in_shell, python_api, python_form
+from latentforge.workflows.run import Run
 
 ROOT = Path(__file__).parents[2]
 X = np.zeros((3, 4, 4))
@@ -113,6 +114,13 @@ def test_arguments_are_those_of_the_method_that_was_called(method, text, python)
 )
 def test_tables_contain_what_the_call_gives(method, given, text, python):
     assert rewritten(f"--set {text}", method, **given).partition("=")[2] == python
+
+
+def test_a_role_that_was_given_as_a_run_object_becomes_its_path():
+    run = Run(Path("runs/a"), {"status": "done"}, registry=None)  # type: ignore[arg-type]
+    for guide in (run, run.path, "runs/a"):
+        text = rewritten("--with judge=RUN", "explore", roles={"classifier": guide})
+        assert text == "roles={'classifier': 'runs/a', 'judge': RUN}"
 
 
 def test_hints_for_a_shell_are_unchanged():

@@ -43,6 +43,19 @@ def test_the_suggested_learning_rate_learns(work, model, lr, direction):
     assert again.metrics["test"]["loss"] < 0.9 * run.metrics["test"]["loss"]
 
 
+@pytest.mark.parametrize(("model", "lr"), [("mlp-classifier", 0.5), ("vae", 0.3)])
+def test_a_rate_that_ruined_the_weights_is_replaced_by_one_that_learns(work, model, lr):
+    forge, settings = Forge(), {"data": "digits", "quiet": True}
+    run = forge.train(model, train={"epochs": 5, "lr": lr}, **settings)
+    finding = warnings_of(run)["learning rate"]
+    assert "training has raised the loss" in finding.saw
+    assert "20 steps from the initial weights" in finding.saw
+    rate = float(finding.attempt.partition("train.lr=")[2].partition(":")[0])
+    again = forge.train(model, train={"epochs": 5, "lr": rate}, **settings)
+    assert "learning rate" not in warnings_of(again)
+    assert again.metrics["test"].get("accuracy", 1.0) > 0.85
+
+
 def test_no_learning_rate_is_suggested_for_shuffled_labels(work):
     digits, order = Forge().load_data("digits"), torch.Generator().manual_seed(0)
     data = {}
@@ -68,6 +81,21 @@ def test_another_rate_is_suggested_even_if_none_gives_a_finite_loss(work):
     arguments = (loaded.splits.split("train"), config.train, loaded.loaded.step)
     [finding] = check_rate(broken, initial, *arguments)
     assert finding.attempt == "train.lr=0.001: the rate 0.01 seems to be too high"
+
+
+@pytest.mark.parametrize("inverted", [True, False])
+def test_labels_are_doubted_only_after_a_shift_is_fixed(work, inverted):
+    digits, order = Forge().load_data("digits"), torch.Generator().manual_seed(0)
+    train, test = digits.split("train"), digits.split("test")
+    held_out = (255 - test.x, test.y)
+    if not inverted:
+        held_out = (test.x, test.y[torch.randperm(len(test.y), generator=order)])
+    data = {"train": (train.x, train.y), "test": held_out}
+    run = Forge().train("mlp-classifier", data=data, train={"epochs": 5}, quiet=True)
+    found = warnings_of(run)
+    assert ("shift" in found) == inverted
+    assert found["labels"].attempt.startswith("first prepare all splits") == inverted
+    assert "check that each label belongs to its image" in found["labels"].attempt
 
 
 def test_an_autoencoder_that_paints_the_mean_image_is_found(work):

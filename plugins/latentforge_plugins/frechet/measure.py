@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -92,8 +93,9 @@ class Fid:
         size = self.features(next(real.batches(1)).x).shape[1]
         least = PER_FEATURE * size
         if count < least:
-            cells = max(self.features.cells)
-            fewer = "--set fid.grid=1" if cells > 1 else "select a layer with fewer features"
+            cells = math.prod(self.features.cells)
+            is_enough = cells > 1 and PER_FEATURE * size // cells <= count
+            fewer = "--set fid.grid=1" if is_enough else "select a layer with fewer features"
             more = f"--set fid.images={most}" if least <= most else "use more images"
             raise UsageError(
                 f"fid of {counted(size, 'feature')} needs {least} images, {PER_FEATURE} for each "
