@@ -36,6 +36,8 @@ def select_measures(
     options: Sequence[str] | Mapping[str, Any] = (),
 ) -> list[Component]:
     """Return the requested measures, or the default measures that fit the model, with options."""
+    if isinstance(names, str):
+        raise UsageError(f"measures is {names!r}, not a list", hint=f"measures=[{names!r}]")
     provides = config.model.entry.spec.provides
     entries = []
     if names:
