@@ -117,7 +117,7 @@ def check_reconstructions(
             f"a squared error of {error:.3g} per value on the {split} images, and the mean "
             f"training image has {baseline:.3g}: the reconstructions explain "
             f"{max(explained, 0):.0%} of the variance",
-            "look at them with `latentforge explore reconstruct`; then another train.lr, more "
+            "look at them with `latentforge explore reconstruct RUN`; then another train.lr, more "
             "epochs, or a smaller weight of the KL if there is one",
         )
 
