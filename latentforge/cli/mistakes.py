@@ -3,6 +3,7 @@ assignment without its section, and arguments in the wrong order."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,14 +27,26 @@ class TrainCommand(TyperCommand):
                 break
             if not flag.startswith("--") or flag in known or flag == "--help":
                 continue
-            from latentforge.config.resolve import suggest_options
-
             registry = ctx.obj.forge(warn=False).registry
             value = value if equals else "".join(args[place + 1 : place + 2]) or "VALUE"
             name = flag.lstrip("-").replace("-", "_")
-            if hint := suggest_options(registry, name, value, args):
+            if hint := self.suggest(registry, name, value, args):
                 raise UsageError(f"no such option: {flag}", hint=hint)
         return super().parse_args(ctx, args)
+
+    def suggest(self, registry: Registry, name: str, value: str, words: Sequence[str]) -> str:
+        from latentforge.config.resolve import suggest_options
+
+        return suggest_options(registry, name, value, words)
+
+
+class ExploreCommand(TrainCommand):
+    """A command that answers `--steps 5` with `--set steps=5`."""
+
+    def suggest(self, registry: Registry, name: str, value: str, words: Sequence[str]) -> str:
+        from latentforge.config.selection import suggest_explorer_option
+
+        return suggest_explorer_option(registry, name, value, words)
 
 
 def check_order(registry: Registry, explorer: str, run: Path | None) -> Path:

@@ -20,7 +20,7 @@ from latentforge.config.schema import (
     RunConfig,
     TrainConfig,
 )
-from latentforge.config.validation import Faults, check, find_default_faults, plain
+from latentforge.config.validation import Faults, check, describe, find_default_faults, plain
 from latentforge.errors import ConfigError, PluginError, UsageError, similar_names
 from latentforge.io.paths import quoted
 from latentforge.io.text import counted
@@ -81,7 +81,7 @@ def suggest_options(registry: Registry, name: str, value: str, words: Sequence[s
     if nothing has it. See `find_places`."""
     suggestions = []
     for section, component, config in find_places(registry, name, words):
-        text = f"[{value}]" if is_list(config, name) and not value.startswith("[") else value
+        text = as_list(config, name, value)
         flag = f"--{section} {component} " if component else ""
         suggestions.append(f"{flag}--set {quoted(f'{section}.{name}={text}')}")
     return " or ".join(suggestions)
@@ -117,8 +117,13 @@ def has_field(config: Any, name: str) -> bool:
 
 
 def is_list(config: Any, name: str) -> bool:
-    """Whether the default of an option is a list."""
-    return any(f.name == name and isinstance(f.default, tuple | list) for f in fields(config))
+    """Whether an option is a list, by its annotation."""
+    return any(o.name == name and o.type.startswith(("list", "[")) for o in describe(config))
+
+
+def as_list(config: Any, name: str, value: str) -> str:
+    """Return the value of an option as it is written with --set: that of a list in brackets."""
+    return f"[{value}]" if is_list(config, name) and not value.startswith("[") else value
 
 
 def default_needs(loss: LossSpec) -> AbstractSet[str]:

@@ -261,7 +261,9 @@ def _given(call: Call, argument: str) -> dict[str, Any]:
         return {"name": given}
     if argument == "options" and isinstance(given, list | tuple):
         assignments = [("set", str(text)) for text in given]
-        return dict(_place(Call(call.method, {}), assignments).get("options", {}))
+        given = _place(Call(call.method, {}), assignments).get("options", {})
+    if argument == "options" and call.method == "evaluate" and isinstance(given, Mapping):
+        return {key: value for key, value in given.items() if isinstance(value, Mapping)}
     if argument != "data" or given is None or is_section(given):
         return dict(given) if isinstance(given, Mapping) else {}
     values = dict(given) if isinstance(given, Mapping) else {"train": given}

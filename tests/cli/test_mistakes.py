@@ -31,6 +31,28 @@ def test_an_option_of_a_component_as_a_flag(cli, mistake, written):
     assert cli("train", "ae", *written, "--epochs", "1", "--quiet").code == 0
 
 
+@pytest.mark.parametrize(
+    ("explorer", "mistake", "written"),
+    [
+        ("interpolate", ["--steps", "4"], ["--set", "steps=4"]),
+        ("interpolate", ["--classes=3,8"], ["--set", "classes=[3,8]"]),
+        ("reconstruct", ["--n", "4"], ["--set", "n=4"]),
+    ],
+)
+def test_an_option_of_an_explorer_as_a_flag(cli, runs, explorer, mistake, written):
+    refused = cli("explore", explorer, "runs/ae", *mistake)
+    assert suggestion(refused) == written
+    assert cli("explore", explorer, "runs/ae", *written, "--quiet").code == 0
+
+
+def test_an_option_of_an_objective_as_a_flag(cli, runs):
+    guided = ("explore", "guided", "runs/ae")
+    assert suggestion(cli(*guided, "--threshold", "0.8")) == ["--set", "threshold=0.8"]
+    objective = ("--set", "objective=inpaint")
+    assert suggestion(cli(*guided, *objective, "--mask", "left")) == ["--set", "mask=left"]
+    assert "No such option: --mask" in cli(*guided, "--mask", "left").err
+
+
 def test_the_option_of_a_loss_is_suggested_only_for_models_that_the_loss_suits(cli):
     assert suggestion(cli("train", "vae", "--beta", "4"))[:2] == ["--loss", "beta-elbo"]
     refused = cli("train", "ae", "--beta", "4")  # ae has no KL divergence
