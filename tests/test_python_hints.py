@@ -74,6 +74,8 @@ def test_hints_of_evaluations_and_explorations_are_their_arguments(forge, runs):
     assert "as in classes=[3, 4]" in text
     text = hint_of(lambda: forge.open_run("runs/ae").evaluate(protocol=9))
     assert text.endswith("protocol=2")
+    text = hint_of(lambda: forge.explore("runs/ae", "reconstruct"))
+    assert text.endswith("forge.explore('reconstruct', 'runs/ae')")
     text = hint_of(lambda: forge.resume("runs/ae"))
     resumed = forge.resume("runs/ae", train=follow(text, "train"), quiet=True)
     assert resumed.status == "done"

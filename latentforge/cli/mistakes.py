@@ -49,20 +49,14 @@ class ExploreCommand(TrainCommand):
         return suggest_explorer_option(registry, name, value, words)
 
 
-def check_order(registry: Registry, explorer: str, run: Path | None) -> Path:
-    """Return the run of `latentforge explore`. Raises UsageError if it is missing, or if
-    `explorer`, which should be the name of a component, is a run folder and `run` is none."""
-    is_run = (Path(explorer) / "run.json").is_file()
-    if run is None and is_run:
+def check_given(registry: Registry, explorer: str, run: Path | None) -> Path:
+    """Return the run of `latentforge explore`. Raises UsageError if the run, or the name of the
+    explorer, is missing."""
+    if run is None and (Path(explorer) / "run.json").is_file():
         hint = f"`latentforge explore NAME {quoted(explorer)}`; `latentforge list explorers` lists"
         raise UsageError("the name of an explorer is missing", hint=f"{hint} the names")
     if run is None:
         name = registry.get("explorers", explorer).name
         hint = f"`latentforge explore {name} RUN`; `latentforge runs` lists the runs"
         raise UsageError("the run folder is missing", hint=hint)
-    if is_run and not (run / "run.json").is_file():
-        raise UsageError(
-            f"{explorer} is a run, but `latentforge explore` takes it as the second argument",
-            hint=f"latentforge explore {quoted(run)} {quoted(explorer)}",
-        )
     return run
