@@ -94,7 +94,7 @@ class ProcessGroup:
                     self.report_at = math.inf
                     name = signal.Signals(self.own_signal).name
                     detail = f"has waited for {REPORT_AFTER:.0f} seconds since {name}"
-                    print(f"error: {self._lost_process(when, detail)}", file=sys.stderr)
+                    sys.stderr.write(f"error: {self._lost_process(when, detail)}\n")
 
     def all_reduce(self, flat: Tensor, when: str) -> None:
         """Replace `flat`, a tensor on the device, by its sum over all processes. Raises
