@@ -19,7 +19,7 @@ from latentforge.runs.compatibility import build_draft, resolve_resumed_config
 from latentforge.runs.folder import RunFolder, open_folder
 from latentforge.runtime.python_form import python_api, python_form
 from latentforge.workflows.evaluate import evaluate
-from latentforge.workflows.explore import explore
+from latentforge.workflows.explore import explore, open_explored
 from latentforge.workflows.run import Run
 from latentforge.workflows.run import open_run as open_run_folder
 
@@ -306,7 +306,7 @@ class Forge:
         return explore(
             self.registry,
             explorer,
-            open_folder(run),
+            open_explored(explorer, run),
             checkpoint=checkpoint,
             roles=roles,
             out=out,

@@ -225,6 +225,24 @@ def test_misplaced_keywords_are_refused_with_their_place(work):
     assert (run.config["train"]["epochs"], run.config["train"]["lr"]) == (1, 0.01)
     with pytest.raises(UsageError, match="train has no keyword colour"):
         Forge().train("vae", colour="red")
+    with pytest.raises(UsageError, match="train has no keyword hidden") as caught:
+        Forge().train("ae", hidden=8)
+    assert caught.value.hint == "model={'hidden': [8]}"
+    with pytest.raises(UsageError, match="train has no keyword beta") as caught:
+        Forge().train("ae", beta=4)
+    assert caught.value.hint == ""  # ae has no KL divergence
+    with pytest.raises(UsageError, match="train has no keyword resume") as caught:
+        Forge().train(resume="runs/ae")
+    assert caught.value.hint == "forge.resume('runs/ae')"
+
+
+def test_arguments_of_the_wrong_type_are_refused(runs):
+    forge = Forge()
+    with pytest.raises(UsageError, match="train=3: give a mapping of options to values"):
+        forge.train("ae", train=3)
+    with pytest.raises(UsageError, match="measures is 'recon', not a list") as caught:
+        forge.evaluate("runs/ae", measures="recon")
+    assert eval(f"forge.evaluate('runs/ae', {caught.value.hint})")["metrics"].keys() == {"recon"}
 
 
 CODE = """

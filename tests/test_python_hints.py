@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +65,17 @@ def test_hints_of_methods_with_options_are_their_options(forge, ambiguous):
 def test_hints_of_evaluations_and_explorations_are_their_arguments(forge, runs):
     text = hint_of(lambda: forge.evaluate("runs/ae", measures=["fid"]))
     assert "roles={'classifier': RUN}" in text
+    for options in (["k=3"], {"k": 3}):  # without the measure
+        call = partial(forge.evaluate, "runs/ae", measures=["knn_accuracy"])
+        text = hint_of(partial(call, options=options)).rpartition("; ")[2]
+        assert text.strip() == "options={'knn_accuracy': {'k': 3}}"
+        assert call(options={"knn_accuracy": {"k": 3}})["metrics"]
     text = hint_of(lambda: forge.explore("interpolate", "runs/ae", classes=3))
     assert "as in classes=[3, 4]" in text
     text = hint_of(lambda: forge.open_run("runs/ae").evaluate(protocol=9))
     assert text.endswith("protocol=2")
+    text = hint_of(lambda: forge.explore("runs/ae", "reconstruct"))
+    assert text.endswith("forge.explore('reconstruct', 'runs/ae')")
     text = hint_of(lambda: forge.resume("runs/ae"))
     resumed = forge.resume("runs/ae", train=follow(text, "train"), quiet=True)
     assert resumed.status == "done"

@@ -31,7 +31,7 @@ from latentforge.cli import (
     train,
 )
 from latentforge.cli import list as list_command
-from latentforge.cli.mistakes import TrainCommand
+from latentforge.cli.mistakes import ExploreCommand, TrainCommand
 from latentforge.cli.output import Globals, print_json, show_warnings
 from latentforge.errors import (
     Interrupted,
@@ -130,7 +130,7 @@ app.command("train", cls=TrainCommand)(train.train)
 app.command("sweep", cls=TrainCommand)(sweep.sweep)
 app.command("evaluate")(evaluate.evaluate)
 app.command("doctor")(doctor.doctor)
-app.command("explore")(explore.explore)
+app.command("explore", cls=ExploreCommand)(explore.explore)
 app.command("report")(report.report)
 app.command("export")(export.export)
 app.command("encode")(encode.encode)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from latentforge.cli import output
-from latentforge.cli.mistakes import check_order
+from latentforge.cli.mistakes import check_given
 from latentforge.cli.output import Device, Json, Others, Quiet, Sets, Weights
 
 
@@ -37,7 +37,7 @@ def explore(
     Example: latentforge explore interpolate runs/ae-digits-1 --set 'classes=[3, 8]'
     """
     registry = output.forge_of(ctx).registry
-    run = check_order(registry, explorer, run)
+    run = check_given(registry, explorer, run)
     result = output.forge_of(ctx).explore(
         explorer,
         run,

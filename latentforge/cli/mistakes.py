@@ -3,6 +3,7 @@ assignment without its section, and arguments in the wrong order."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,30 +27,36 @@ class TrainCommand(TyperCommand):
                 break
             if not flag.startswith("--") or flag in known or flag == "--help":
                 continue
-            from latentforge.config.resolve import suggest_options
-
             registry = ctx.obj.forge(warn=False).registry
             value = value if equals else "".join(args[place + 1 : place + 2]) or "VALUE"
             name = flag.lstrip("-").replace("-", "_")
-            if hint := suggest_options(registry, name, value, args):
+            if hint := self.suggest(registry, name, value, args):
                 raise UsageError(f"no such option: {flag}", hint=hint)
         return super().parse_args(ctx, args)
 
+    def suggest(self, registry: Registry, name: str, value: str, words: Sequence[str]) -> str:
+        from latentforge.config.resolve import suggest_options
 
-def check_order(registry: Registry, explorer: str, run: Path | None) -> Path:
-    """Return the run of `latentforge explore`. Raises UsageError if it is missing, or if
-    `explorer`, which should be the name of a component, is a run folder and `run` is none."""
-    is_run = (Path(explorer) / "run.json").is_file()
-    if run is None and is_run:
+        return suggest_options(registry, name, value, words)
+
+
+class ExploreCommand(TrainCommand):
+    """A command that answers `--steps 5` with `--set steps=5`."""
+
+    def suggest(self, registry: Registry, name: str, value: str, words: Sequence[str]) -> str:
+        from latentforge.config.selection import suggest_explorer_option
+
+        return suggest_explorer_option(registry, name, value, words)
+
+
+def check_given(registry: Registry, explorer: str, run: Path | None) -> Path:
+    """Return the run of `latentforge explore`. Raises UsageError if the run, or the name of the
+    explorer, is missing."""
+    if run is None and (Path(explorer) / "run.json").is_file():
         hint = f"`latentforge explore NAME {quoted(explorer)}`; `latentforge list explorers` lists"
         raise UsageError("the name of an explorer is missing", hint=f"{hint} the names")
     if run is None:
         name = registry.get("explorers", explorer).name
         hint = f"`latentforge explore {name} RUN`; `latentforge runs` lists the runs"
         raise UsageError("the run folder is missing", hint=hint)
-    if is_run and not (run / "run.json").is_file():
-        raise UsageError(
-            f"{explorer} is a run, but `latentforge explore` takes it as the second argument",
-            hint=f"latentforge explore {quoted(run)} {quoted(explorer)}",
-        )
     return run

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from latentforge.errors import PluginError, UsageError
+from latentforge.io.paths import quoted
 from latentforge.io.text import counted
 from latentforge.runtime import torchrun
 from latentforge.runtime.stdout import escape_controls, write_stdout
@@ -164,7 +165,8 @@ def parse_roles(texts: Sequence[str] | None) -> dict[str, str]:
     for text in texts or ():
         role, equals, run = text.partition("=")
         if not (role and equals and run):
-            raise UsageError(f"--with {text}: write ROLE=RUN, as in classifier=runs/cnn")
+            example = f"classifier={'RUN' if equals else quoted(text)}"
+            raise UsageError(f"--with {text}: write ROLE=RUN, as in --with {example}")
         if role in pairs:
             raise UsageError(f"--with {text}: {role} is given twice, first as {pairs[role]}")
         pairs[role] = run

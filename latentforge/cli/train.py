@@ -25,7 +25,7 @@ Data = Annotated[str | None, typer.Option(metavar="NAME", help="Dataset.  [defau
 Loss = Annotated[str | None, typer.Option(metavar="NAME", help="Loss.  [default: the model's]")]
 Rate = Annotated[
     str | None,
-    typer.Option(metavar="X", help="Learning rate; vae has its own.  [default: 0.001]"),
+    typer.Option(metavar="X", help="Learning rate; some models have their own.  [default: 0.001]"),
 ]
 TrainDevice = Annotated[
     str | None, typer.Option(metavar="D", help="auto, cpu, cuda, cuda:N, mps.  [default: auto]")

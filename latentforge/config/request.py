@@ -58,6 +58,8 @@ class Draft:
         self.put(section, "name", name, origin)
 
     def update(self, section: str, options: Mapping[str, Any], origin: str) -> None:
+        if not isinstance(options, Mapping):
+            raise UsageError(f"{origin}{options!r}: give a mapping of options to values")
         if "name" in options:  # first, because it drops the options of another component
             self.select(section, options["name"], origin)
         for key, value in options.items():

@@ -6,7 +6,8 @@ Must not import torch, so that `latentforge config check` and usage errors are f
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from collections.abc import Set as AbstractSet
+from dataclasses import MISSING, fields, replace
 from typing import Any
 
 from latentforge.config.capabilities import describe_missing, list_fitting, suggest_models
@@ -19,7 +20,7 @@ from latentforge.config.schema import (
     RunConfig,
     TrainConfig,
 )
-from latentforge.config.validation import Faults, check, find_default_faults, plain
+from latentforge.config.validation import Faults, check, describe, find_default_faults, plain
 from latentforge.errors import ConfigError, PluginError, UsageError, similar_names
 from latentforge.io.paths import quoted
 from latentforge.io.text import counted
@@ -78,45 +79,74 @@ def describe_unplaced(text: str, registry: Registry, names: Sequence[str]) -> st
 def suggest_options(registry: Registry, name: str, value: str, words: Sequence[str]) -> str:
     """Return the options of the command line that set an option with this name, or an empty string
     if nothing has it. See `find_places`."""
-    return " or ".join(
-        f"--{section} {component} " * bool(component)
-        + f"--set {quoted(f'{section}.{name}={value}')}"
-        for section, component in find_places(registry, name, words)
-    )
+    suggestions = []
+    for section, component, config in find_places(registry, name, words):
+        text = as_list(config, name, value)
+        flag = f"--{section} {component} " if component else ""
+        suggestions.append(f"{flag}--set {quoted(f'{section}.{name}={text}')}")
+    return " or ".join(suggestions)
 
 
-def find_places(registry: Registry, name: str, words: Sequence[str]) -> list[tuple[str, str]]:
-    """Return the sections that have an option with this name: [train], [data], and those of the
-    components that `words` name or, if they name none, of any component of the kind. The loss is
-    the default of the model. If there is none, return ("loss", name) of other losses that have the
-    option."""
+def find_places(registry: Registry, name: str, words: Sequence[str]) -> list[tuple[str, str, Any]]:
+    """Return the section, "" and the config class of each option with this name: of [train], [data]
+    and the components that `words` name or, if they name none, of any component of the kind. The
+    loss is the default of the model. If there is none, return ("loss", name, config) of the losses
+    that have the option and suit the model."""
     cores = {"train": TrainConfig, "data": DataConfig}
-    places = [(section, "") for section, config in cores.items() if has_field(config, name)]
-    usual = [e.spec.default_loss for e in registry.entries("models") if e.name in words]
+    places = [(section, "", config) for section, config in cores.items() if has_field(config, name)]
+    models = [entry.spec for entry in registry.entries("models") if entry.name in words]
+    usual = [model.default_loss for model in models]
     for section, kind in (("model", "models"), ("loss", "losses"), ("data", "datasets")):
         entries = registry.entries(kind)
         named = [entry for entry in entries if entry.name in words]
         if kind == "losses" and not named:
             named = [entry for entry in entries if entry.name in usual]
-        if any(has_field(entry.spec.config, name) for entry in named or entries):
-            places.append((section, ""))
-    losses = [e.name for e in registry.entries("losses") if has_field(e.spec.config, name)]
-    return places or [("loss", loss) for loss in losses[:MAX_LOSSES]]
+        configs = [entry.spec.config for entry in named or entries]
+        places += [(section, "", config) for config in configs if has_field(config, name)][:1]
+    losses = [
+        ("loss", entry.name, entry.spec.config)
+        for entry in registry.entries("losses")
+        if has_field(entry.spec.config, name)
+        and not any(describe_missing("", default_needs(entry.spec), model) for model in models)
+    ]
+    return places or losses[:MAX_LOSSES]
 
 
 def has_field(config: Any, name: str) -> bool:
     return name in {f.name for f in fields(config)}
 
 
+def is_list(config: Any, name: str) -> bool:
+    """Whether an option is a list, by its annotation."""
+    return any(o.name == name and o.type.startswith(("list", "[")) for o in describe(config))
+
+
+def as_list(config: Any, name: str, value: str) -> str:
+    """Return the value of an option as it is written with --set: that of a list in brackets."""
+    return f"[{value}]" if is_list(config, name) and not value.startswith("[") else value
+
+
+def default_needs(loss: LossSpec) -> AbstractSet[str]:
+    """Return the capabilities that a loss needs with its default options. If it has an option
+    without a default, they are unknown, and the set is empty."""
+    if not callable(loss.needs):
+        return loss.needs
+    required = any(f.default is f.default_factory is MISSING for f in fields(loss.config))
+    return frozenset() if required else loss.needs(loss.config())
+
+
 def check_keywords(registry: Registry, name: str | None, keywords: Mapping[str, Any]) -> None:
     """Raise UsageError for keywords that `Forge.train` does not have, with where they belong."""
     sections: dict[str, dict[str, Any]] = {}
     for keyword, value in keywords.items():
-        for section, component in find_places(registry, keyword, [name or ""])[:1]:
+        for section, component, config in find_places(registry, keyword, [name or ""])[:1]:
             options = sections.setdefault(section, {"name": component} if component else {})
-            options[keyword] = value
+            single = is_list(config, keyword) and not isinstance(value, Sequence)
+            options[keyword] = [value] if single else value
     if keywords:
         hint = ", ".join(f"{section}={options!r}" for section, options in sections.items())
+        if "resume" in keywords:
+            hint = f"forge.resume({str(keywords['resume'])!r})"
         raise UsageError(f"train has no keyword {', '.join(keywords)}", hint=hint)
 
 

@@ -13,8 +13,10 @@ from typing import Any
 from latentforge.config.capabilities import check_needs, suggest_models
 from latentforge.config.request import read_toml
 from latentforge.config.resolve import (
+    as_list,
     check_defaults,
     check_options,
+    has_field,
     raise_faults,
     read_assignments,
 )
@@ -36,6 +38,8 @@ def select_measures(
     options: Sequence[str] | Mapping[str, Any] = (),
 ) -> list[Component]:
     """Return the requested measures, or the default measures that fit the model, with options."""
+    if isinstance(names, str):
+        raise UsageError(f"measures is {names!r}, not a list", hint=f"measures=[{names!r}]")
     provides = config.model.entry.spec.provides
     entries = []
     if names:
@@ -201,6 +205,20 @@ def suggest_run(registry: Registry, role: str, needs: Collection[str]) -> str:
     return f"--with {role}=RUN" + (f", where RUN is a run of {models}" if models else "")
 
 
+def suggest_explorer_option(registry: Registry, name: str, value: str, words: Sequence[str]) -> str:
+    """Return the assignment that sets an option with this name, if one of the explorers in `words`
+    has it, or its objective; otherwise an empty string."""
+    explorers = [entry for entry in registry.entries("explorers") if entry.name in words]
+    objectives = {f"objective={entry.spec.searches}" for entry in explorers if entry.spec.searches}
+    if objectives and (given := [word for word in words if word.startswith("objective=")]):
+        objectives = set(given)
+    entries = [e for e in registry.entries("objectives") if f"objective={e.name}" in objectives]
+    for entry in (*explorers, *entries):
+        if has_field(entry.spec.config, name):
+            return f"--set {quoted(f'{name}={as_list(entry.spec.config, name, value)}')}"
+    return ""
+
+
 def _group_options(
     registry: Registry,
     options: Sequence[str] | Mapping[str, Any],
@@ -209,9 +227,11 @@ def _group_options(
     """Group options by measure, from `measure.key=value` strings or from a nested mapping."""
     names = [entry.name for entry in measures]
     if isinstance(options, Mapping):
-        for name in options:
+        for name, value in options.items():
             if name not in names:
                 hint = suggest_measure(registry, name, names)
+                if owners := [e.name for e in measures if has_field(e.spec.config, name)]:
+                    hint = " or ".join(f"--set {owner}.{name}={value}" for owner in owners)
                 raise UsageError(f"options for {name!r}, which is not a requested measure; {hint}")
         return {name: options.get(name, {}) for name in names}
     by_name: dict[str, list[str]] = {name: [] for name in names}
@@ -220,7 +240,7 @@ def _group_options(
         if not dot or name not in by_name:
             hint = suggest_measure(registry, name, names)
             key = text.partition("=")[0]
-            owners = [e.name for e in measures if key in {f.name for f in fields(e.spec.config)}]
+            owners = [e.name for e in measures if has_field(e.spec.config, key)]
             if owners:
                 hint = " or ".join(f"--set {quoted(f'{owner}.{text}')}" for owner in owners)
             raise UsageError(

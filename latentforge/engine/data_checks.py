@@ -216,7 +216,7 @@ def find_offset(mean: Tensor, other: Tensor) -> tuple[tuple[int, int], float]:
     """Return the offset, in pixels, that moves the image `mean` (C, H, W) onto `other`, and the
     mean squared difference that remains."""
     downs, rights = (torch.arange(-(size // 4), size // 4 + 1) for size in mean.shape[-2:])
-    # the product of a shifted image with the other one, for every offset: the largest is the nearest
+    # products of the shifted image and the other one, for every offset; the largest is the nearest
     products = torch.fft.ifft2(torch.fft.fft2(mean).conj() * torch.fft.fft2(other)).real.sum(0)
     row, column = divmod(int(products[downs][:, rights].argmax()), len(rights))
     offset = int(downs[row]), int(rights[column])

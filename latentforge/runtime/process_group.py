@@ -24,7 +24,7 @@ from latentforge.runtime import torchrun
 from latentforge.runtime.stdout import escape_controls
 
 # How long to wait for a process that does not respond. The end of a process is noticed at once, but
-# Gloo rarely misses it (2 of 1,500 trials). A collective then waits until torchrun ends the process.
+# Gloo rarely misses it (2 of 1,500 trials). A collective then waits until torchrun ends it.
 TIMEOUT = timedelta(minutes=30)
 POLL = timedelta(seconds=1)  # Python handles a signal only between two calls of `Work.wait`
 REPORT_AFTER = 15.0  # seconds after a signal; torchrun ends a process 30 seconds after SIGTERM

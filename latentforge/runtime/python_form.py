@@ -272,7 +272,9 @@ def _given(call: Call, argument: str) -> dict[str, Any]:
         return {"name": given}
     if argument == "options" and isinstance(given, list | tuple):
         assignments = [("set", str(text)) for text in given]
-        return dict(_place(Call(call.method, {}), assignments).get("options", {}))
+        given = _place(Call(call.method, {}), assignments).get("options", {})
+    if argument == "options" and call.method == "evaluate" and isinstance(given, Mapping):
+        return {key: value for key, value in given.items() if isinstance(value, Mapping)}
     if argument == "roles":  # a run is given as an object or by its path
         runs = given if isinstance(given, Mapping) else {}
         return {role: str(getattr(run, "path", run)) for role, run in runs.items()}

@@ -28,7 +28,6 @@ from latentforge.sweeps.search import Searcher, describe_search
 from latentforge.sweeps.search_space import check_kind, read_space
 from latentforge.workflows.run import open_run
 
-
 log = logging.getLogger("latentforge")
 
 

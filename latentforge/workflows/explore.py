@@ -14,13 +14,13 @@ from latentforge.config.schema import Component, check_device, describe_weights
 from latentforge.config.selection import select_explorer
 from latentforge.config.validation import plain
 from latentforge.contracts import ExploreContext
-from latentforge.errors import RunFailed
+from latentforge.errors import RunFailed, UsageError
 from latentforge.findings import Findings, checked
 from latentforge.io.atomic import is_outside
 from latentforge.io.paths import check_free, check_writable, quoted, write_error
 from latentforge.plugins.registry import Registry
 from latentforge.runs.compatibility import check_same_images, open_roles, resolve_stored_config
-from latentforge.runs.folder import RunFolder
+from latentforge.runs.folder import MANIFEST, RunFolder, open_folder
 
 if TYPE_CHECKING:
     from ignite.engine import Engine
@@ -62,6 +62,18 @@ def explore(
 
     loaded = load_run(run, config, checkpoint=checkpoint, roles=others, device=device, data=data)
     return explore_loaded(loaded, *components, out=folder, stream=None if quiet else sys.stderr)
+
+
+def open_explored(explorer: str, run: RunFolder | str | Path) -> RunFolder:
+    """Open the run to explore. Raises UsageError if it and the explorer are in the wrong order."""
+    if isinstance(run, RunFolder):
+        return run
+    if (Path(explorer) / MANIFEST).is_file() and not (Path(run) / MANIFEST).is_file():
+        raise UsageError(
+            f"{explorer} is a run, and it must be the second argument",
+            hint=f"latentforge explore {quoted(run)} {quoted(explorer)}",
+        )
+    return open_folder(run)
 
 
 def explore_loaded(

@@ -18,6 +18,8 @@ def suggestion(answer) -> list[str]:
         (["--latent-dim", "4"], ["--set", "model.latent_dim=4"]),
         (["--latent-dim=4"], ["--set", "model.latent_dim=4"]),
         (["--hidden", "[8]"], ["--set", "model.hidden=[8]"]),
+        (["--hidden", "8"], ["--set", "model.hidden=[8]"]),
+        (["--hidden=8,4"], ["--set", "model.hidden=[8,4]"]),
         (["--likelihood", "gaussian"], ["--set", "loss.likelihood=gaussian"]),
         (["--checkpoint-every", "3"], ["--set", "train.checkpoint_every=3"]),
         (["--binarize", "fixed"], ["--set", "data.binarize=fixed"]),
@@ -27,6 +29,43 @@ def test_an_option_of_a_component_as_a_flag(cli, mistake, written):
     refused = cli("train", "ae", *mistake)
     assert suggestion(refused) == written
     assert cli("train", "ae", *written, "--epochs", "1", "--quiet").code == 0
+
+
+@pytest.mark.parametrize(
+    ("explorer", "mistake", "written"),
+    [
+        ("interpolate", ["--steps", "4"], ["--set", "steps=4"]),
+        ("interpolate", ["--classes=3,8"], ["--set", "classes=[3,8]"]),
+        ("reconstruct", ["--n", "4"], ["--set", "n=4"]),
+    ],
+)
+def test_an_option_of_an_explorer_as_a_flag(cli, runs, explorer, mistake, written):
+    refused = cli("explore", explorer, "runs/ae", *mistake)
+    assert suggestion(refused) == written
+    assert cli("explore", explorer, "runs/ae", *written, "--quiet").code == 0
+
+
+def test_an_option_of_an_objective_as_a_flag(cli, runs):
+    guided = ("explore", "guided", "runs/ae")
+    assert suggestion(cli(*guided, "--threshold", "0.8")) == ["--set", "threshold=0.8"]
+    objective = ("--set", "objective=inpaint")
+    assert suggestion(cli(*guided, *objective, "--mask", "left")) == ["--set", "mask=left"]
+    assert "No such option: --mask" in cli(*guided, "--mask", "left").err
+
+
+def test_the_option_of_a_loss_is_suggested_only_for_models_that_the_loss_suits(cli):
+    assert suggestion(cli("train", "vae", "--beta", "4"))[:2] == ["--loss", "beta-elbo"]
+    refused = cli("train", "ae", "--beta", "4")  # ae has no KL divergence
+    assert refused.code == 2
+    assert "beta-elbo" not in refused.err
+    assert "--set beta=4: write section.key" in (err := cli("train", "ae", "--set", "beta=4").err)
+    assert "beta-elbo" not in err
+
+
+def test_a_run_without_its_role(cli, runs):
+    answer = cli("evaluate", "runs/vae", "--measure", "fid", "--with", "runs/cnn")
+    assert answer.code == 2
+    assert "--with runs/cnn: write ROLE=RUN, as in --with classifier=runs/cnn" in answer.err
 
 
 def test_unknown_flags_are_refused_as_usual(cli):

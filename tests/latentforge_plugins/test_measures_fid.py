@@ -320,6 +320,7 @@ def test_fewer_than_ten_images_per_feature_are_refused_with_a_hint(forge):
     ) as caught:
         fid(forge, grid=2)
     assert caught.value.hint == "options={'fid': {'grid': 1}}, or use more images"
+    assert caught.value.message.endswith("359 in the test split, the smaller of the two")
     with pytest.raises(UsageError, match=r"32 features needs 320 images.*there are 319") as caught:
         fid(forge, images=319)
     images = "options={'fid': {'grid': 1, 'images': 359}}"

@@ -47,7 +47,8 @@ class Fid:
                 "fid needs a second split of real images, but there is only one",
                 hint='data={"train": ..., "test": ...}',
             )
-        self.count = self.check_count(config, real, others)
+        small = split if len(real) <= len(others) else other
+        self.count = self.check_count(config, real, others, small)
         self.selected = select_random(self.count, len(real), real.device)
         self.reference = self.fit_features(real, self.selected)
         self.others = others
@@ -79,9 +80,9 @@ class Fid:
             "images; _over_floor: divided by fid_floor"
         )
 
-    def check_count(self, config: FidConfig, real: Images, others: Images) -> int:
+    def check_count(self, config: FidConfig, real: Images, others: Images, small: str) -> int:
         """Return the number of images in each set. Raises UsageError if it is too small for the
-        features, or larger than a split."""
+        features, or larger than a split. `small` is the name of the smaller split."""
         most = min(len(real), len(others))
         count = config.images or most
         if count > most:
@@ -96,10 +97,11 @@ class Fid:
             cells = math.prod(self.features.cells)
             is_enough = cells > 1 and PER_FEATURE * size // cells <= count
             fewer = "--set fid.grid=1" if is_enough else "select a layer with fewer features"
+            where = "" if config.images else f" in the {small} split, the smaller of the two"
             more = f"--set fid.images={most}" if least <= most else "use more images"
             raise UsageError(
                 f"fid of {counted(size, 'feature')} needs {least} images, {PER_FEATURE} for each "
-                f"feature, but there {are(count)} {count}",
+                f"feature, but there {are(count)} {count}{where}",
                 hint=f"{fewer}, or {more}",
             )
         return count
