@@ -11,7 +11,7 @@ PROTOCOL = "nats per image, terms weighted as at the end of training, one seeded
 def build(config: Any, context: EvaluateContext):
     from .measure import LossOfRun
 
-    return LossOfRun(context)
+    return LossOfRun(context, PROTOCOL)
 
 
 @hookimpl

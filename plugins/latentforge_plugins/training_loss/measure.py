@@ -9,8 +9,6 @@ from torch import nn
 
 from latentforge.contracts import Batch, EvaluateContext, Seen
 
-from . import PROTOCOL
-
 PARTS = 20  # of the first images, which are evaluated twice
 PART = 50  # images of a part, at most
 
@@ -23,11 +21,11 @@ class LossOfRun:
     values is the variance of a part's value, and that of an image is larger by the part's size.
     """
 
-    def __init__(self, context: EvaluateContext) -> None:
+    def __init__(self, context: EvaluateContext, protocol: str) -> None:
         self.loss, self.step = context.loss, context.step
         self.total, self.count = 0.0, 0
         self.variance = 0.0  # of an image's value, from sampling
-        self.protocol = PROTOCOL
+        self.protocol = protocol
 
     def update(self, seen: Seen) -> None:
         images = len(seen.batch.index)
