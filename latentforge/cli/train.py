@@ -159,6 +159,7 @@ def format_next(run: Run) -> list[str]:
         explorer = "sample" if "kl" in provides else "reconstruct"
     return [
         f"explore: latentforge explore {explorer} {quoted(path)}",
+        f"check: latentforge doctor {quoted(path)}",
         f"report: latentforge report {quoted(path)}",
         f"watch: tensorboard --logdir {quoted(path)}",
     ]

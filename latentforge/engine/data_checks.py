@@ -14,6 +14,7 @@ from latentforge.contracts import at_once
 from latentforge.data.images import ImageSplit
 from latentforge.data.levels import NARROW, NARROW_LOW, suggest_levels
 from latentforge.engine.diagnostics import Diagnosis
+from latentforge.io.text import counted
 from latentforge.latent import Bernoulli, Gaussian
 from latentforge.neighbours import majority, topk
 from latentforge.seeding import generator
@@ -190,7 +191,8 @@ def find_shift(train: ImageSplit, held_out: ImageSplit, split: str) -> Iterator[
     elif train.spec.kind == "image":
         place, best = find_offset(mean, other)
         if best < distance * scale / 4:
-            how = "seem to be shifted by {} pixels down and {} to the right".format(*place)
+            down, right = place
+            how = f"seem to be shifted by {counted(down, 'pixel')} down and {right} to the right"
     yield Diagnosis(
         "shift",
         "warning",

@@ -74,8 +74,9 @@ class Plugin:
 
     @property
     def notice(self) -> str:
-        """A notice that the plugin slows most commands down, or an empty string."""
-        if not self.heavy and self.seconds <= SLOW:
+        """A notice that the plugin slows most commands down, or an empty string. A built-in is slow
+        only on a busy machine."""
+        if self.builtin or (not self.heavy and self.seconds <= SLOW):
             return ""
         problem = f"imports {' and '.join(self.heavy)}" if self.heavy else "is slow"
         return (

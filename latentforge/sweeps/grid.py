@@ -81,7 +81,7 @@ def find_key_faults(key: str) -> list[str]:
     if section not in SECTIONS:
         hint = did_you_mean(section, SECTIONS) or f"sections are {', '.join(SECTIONS)}"
         if not path:
-            hint = f"write section.{key}; {hint}"
+            hint = f"write section.{key}, as in model.{key}; {hint}"
         configs = {"train": TrainConfig, "data": DataConfig}
         if keys := [f"{name}.{key}" for name, config in configs.items() if has_field(config, key)]:
             hint = f"write {' or '.join(keys)}"

@@ -116,14 +116,15 @@ def test_train_prints_a_summary(cli):
         first,
     )
     assert header.split() == ["train", "validation", "test"]
-    metrics = {row.split()[0]: row.split()[1:] for row in rows[:-3]}
+    metrics = {row.split()[0]: row.split()[1:] for row in rows[:-4]}
     assert (len(metrics["recon"]), len(metrics["mse_per_pixel"])) == (3, 2)
-    assert rows[-3:] == [
+    assert rows[-4:] == [
         "explore: latentforge explore reconstruct runs/ae-digits-1",
+        "check: latentforge doctor runs/ae-digits-1",
         "report: latentforge report runs/ae-digits-1",
         "watch: tensorboard --logdir runs/ae-digits-1",
     ]
-    for line in rows[-3:-1]:
+    for line in rows[-4:-1]:
         assert cli(*line.split()[2:], *(["--quiet"] if "explore" in line else [])).code == 0
     assert "epoch 1/1  train recon" in answer.err
 

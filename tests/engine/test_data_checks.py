@@ -64,7 +64,7 @@ def test_blank_images_are_counted(digits, count, severity):
     [
         (lambda x: 1 - x, "seem to be inverted"),
         (lambda x: x.roll((2, -1), (-2, -1)), "shifted by 2 pixels down and -1 to the right"),
-        (lambda x: x.roll(1, -2), "shifted by 1 pixels down and 0 to the right"),
+        (lambda x: x.roll(1, -2), "shifted by 1 pixel down and 0 to the right"),
         (lambda x: x * 0.6, "differ from the training images"),
         (lambda x: x, ""),
         (lambda x: x[:40], ""),

@@ -37,10 +37,11 @@ def measure_baselines(
 ) -> Findings:
     """Compare the results with the best of k training codes, and with the training images of their
     classes. `codes`: those of the training images, (M, D)."""
-    metrics = {f"best_of_{k}": best_of(context, codes, k) for k in COUNTS}
+    labels, metrics = context.images("train").y, {}
+    if labels is None or len(labels.unique()) > 1:  # otherwise there are no other classes
+        metrics = {f"best_of_{k}": best_of(context, codes, k) for k in COUNTS}
     metrics["result_groups"] = float(count_groups(found.x.flatten(1)))
     metrics |= compare_spread(context, found, codes)
-    labels = context.images("train").y
     if mixture is not None and labels is not None:
         requested = torch.isin(labels.to(codes.device), context.objective.classes)
         metrics["log_prior_training"] = float(mixture.log_prob(codes[requested]).mean())

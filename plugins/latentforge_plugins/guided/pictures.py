@@ -80,7 +80,7 @@ def draw_film(
 ) -> Film:
     """Draw an animation of one request. It shows the map with the path so far, the decoded code
     and, if a classifier guides the search, its probabilities. The last frame shows the code after
-    `sampled` Langevin steps, if there are any."""
+    `sampled` Langevin steps, if there are any and a sample satisfied the request."""
     to_map, path = Map(codes), found.paths[request]  # (T, D)
     background, points = _codes_on(to_map, codes, context), to_map(path)
     moments = torch.linspace(0, len(path) - 1, min(FRAMES, len(path))).round().long()
@@ -98,7 +98,7 @@ def draw_film(
             panels.append(Bars("p", "p(class | image)", classifier.data.classes, heights, "p"))
         frames.append(panels)
     titles = [f"step {moment}" for moment in moments.tolist()]
-    if sampled:
+    if sampled and not torch.equal(path[-1], path[-2]):
         titles[-1] = f"after {sampled} Langevin steps"
     return Film("walk", film_title(context, found, request), frames, titles)
 

@@ -33,7 +33,8 @@ class Density:
     def evaluate(
         self, u: Tensor, rows: Tensor, power: float = 1.0
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The log density (N,) and its slope (N, D), the scores (N,), and the images."""
+        """The log density (N,) and its slope (N, D), the scores (N,), and the images, which are
+        those that were scored, so that an objective can reuse its answers about them."""
         u = u.detach().requires_grad_()
         with torch.enable_grad():
             z = u * self.unit
@@ -41,7 +42,7 @@ class Density:
             score = self.objective.score(x, rows)
             value = power * score + self.prior(z)
             (slope,) = torch.autograd.grad(value.sum(), u)
-        return value.detach(), slope, score.detach(), x.detach()
+        return value.detach(), slope, score.detach(), x
 
     def noise(self, device: torch.device) -> torch.Generator:
         return generator(device, "guided samples", self.seed)
@@ -112,6 +113,7 @@ def average_samples(found: Found, density: Density, steps: int) -> Found:
     u, size = (found.z / density.unit).repeat(CHAINS, 1), STEP
     u = u + SPREAD * normal()
     value, slope, _, x = density.evaluate(u, rows)
+    x = x.detach().clone()
     total, burn_in = torch.zeros_like(x), steps // 3
     for step in range(steps):
         proposed = u + 0.5 * size**2 * slope + size * normal()
@@ -123,7 +125,7 @@ def average_samples(found: Found, density: Density, steps: int) -> Found:
         u = torch.where(accepted[:, None], proposed, u)
         slope = torch.where(accepted[:, None], new_slope, slope)
         value = torch.where(accepted, new_value, value)
-        x[accepted] = new_x[accepted]
+        x[accepted] = new_x.detach()[accepted]
         if step < burn_in:
             size *= 1.1 if float(accepted.float().mean()) > ACCEPTED else 1 / 1.1
         else:
