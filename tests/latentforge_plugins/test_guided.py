@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from latentforge_plugins.guided.baselines import count_groups
+from latentforge_plugins.guided.baselines import count_groups, measure_baselines
 from latentforge_plugins.guided.config import GuidedConfig
 from latentforge_plugins.guided.guide import guide, sample_steps
 from latentforge_plugins.guided.pictures import (
@@ -191,6 +191,16 @@ def test_chosen_class_without_training_images_is_refused():
     with pytest.raises(UsageError, match="class c has no training images") as refused:
         sample_starts(context, GuidedConfig(start_class=2), torch.zeros(9, 1))
     assert refused.value.hint == "--set start_class=0"
+
+
+def test_training_codes_of_other_classes_are_no_baseline_if_there_are_none():
+    context = context_of(np.zeros(9, int), ["a", "b"], [0, 0])
+    at = torch.zeros(2)
+    found = Found(torch.randn(2, 1), torch.rand(2, 1, 2, 2), *[at] * 5, {})
+    metrics = measure_baselines(context, found, torch.randn(9, 1), None).metrics
+    assert {*metrics} == {
+        *("result_groups", "deviation_ratio", "deviation_ratio_min", "deviation_ratio_max")
+    }
 
 
 def test_starts_from_a_prior_have_its_mean_and_deviation():
