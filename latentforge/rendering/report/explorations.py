@@ -159,6 +159,10 @@ def _read(run: RunFolder, name: str, folder: Path, registry: Registry) -> Entry:
         entry.findings = read_findings(folder)
         entry.about = normalize_about(entry.findings.about, folder)
         entry.command = create_command(entry, registry)
+        made, (best, last) = entry.about["checkpoint"], _read_pointers(run)
+        if last and made not in ("", best, last):
+            note = f"made at {made}; the run has been trained to {last} since: repeat the command"
+            entry.findings = replace(entry.findings, notes=[note, *entry.findings.notes])
     except Exception as error:  # a folder that a user has changed must not prevent the report
         entry.error = error.message if isinstance(error, LatentForgeError) else one_line(error)
         entry.findings = replace(entry.findings, items=[])
@@ -228,8 +232,7 @@ def create_command(entry: Entry, registry: Registry) -> list[str]:
     arguments += [about["explorer"], about["run"] or str(entry.run.path)]
     for role, other in about["roles"].items():
         arguments += ["--with", f"{role}={other}"]
-    checkpoints = entry.run.path / "checkpoints"
-    best, last = (_read_pointer(checkpoints / name) for name in ("BEST", "LATEST"))
+    best, last = _read_pointers(entry.run)
     if best == about["checkpoint"] != last:
         arguments += ["--checkpoint", "best"]
     defaults = _get_defaults(registry, about)
@@ -246,9 +249,11 @@ def _format_option(value: Any) -> str:
     return value if is_word and not literal else format_toml_value(value)
 
 
-def _read_pointer(file: Path) -> str:
-    """The checkpoint name in a pointer file, without the hash that follows it."""
-    return file.read_text("utf-8").partition("\n")[0] if file.is_file() else ""
+def _read_pointers(run: RunFolder) -> list[str]:
+    """The names of the best and the last checkpoint; empty if there is none. A hash follows the
+    name in each of the two files."""
+    files = [run.path / "checkpoints" / name for name in ("BEST", "LATEST")]
+    return [f.read_text("utf-8").partition("\n")[0] if f.is_file() else "" for f in files]
 
 
 def _get_defaults(registry: Registry, about: Mapping[str, Any]) -> dict[str, Any]:

@@ -281,6 +281,18 @@ def test_damaged_folder_gives_a_warning_and_the_rest_is_shown(explored, cli, dam
     assert len(page.images) == 1  # of the intact folder
 
 
+def test_explorations_of_an_earlier_checkpoint_are_marked(explored, cli):
+    note = "made at step-"
+    assert cli("report", "runs/ae").code == 0
+    assert note not in read("runs/ae/report.html").text
+    run = Forge().open_run("runs/ae")
+    epochs, before = run.manifest["epochs"], run.manifest["steps"]
+    after = Forge().resume("runs/ae", train={"epochs": epochs + 1}, quiet=True).manifest["steps"]
+    assert cli("report", "runs/ae").code == 0
+    said = f"made at step-{before:08d}; the run has been trained to step-{after:08d} since"
+    assert said in read("runs/ae/report.html").text
+
+
 @pytest.mark.parametrize("value", [None, 3, ["a"]], ids=str)
 def test_wrong_types_in_findings_json_are_tolerated(explored, cli, value):
     intact = Path("runs/ae/explore/interpolate")
