@@ -115,7 +115,7 @@ class Draft:
         if equals and section and not path:
             self.unplaced.append(text)
         elif not equals or not all((section, *path)):
-            self.faults.append(f"--set {text}: write section.key=VALUE, as in 'model.hidden=[128]'")
+            self.faults.append(f"--set {text}: write section.key=VALUE, as in train.epochs=20")
         elif section == "callbacks" and len(path) > 1:
             set_nested(self.enable_callback(path[0]), path[1:], toml_value(value))
         elif section == "callbacks":

@@ -27,7 +27,7 @@ from latentforge.io.text import counted
 from latentforge.plugins.registry import Entry, Registry
 from latentforge.specs import LossSpec, ModelSpec
 
-EXAMPLE = "as in 'model.hidden=[128]'"
+EXAMPLE = "as in train.epochs=20"
 MAX_LOSSES = 3  # maximum number of losses that a hint names
 
 

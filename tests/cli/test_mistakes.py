@@ -88,7 +88,7 @@ def test_an_assignment_without_its_section(cli, given, section):
 
 def test_an_assignment_of_nothing_known(cli):
     answer = cli("train", "ae", "--set", "colour=red")
-    assert "write section.key=VALUE, as in 'model.hidden=[128]'" in answer.err
+    assert "write section.key=VALUE, as in train.epochs=20" in answer.err
 
 
 def test_arguments_in_the_wrong_order(cli, runs):
