@@ -45,14 +45,16 @@ def fit_gaussian(z: Tensor) -> Distribution:
 def fit_mixture(z: Tensor, components: int, seed: int) -> MixtureSameFamily:
     """Fit a mixture of Gaussians to codes (N, D) with scikit-learn's expectation maximisation, as
     in Ghosh et al. 2020 (RAE). Covariances are full for up to MAX_FULL dimensions and diagonal for
-    more. The mixture has at most one component per code."""
+    more. There are at most as many components as codes, and at most one per D + 1 codes if the
+    covariances are full: fewer codes determine no covariance."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
 
     order = torch.randperm(len(z), generator=torch.Generator().manual_seed(seed))[:MAX_FITTED]
     sample = z[order.to(z.device)].double().cpu()
+    full = covariance_type(z.shape[1]) == "full"
     model = GaussianMixture(
-        min(components, len(sample)),
+        max(1, min(components, len(sample) // (z.shape[1] + 1 if full else 1))),
         covariance_type=covariance_type(z.shape[1]),
         # relative to the variance of the codes: a fixed value would dominate a narrow latent space
         reg_covar=max(1e-6 * float(sample.var(0).max()), 1e-12),
@@ -65,7 +67,7 @@ def fit_mixture(z: Tensor, components: int, seed: int) -> MixtureSameFamily:
     fitted = (model.weights_, model.means_, model.covariances_)
     weights, means, covariances = map(torch.as_tensor, fitted)
     component: Distribution
-    if covariance_type(z.shape[1]) == "full":
+    if full:
         root = torch.linalg.cholesky(covariances).to(z)
         component = MultivariateNormal(means.to(z), scale_tril=root, validate_args=False)
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from latentforge_plugins.densities import fit_mixture
 from latentforge_plugins.walks import principal_directions
 from scipy.stats import multivariate_normal, norm
 from sklearn.decomposition import PCA
@@ -300,3 +301,12 @@ def test_an_invalid_plane_is_refused(explore, affine, x):
 def test_options_without_effect_are_refused(explore, affine, x, options):
     with pytest.raises(ConfigError, match=r"exclude each other|reach needs"):
         explore("manifold", affine.Affine(SHAPE, (3,)), x, **options)
+
+
+@pytest.mark.parametrize(
+    ("codes", "dimensions", "components"), [(40, 3, 10), (39, 3, 9), (5, 8, 1)]
+)
+def test_mixture_has_enough_codes_for_each_covariance(codes, dimensions, components):
+    generator = torch.Generator().manual_seed(0)
+    mixture = fit_mixture(torch.randn(codes, dimensions, generator=generator), 10, seed=0)
+    assert len(mixture.mixture_distribution.probs) == components

@@ -47,12 +47,12 @@ def make_source(name: str, context: ExploreContext, codes: Tensor, config: Sampl
     values = codes.double().cpu()
     fitted = f"fitted to the {count} training codes"
     if name == "mixture":
-        components = min(config.components, count)
-        density = densities.fit_mixture(values, components, context.seed)
+        density = densities.fit_mixture(values, config.components, context.seed)
+        components = len(density.mixture_distribution.probs)
         if count > densities.MAX_FITTED:
             fitted = f"fitted to {densities.MAX_FITTED} random codes of the {count} training codes"
         kind = densities.covariance_type(size)
-        description = f"{components} Gaussians with {kind} covariances, {fitted}"
+        description = f"{counted(components, 'Gaussian')} with {kind} covariances, {fitted}"
         return density_source("mixture", f"mixture of {components}", description, density, codes)
     description = f"a Gaussian {fitted}"
     if name == "prior":
