@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import time
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
+from ignite.engine import Events
 
 from latentforge import CallbackSpec, Forge, LossSpec, MeasureSpec, ModelSpec
 from latentforge.contracts import Terms
@@ -284,3 +288,24 @@ def test_images_of_two_channels_train_without_pictures(forge, tmp_path):
     )
     assert run.status == "done"
     assert not any(file.endswith(".png") for file in run.explore("interpolate")["files"])
+
+
+def test_the_speed_of_an_epoch_is_that_of_its_own_steps(tmp_path, monkeypatch):
+    clock = 0.0
+    fake = SimpleNamespace(perf_counter=lambda: clock, monotonic=time.monotonic)
+    monkeypatch.setattr("latentforge.engine.trainer.time", fake)
+
+    class Slow:
+        def attach(self, engines):
+            @engines.trainer.on(Events.ITERATION_COMPLETED)
+            def each_step(engine):
+                nonlocal clock
+                clock += 4.0 if engine.state.epoch == 1 else 1.0
+
+    spec = CallbackSpec(
+        name="slow", summary="A clock that is slow at first", build=lambda _: Slow()
+    )
+    run = train(Forge([plugin_of(spec)]), tmp_path / "run", callbacks=["slow"], epochs=3)
+    steps, images = run.manifest["steps"] / 3, 1294  # of the digits
+    speeds = [line["images_per_second"] for line in run.history()]
+    assert speeds == pytest.approx([images / (4 * steps), images / steps, images / steps])
