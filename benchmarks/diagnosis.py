@@ -24,6 +24,7 @@ import torch
 import turns
 
 from latentforge import Forge
+from latentforge.runtime.python_form import in_shell
 
 LEAST = 32
 SYMPTOMS = {"reconstructions", "dead latents", "posterior collapse", "chance", "overfitting"}
@@ -380,7 +381,8 @@ def diagnose(case: Case) -> list[Any]:
             run=Path(folder) / "run",
             quiet=True,
         )
-        return forge.diagnose(run, device="cpu")
+        with in_shell():  # suggestions as options of the command line
+            return forge.diagnose(run, device="cpu")
 
 
 def judge(case: Case, findings: list[Any]) -> bool:

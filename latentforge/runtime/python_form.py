@@ -32,6 +32,9 @@ SECTIONS = {"data": "data.name", "loss": "loss.name"} | {
     key: f"train.{key}" for key in ("epochs", "batch_size", "lr", "seed", "device")
 }
 """The flags of `latentforge train` that set an option of a section."""
+TRAINING = SECTIONS.keys() - {"data", "device"}
+SETTINGS = ("model", "loss", "train")
+"""The flags and the sections of training that no other method has."""
 FLAGS = (
     *("set", "data", "loss", "epochs", "batch-size", "lr", "seed", "device", "callback", "config"),
     *("preset", "run", "out", "checkpoint", "from", "with", "measure", "split", "protocol", "part"),
@@ -251,6 +254,8 @@ def _path(method: str, flag: str, value: str) -> list[str]:
     key = value.partition("=")[0]
     keys = [part for part in key.split(".") if part]
     name = flag.removeprefix("no-").replace("-", "_")
+    if method in DATA_METHODS and (name in TRAINING or (keys and keys[0] in SETTINGS)):
+        method = "train"  # what such a method suggests for the next training
     if flag == "set" and method in DATA_METHODS:
         return ["options", *(keys[1:] if keys[0] == "data" else keys)]
     if flag == "set" and method == "evaluate":

@@ -89,6 +89,12 @@ def test_options_become_arguments(text, python):
         ("explore", "--set 'interpolate.classes=[3, 8]'", "classes=[3, 8]"),
         ("explore", "--set data.root=x", "assignments=['data.root=x']"),
         ("diagnose", "--set data.root=x", "options={'root': 'x'}"),
+        (
+            "diagnose",
+            "--loss beta-elbo --set loss.beta=1",
+            "loss={'name': 'beta-elbo', 'beta': 1}",
+        ),
+        ("diagnose", "--epochs 9 --set train.lr=0.1", "train={'epochs': 9, 'lr': 0.1}"),
         ("load_data", "--set data.layout=NCHW", "options={'layout': 'NCHW'}"),
         ("load_data", "--data folder --set data.root=x", "data='folder', options={'root': 'x'}"),
         ("export", "--part decoder", "part='decoder'"),
