@@ -144,7 +144,8 @@ def needs_training(sweep: Sweep, member: dict[str, Any], *, retry: bool) -> bool
 
 def warn_about_defaults(sweep: Sweep, draft: Draft, *, in_memory: bool) -> None:
     """Warn if a finished member would have other settings today, because defaults have changed."""
-    done = next((m for m in sweep.members if m["status"] == "done"), None)
+    trained = (m for m in sweep.members if (sweep.path / m["name"] / MANIFEST).exists())
+    done = next((m for m in trained if m["status"] == "done"), None)
     if done is None:
         return
     member = Member(done["name"], done["values"])
