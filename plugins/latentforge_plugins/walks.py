@@ -131,6 +131,18 @@ def code_size(model: Any) -> int:
     return int(torch.Size(model.latent.shape).numel())
 
 
+def mean_kl(model: Any, images: Images) -> Tensor | None:
+    """Compute KL(q(z|x) || p(z)) of each dimension in nats, averaged over images: (D,). Returns
+    None if the posterior has no kl()."""
+    total: Any = 0
+    for batch in images.batches(1000):
+        posterior = model.encode(batch.x)
+        if not hasattr(posterior, "kl"):
+            return None
+        total = total + posterior.kl().flatten(1).sum(0)
+    return total / len(images)
+
+
 def select_drawable(
     context: ExploreContext, findings: Sequence[Finding], arrays: NamedArrays
 ) -> tuple[list[Finding], list[str]]:

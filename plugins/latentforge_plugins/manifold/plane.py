@@ -16,7 +16,6 @@ from latentforge_plugins.densities import MAX_DIMENSIONS
 
 from .config import ManifoldConfig
 
-KL_IMAGES = 1000
 TAIL = 0.01  # fraction of the codes beyond each end of an axis that has no prior
 
 
@@ -96,19 +95,13 @@ def make_plane(context: ExploreContext, config: ManifoldConfig) -> Plane:
         return principal(codes)
     if chosen or not prior:
         return through_dims(context, codes, list(config.dims or (0, 1)))
-    kl = mean_kl(context)
+    kl = walks.mean_kl(context.model, context.images("train"))
+    if kl is None:
+        return through_dims(context, codes, [0, 1])
     dims = sorted(kl.topk(2).indices.tolist())
     plane = through_dims(context, codes, dims)
     values = " and ".join(f"{float(kl[d]):.2f}" for d in dims)
     return replace(plane, description=f"the largest KL, {values} nats; {plane.description}")
-
-
-def mean_kl(context: ExploreContext) -> Tensor:
-    """The mean KL of each latent dimension over some training images, (D,)."""
-    images = context.images("train")
-    count = min(len(images), KL_IMAGES)
-    batch = images.batch_at([i * len(images) // count for i in range(count)])
-    return context.model.encode(batch.x).kl().flatten(1).mean(0)
 
 
 def through_dims(context: ExploreContext, codes: Tensor, dims: list[int]) -> Plane:

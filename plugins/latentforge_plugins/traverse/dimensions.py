@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latentforge.contracts import ExploreContext, Images
+from latentforge.contracts import ExploreContext
 from latentforge.errors import UsageError
 from latentforge.findings import Bars, Finding, Findings, ImageGrid, NamedArrays
 from latentforge_plugins import walks
@@ -67,7 +67,7 @@ def traverse_dimensions(
 ) -> Traversal:
     """Traverse every dimension of one run, around the code of `base` (1, ...) if it is given."""
     model, codes = side.model, context.codes("train", side.model).flatten(1)
-    kl = mean_kl(model, context.images("train"))
+    kl = walks.mean_kl(model, context.images("train"))
     weight = codes.var(0, correction=0) if kl is None else kl  # (D,)
     order = weight.argsort(descending=True, stable=True)
     values = positions(model, codes, config)  # (D, steps)
@@ -87,18 +87,6 @@ def traverse_dimensions(
             images.append(x)
     stacked = map(torch.stack, (effect, codes_along, images))
     return Traversal(side, kl is not None, order, weight[order], *stacked)
-
-
-def mean_kl(model: Any, images: Images) -> Tensor | None:
-    """Compute KL(q(z|x) || p(z)) of each dimension in nats, averaged over images: (D,). Returns
-    None if the posterior has no kl()."""
-    total: Any = 0
-    for batch in images.batches(1000):
-        posterior = model.encode(batch.x)
-        if not hasattr(posterior, "kl"):
-            return None
-        total = total + posterior.kl().flatten(1).sum(0)
-    return total / len(images)
 
 
 def positions(model: Any, codes: Tensor, config: TraverseConfig) -> Tensor:
