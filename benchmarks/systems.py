@@ -160,17 +160,31 @@ SYSTEMS = (
     ),
     System(
         "vanilla-ae-relu",
-        [ReferenceMetric("test/bce_per_pixel", "0.1145", margin=0.008)],
+        [
+            ReferenceMetric(
+                "test/bce_per_pixel",
+                "0.1145",
+                margin=0.008,
+                reason="seeds 0 to 7 give 0.106 to 0.121, and the plain build 0.102 to 0.132",
+                slack=0.017,
+            )
+        ],
         "The number of latent dimensions that the ReLU leaves active depends on the seed, and the "
-        "error depends on this number: in an earlier measurement, a plain PyTorch loop gave a BCE "
-        "per pixel of 0.109 and 0.121 for two seeds.",
+        "error depends on this number.",
         seeds=3,
     ),
     System(
         "vanilla-vae",
         [
             ReferenceMetric("epoch 1/loss", "187.78", margin=5.0),
-            ReferenceMetric("train/loss", "104.99", margin=0.7),
+            ReferenceMetric(
+                "train/loss",
+                "104.99",
+                margin=0.7,
+                reason="seeds 0 to 5 give 104.5 to 105.2, with a mean of 104.8; the plain build "
+                "gives 104.5 to 105.6, with a mean of 105.0",
+                slack=0.3,
+            ),
             ReferenceMetric("test/elbo", margin=0.7),
             ReferenceMetric("test/elbo_mean"),
             ReferenceMetric("test/nll"),
