@@ -230,6 +230,17 @@ def test_a_grid_of_two_dimensions_is_not_called_the_whole_space(explore, affine,
     assert "no other dimensions" not in explore("manifold", deeper, x, size=3).protocol
 
 
+def test_the_plane_spans_the_dimensions_of_the_largest_kl(explore, affine, x):
+    model = affine.Affine(SHAPE, (6,), log_var=[-0.1, -2.0, -0.1, -0.1, -3.0, -0.1])
+    found = explore("manifold", model, x, size=3)
+    posterior = model.encode(x)
+    mean, log_var = posterior.mean, posterior.log_var
+    kl = 0.5 * (mean.square() + log_var.exp() - 1 - log_var).flatten(1).mean(0)
+    first, second = sorted(kl.topk(2).indices.tolist())
+    assert found.protocol.startswith(f"z{first} from -3 to 3 to the right, z{second} from -3 to 3")
+    assert f"the largest KL, {kl[first]:.2f} and {kl[second]:.2f} nats" in found.protocol
+
+
 def test_the_principal_plane_matches_pca(explore, affine, x):
     stretch = torch.tensor([1.0, 0.1, 0.5, 0.2, 2.0, 0.3]).reshape(SHAPE)
     x = 0.6 + (x - 0.5) * stretch / 3
