@@ -24,7 +24,7 @@ import torch
 import turns
 
 from latentforge import Forge
-from latentforge.runtime.python_form import in_shell
+from latentforge.runtime.shell import in_shell
 
 LEAST = 32
 SYMPTOMS = {"reconstructions", "dead latents", "posterior collapse", "chance", "overfitting"}

@@ -43,7 +43,7 @@ from latentforge.errors import (
 )
 from latentforge.plugins import commands
 from latentforge.runtime import torchrun
-from latentforge.runtime.python_form import in_shell
+from latentforge.runtime.shell import in_shell
 from latentforge.runtime.stdout import (
     discard_stdout,
     escape_controls,

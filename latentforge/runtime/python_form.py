@@ -10,8 +10,7 @@ import inspect
 import re
 import shlex
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import wraps
@@ -19,10 +18,10 @@ from types import FunctionType
 from typing import Any, TypeVar
 
 from latentforge.errors import LatentForgeError
+from latentforge.runtime.shell import is_shell
 
 T = TypeVar("T", bound=type)
 
-_is_shell: ContextVar[bool] = ContextVar("is_shell", default=False)
 _call: ContextVar[Call | None] = ContextVar("call", default=None)
 
 TRAIN_METHODS = ("train", "sweep", "resume", "resume_sweep")
@@ -87,16 +86,6 @@ class Code(str):
         return str(self)
 
 
-@contextmanager
-def in_shell() -> Iterator[None]:
-    """Leave hints in the form of the command line."""
-    token = _is_shell.set(True)
-    try:
-        yield
-    finally:
-        _is_shell.reset(token)
-
-
 def python_api(cls: T) -> T:
     """Rewrite the hints of errors and warnings for Python in all public methods of a class."""
     for name, function in list(vars(cls).items()):
@@ -108,7 +97,7 @@ def python_api(cls: T) -> T:
 def _python_method(function: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(function)
     def method(*args: Any, **kwargs: Any) -> Any:
-        if _is_shell.get():
+        if is_shell():
             return function(*args, **kwargs)
         token = _call.set(Call(function.__name__, _arguments(function, args, kwargs)))
         try:
@@ -135,7 +124,7 @@ def _arguments(
 def python_form(text: str) -> str:
     """Return a text for the user of the Python API, if it is one: options as arguments of the
     method that was called, and commands as calls."""
-    if _is_shell.get() or TORCHRUN.search(text) or not re.search("--|latentforge |-p ", text):
+    if is_shell() or TORCHRUN.search(text) or not re.search("--|latentforge |-p ", text):
         return text
     call = _call.get() or Call("train", {})
     parts = SHELL.split(COMMAND.sub(_format_command, text))  # every second one is for a shell

@@ -19,7 +19,7 @@ from pathlib import Path
 from queue import Queue
 from typing import Any
 
-from latentforge.runtime.python_form import in_shell
+from latentforge.runtime.shell import in_shell
 
 
 def main() -> None:

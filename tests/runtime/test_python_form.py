@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from latentforge.errors import UsageError
-from latentforge.runtime.python_form import Call, _call, in_shell, python_api, python_form
+from latentforge.runtime.python_form import Call, _call, python_api, python_form
+from latentforge.runtime.shell import in_shell
 from latentforge.workflows.run import Run
 
 ROOT = Path(__file__).parents[2]
