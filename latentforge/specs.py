@@ -27,8 +27,11 @@ if TYPE_CHECKING:
     )
     from latentforge.findings import Findings
 
-PLUGIN_API = 1
+PLUGIN_API = 2
 """The version of the plugin contract; a plugin may declare it as `LATENTFORGE_API`."""
+
+SUPPORTED_API = (1, PLUGIN_API)
+"""The versions whose plugins load. docs/plugins.md lists the differences."""
 
 
 @dataclass(frozen=True)
@@ -52,16 +55,32 @@ class Spec:
                 object.__setattr__(self, key, frozenset(value))
 
 
+def with_implied(provides: Set[str]) -> frozenset[str]:
+    """Return the capabilities of a model together with those that they imply: a KL in closed form
+    implies a prior, and the ELBO can be estimated if log q(z | x) and the prior are known."""
+    found = {*provides, *({"prior"} if "kl" in provides else ())}
+    has_bound = "kl" in found or {"prior", "log_prob"} <= found
+    return frozenset({*found, *({"variational"} if has_bound else ())})
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec(Spec):
-    """A network. `provides` names its capabilities: encode, decode, decode_logits, kl, log_prob,
-    diagonal_gaussian, classify, layers (docs/contracts.md defines them), or a plugin's own. `train`
-    are its defaults of the section [train], such as {"lr": 2e-3}."""
+    """A network. `provides` names its capabilities: encode, decode, decode_logits, prior, kl,
+    log_prob, diagonal_gaussian, classify, layers (docs/contracts.md defines them), or a plugin's
+    own. If they depend on the options, it is a function of the config. `train` are its defaults of
+    the section [train], such as {"lr": 2e-3}."""
 
     build: Callable[[Any, DataSpec], nn.Module]
-    provides: Set[str]
+    provides: Set[str] | Callable[[Any], Set[str]]
     default_loss: str
     train: Mapping[str, Any] = field(default_factory=dict)
+
+    def capabilities(self, options: Any = None) -> frozenset[str]:
+        """The capabilities with `options`, by default those of the defaults, with implied ones."""
+        provides = self.provides
+        if callable(provides):
+            provides = provides(self.config() if options is None else options)
+        return with_implied(provides)
 
 
 @dataclass(frozen=True, kw_only=True)

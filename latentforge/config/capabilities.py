@@ -25,7 +25,7 @@ def list_fitting(registry: Registry, kind: str, model: ModelSpec) -> str:
     """Return the components of a kind that need only what the model provides, and no other run, as
     `a, b`."""
     entries = registry.entries(kind)
-    fitting = [e for e in entries if e.spec.needs <= model.provides and not e.spec.roles]
+    fitting = [e for e in entries if e.spec.needs <= model.capabilities() and not e.spec.roles]
     return ", ".join(entry.name for entry in fitting)
 
 
@@ -48,8 +48,8 @@ def check_capabilities(
 def describe_missing(what: str, needs: Iterable[str], model: ModelSpec) -> str:
     """Return a message that names the capabilities that `what` needs and the model lacks, or an
     empty string if the model provides all."""
-    if missing := sorted(set(needs) - set(model.provides)):
-        provided = ", ".join(sorted(model.provides))
+    if missing := sorted(set(needs) - model.capabilities()):
+        provided = ", ".join(sorted(model.capabilities()))
         return f"{what} needs {', '.join(missing)}; model {model.name!r} provides {provided}"
     return ""
 
@@ -57,5 +57,5 @@ def describe_missing(what: str, needs: Iterable[str], model: ModelSpec) -> str:
 def suggest_models(registry: Registry, needs: Iterable[str]) -> str:
     """Return the models that provide all `needs`, as `a, b or c`; an empty string if none does."""
     models = registry.entries("models")
-    names = [entry.name for entry in models if set(needs) <= entry.spec.provides]
+    names = [entry.name for entry in models if set(needs) <= entry.provides]
     return " or ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))

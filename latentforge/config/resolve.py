@@ -299,7 +299,8 @@ def _component(
                 of = f"{kind} {', '.join(others)}" if len(others) > 1 else others[0]
                 faults.add(f"{path}.{key}", f"no such option of {owner}, but of {of}")
                 del options[key]
-    return Component(entry, check(cls, options, path, faults, owner=owner, other_keys=other_keys))
+    checked = check(cls, options, path, faults, owner=owner, other_keys=other_keys)
+    return Component(entry if checked is None else entry.with_options(checked), checked)
 
 
 def describe_unknown(error: UsageError) -> str:

@@ -40,7 +40,7 @@ def select_measures(
     """Return the requested measures, or the default measures that fit the model, with options."""
     if isinstance(names, str):
         raise UsageError(f"measures is {names!r}, not a list", hint=f"measures=[{names!r}]")
-    provides = config.model.entry.spec.provides
+    provides = config.model.entry.provides
     entries = []
     if names:
         for name in names:
@@ -185,7 +185,7 @@ def check_roles(registry: Registry, entries: Sequence[Entry], models: Mapping[st
                 f"{', '.join(sorted(needs_by_role)) or 'none'}",
                 hint=did_you_mean(role, list(needs_by_role)),
             )
-        if missing := sorted(needs_by_role[role] - set(model.spec.provides)):
+        if missing := sorted(needs_by_role[role] - model.provides):
             raise UsageError(
                 f"role {role!r} needs {', '.join(missing)}, which {model.name!r} does not provide",
                 hint=suggest_run(registry, role, needs_by_role[role]),

@@ -116,7 +116,7 @@ def supported_shape(subject: Subject) -> tuple[int, ...]:
 
 
 def skip_unless_provided(subject: Subject, capability: str) -> None:
-    if capability not in subject.entry.spec.provides:
+    if capability not in subject.entry.provides:
         raise CheckSkipped(f"it does not provide {capability}")
 
 

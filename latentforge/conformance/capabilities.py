@@ -9,6 +9,7 @@ from types import FrameType
 from typing import Any
 
 from latentforge.conformance.subject import CheckFailed, Subject
+from latentforge.specs import with_implied
 
 MODEL_ATTRIBUTES = {
     "encode": ("encode",),
@@ -22,7 +23,7 @@ POSTERIOR_ATTRIBUTES = {
     "log_prob": ("log_prob",),
     "diagonal_gaussian": ("mean", "log_var"),
 }
-CORE_CAPABILITIES = {*MODEL_ATTRIBUTES, *POSTERIOR_ATTRIBUTES}
+CORE_CAPABILITIES = {*MODEL_ATTRIBUTES, *POSTERIOR_ATTRIBUTES, "prior", "variational"}
 
 
 def needs_of(subject: Subject) -> Set[str]:
@@ -52,7 +53,7 @@ def restrict_to_needs(
     run was trained with."""
     used: list[str] = []
     for model, provides, needs in models:
-        hide_capabilities(model, provides - needs, used, exempt)
+        hide_capabilities(model, provides - with_implied(needs), used, exempt)
     try:
         yield
     except Exception as error:

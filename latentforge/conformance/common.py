@@ -18,7 +18,7 @@ from latentforge.conformance.subject import CheckSkipped, Subject, require
 from latentforge.errors import did_you_mean
 from latentforge.plugins.loading import HEAVY
 from latentforge.plugins.registry import Entry
-from latentforge.specs import KINDS
+from latentforge.specs import KINDS, ModelSpec
 
 
 def the_hook_module_imports_nothing_heavy(subject: Subject) -> None:
@@ -64,7 +64,7 @@ def every_capability_is_known(subject: Subject) -> None:
         saw += f"; {close}" if close else ""
         hint = "docs/contracts.md lists the capabilities; a new one must be provided by a model"
         require(not close and name not in needed, saw, hint)
-    models = [entry.spec.provides for entry in subject.forge.registry.entries("models")]
+    models = [entry.provides for entry in subject.forge.registry.entries("models")]
     hint = "fix `needs` or `roles`, or install the plugin that provides such a model"
     for needs in (needs_of(subject), *roles_of(subject).values()):
         saw = f"no installed model provides all of {', '.join(sorted(needs))}"
@@ -96,7 +96,8 @@ def capabilities_of(entry: Entry) -> tuple[Set[str], Set[str]]:
             needs = frozenset()
     roles = [getattr(spec, key, None) or {} for key in ("roles", "optional_roles")]
     role_needs = chain(*(capabilities.values() for capabilities in roles))
-    return getattr(spec, "provides", frozenset()), frozenset(needs).union(*role_needs)
+    provides = entry.provides if isinstance(spec, ModelSpec) else frozenset()
+    return provides, frozenset(needs).union(*role_needs)
 
 
 def heavy_imports_of(subject: Subject) -> list[str]:

@@ -55,7 +55,7 @@ def it_uses_only_declared_capabilities(subject: Subject) -> None:
     model, loss = loaded_run.loaded.model, loaded_run.loaded.loss
     exempt = type(loss), type(getattr(loss, "likelihood", loss))
     with (
-        restrict_to_needs((model, entry.spec.provides, needs), field="needs", exempt=exempt),
+        restrict_to_needs((model, entry.provides, needs), field="needs", exempt=exempt),
         restrict_to_needs(*role_models(subject, loaded_run), field="roles"),
     ):
         _find(subject, replace(loaded_run, config=config))

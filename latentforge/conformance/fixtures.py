@@ -76,7 +76,7 @@ def model_with(subject: Subject, needs: Set[str], shape: tuple[int, ...] = SHAPE
 
     refusal = ""
     for entry in sorted(subject.forge.registry.entries("models"), key=order):
-        if needs <= entry.spec.provides:
+        if needs <= entry.provides:
             try:
                 build_with_defaults(entry, shape)
             except UsageError as error:
@@ -106,9 +106,9 @@ def load_tiny_run(subject: Subject) -> LoadedRun:
 
 def role_models(subject: Subject, loaded_run: LoadedRun) -> list[tuple[Any, Set[str], Set[str]]]:
     """Return the model, its capabilities and the needed capabilities of each role."""
-    models = []
+    models: list[tuple[Any, Set[str], Set[str]]] = []
     for role, needs in roles_of(subject).items():
         other = loaded_run.roles[role]
         config = resolve_stored_config(subject.forge.registry, other.run)
-        models.append((other.model, config.model.entry.spec.provides, needs))
+        models.append((other.model, config.model.entry.provides, needs))
     return models

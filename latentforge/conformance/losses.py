@@ -95,7 +95,7 @@ def gradients_reach_the_model_and_the_loss(subject: Subject) -> None:
 def it_uses_only_declared_capabilities(subject: Subject) -> None:
     shape = _shape_for(subject)
     model, entry = _model_for(subject, shape), subject.cache[f"model for {shape}"]
-    with restrict_to_needs((model, entry.spec.provides, needs_of(subject)), field="needs"):
+    with restrict_to_needs((model, entry.provides, needs_of(subject)), field="needs"):
         _terms_of(subject, model)
 
 

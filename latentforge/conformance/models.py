@@ -39,7 +39,7 @@ Shape = tuple[int, ...]
 
 def it_implements_what_it_provides(subject: Subject) -> None:
     """The model and its posteriors must have the attributes that the other checks use."""
-    model, provides = _build(subject).eval(), subject.entry.spec.provides
+    model, provides = _build(subject).eval(), subject.entry.provides
     _require_attributes(model, MODEL_ATTRIBUTES, provides, "the model")
     if provides & {"encode", "decode"}:
         _latent_of(model)
@@ -61,7 +61,7 @@ def codes_and_images_have_the_right_shapes(subject: Subject, shape: Shape) -> No
         model = build(subject, shape).eval()
     except UsageError as error:
         raise CheckSkipped(f"it does not support that shape: {error.message}") from None
-    provides = subject.entry.spec.provides
+    provides = subject.entry.provides
     x = make_batch(shape).x
     with require_shape_support(subject, shape), torch.no_grad():
         if "encode" in provides:
@@ -288,7 +288,7 @@ def _latent_of(model: nn.Module) -> LatentSpec:
 def _infer(subject: Subject, model: Any, x: Tensor) -> dict[str, Tensor]:
     """Return the outputs of the model that explorers use, by name. Raises CheckSkipped if there
     are none."""
-    provides = subject.entry.spec.provides
+    provides = subject.entry.provides
     found: dict[str, Tensor] = {}
     with torch.no_grad():
         if "encode" in provides:

@@ -23,6 +23,7 @@ from latentforge.errors import LatentForgeError, one_line, place_in
 from latentforge.plugins import commands as plugin_commands
 from latentforge.plugins.attribution import code_package
 from latentforge.plugins.registry import SLOW, Entry, Plugin, Registry
+from latentforge.specs import KINDS, ModelSpec
 
 if TYPE_CHECKING:
     from latentforge.forge import Forge
@@ -150,9 +151,17 @@ def _check_preset(forge: Forge, entry: Entry) -> None:
         return
     explorer = forge.registry.get("explorers", str(values["explore"].get("name")))
     # a substitute for any run that provides what the explorer needs
-    model = SimpleNamespace(name="any", spec=SimpleNamespace(provides=explorer.spec.needs))
+    spec = ModelSpec(
+        name="any", summary="", build=_no_build, provides=explorer.spec.needs, default_loss="any"
+    )
+    model = Entry(KINDS["models"], spec, entry.plugin)
     config: Any = SimpleNamespace(model=SimpleNamespace(entry=model))
     select_explorer(forge.registry, config, ["any"], explorer.reference, (), {}, entry.reference)
+
+
+def _no_build(config: Any, data: Any) -> Any:
+    """The build of a substitute that is never built."""
+    raise NotImplementedError
 
 
 def _without_observers(forge: Forge) -> Forge:

@@ -342,7 +342,7 @@ class Trainer:
         self.board.add_scalars(scalars, step)
         if epoch == 1:
             self.board.add_charts(metrics)
-        provided = self.config.model.entry.spec.provides
+        provided = self.config.model.entry.provides
         if {"encode", "decode"} <= provided and self.data.spec.drawable:
             pair = self.evaluator.reconstructions(RECONSTRUCTIONS)
             self.board.add_image("reconstructions", tile_pairs(*pair), step)

@@ -42,7 +42,7 @@ from latentforge.plugins.registry import (
     spec_faults,
 )
 from latentforge.plugins.unknown import suggest
-from latentforge.specs import KINDS, PLUGIN_API, Kind
+from latentforge.specs import KINDS, PLUGIN_API, SUPPORTED_API, Kind
 
 BUILT_IN = "latentforge"  # the distribution of the built-in plugins
 Owners = dict[tuple[str, str, str], str]
@@ -195,8 +195,9 @@ def _valid_hooks(
 ) -> dict[str, Callable[..., Any]]:
     """Return the valid hooks by attribute name, and add a fault for each invalid hook."""
     api = getattr(target, "LATENTFORGE_API", PLUGIN_API)
-    if api != PLUGIN_API:
-        cause = f"written for plugin API {api!r}; this LatentForge supports {PLUGIN_API}"
+    if api not in SUPPORTED_API:
+        supported = " and ".join(map(str, SUPPORTED_API))
+        cause = f"written for plugin API {api!r}; this LatentForge supports {supported}"
         candidate.add_fault("validate", cause)
         return {}
     hooks: dict[str, Callable[..., Any]] = {}

@@ -10,7 +10,7 @@ import logging
 import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +28,16 @@ from latentforge.plugins.unknown import (
     unknown_component,
     unknown_plugin,
 )
-from latentforge.specs import KINDS, RESERVED, DatasetSpec, Kind, LossSpec, PresetSpec, Spec
+from latentforge.specs import (
+    KINDS,
+    RESERVED,
+    DatasetSpec,
+    Kind,
+    LossSpec,
+    ModelSpec,
+    PresetSpec,
+    Spec,
+)
 
 log = logging.getLogger(__name__)
 
@@ -124,6 +133,18 @@ class Entry:
     def reference(self) -> str:
         """The name that runs store: plain for a built-in, qualified for any other component."""
         return self.name if self.plugin.builtin else self.qualified
+
+    @property
+    def provides(self) -> frozenset[str]:
+        """The capabilities of a model. If they depend on its options, those of the defaults."""
+        provided: frozenset[str] = self.spec.capabilities()
+        return provided
+
+    def with_options(self, options: Any) -> Entry:
+        """Return the entry of a model with the capabilities that it has with these options."""
+        if not callable(getattr(self.spec, "provides", None)):
+            return self
+        return replace(self, spec=replace(self.spec, provides=self.spec.capabilities(options)))
 
 
 @dataclass(frozen=True)
@@ -349,7 +370,8 @@ def _call_faults(spec: Spec) -> Iterator[str]:
 def _capability_faults(spec: Spec) -> Iterator[str]:
     for key in ("provides", "needs"):
         value: object = getattr(spec, key, frozenset())
-        if not _is_names(value, Set) and not (isinstance(spec, LossSpec) and callable(value)):
+        may_be_function = isinstance(spec, LossSpec | ModelSpec) and callable(value)
+        if not _is_names(value, Set) and not may_be_function:
             yield f"{key} must be a set of names, not {value!r}"
     for key in ("roles", "optional_roles"):
         roles: Any = getattr(spec, key, None) or {}

@@ -77,7 +77,7 @@ def postpone(labels: Diagnosis) -> Diagnosis:
 
 def diagnose_data(loaded_run: LoadedRun, split: str) -> Iterator[Diagnosis]:
     """Check the training images, and those of the other splits against them."""
-    splits, provides = loaded_run.splits, loaded_run.config.model.entry.spec.provides
+    splits, provides = loaded_run.splits, loaded_run.config.model.entry.provides
     train, likelihood = splits.split("train"), getattr(loaded_run.loaded.loss, "likelihood", None)
     yield from data_checks.check_value_range(
         train, likelihood, kl="kl" in provides, levels=splits.levels
@@ -97,7 +97,7 @@ def diagnose_model(loaded_run: LoadedRun, split: str) -> Iterator[Diagnosis]:
     """Check codes, reconstructions and answers on the images of `split`, and the learning rate."""
     loaded, config, splits = loaded_run.loaded, loaded_run.config, loaded_run.splits
     train, held_out = splits.split("train"), splits.split(split)
-    provides = config.model.entry.spec.provides
+    provides = config.model.entry.provides
     if "encode" in provides:
         with torch.no_grad():
             codes = diagnostics.compute_code_statistics(loaded.model, held_out, kl="kl" in provides)

@@ -103,7 +103,7 @@ def encode_batches(
     loaded: LoadedModel, config: RunConfig, splits: Mapping[str, ImageSplit], device: torch.device
 ) -> Iterator[Rows]:
     model: Any = loaded.model
-    has_kl = "kl" in config.model.entry.spec.provides
+    has_kl = "kl" in config.model.entry.provides
     for split, images in splits.items():
         for batch in images.batches(BATCH):
             doing = f"encoding with model {config.model.name!r}"

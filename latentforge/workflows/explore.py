@@ -189,7 +189,7 @@ def create_context(
         roles=loaded_run.roles,
         name=loaded_run.run.name,
         loss=loaded.loss,
-        provides=loaded_run.config.model.entry.spec.provides,
+        provides=loaded_run.config.model.entry.provides,
         preprocessing=loaded_run.splits.preprocessing,
         attach=attach,
     )

@@ -41,7 +41,7 @@ def export(
         )
     config = resolve_stored_config(registry, run)
     model = config.model.entry
-    fitting = [f"--part {name}" for name in PARTS if PARTS[name] in model.spec.provides]
+    fitting = [f"--part {name}" for name in PARTS if PARTS[name] in model.provides]
     if part is None and format == "onnx":
         weights = "--format safetensors for the weights of the whole model"
         hint = " or ".join([*fitting, weights])

@@ -157,11 +157,11 @@ class TrainingSession:
         self.result.findings += check_training_images(
             trainer.images,
             getattr(self.trainee.loss, "likelihood", None),
-            kl="kl" in self.config.model.entry.spec.provides,
+            kl="kl" in self.config.model.entry.provides,
             levels=trainer.data.levels,
         )
         counts = self.trainer.data.class_counts().get("train")
-        if counts and "classify" in self.config.model.entry.spec.provides:
+        if counts and "classify" in self.config.model.entry.provides:
             self.result.findings += check_training_classes(counts)
         self.result.findings[:] = [
             replace(finding, attempt=complete_command(finding.attempt, self.config))

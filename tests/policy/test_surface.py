@@ -67,7 +67,7 @@ def names() -> dict[str, str]:
     found = {f"latentforge.{name}": "" for name in latentforge.__all__}
     for module in (specs, contracts):
         for value in vars(module).values():
-            if getattr(value, "__module__", "") == module.__name__ and is_dataclass(value):
+            if getattr(value, "__module__", "").startswith(module.__name__) and is_dataclass(value):
                 found |= field_texts(value)
     for name in testing.__all__:
         value = getattr(testing, name)

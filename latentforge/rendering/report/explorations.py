@@ -278,7 +278,7 @@ def suggest_command(run: RunFolder, registry: Registry) -> str:
         suitable = [
             entry.name
             for entry in registry.entries("explorers")
-            if set(entry.spec.needs) <= set(model.spec.provides) and not entry.spec.roles
+            if set(entry.spec.needs) <= set(model.provides) and not entry.spec.roles
         ]
     if not suitable:
         return "latentforge list explorers"

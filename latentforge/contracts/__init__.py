@@ -1,0 +1,33 @@
+"""The contracts of components, which docs/contracts.md explains: the Protocols, and the values that
+core and plugins exchange. Importing this package imports neither torch nor Ignite."""
+
+from latentforge.contracts.data import LARGEST_BATCH, Arrays, Batch, DataSpec, Images, at_once
+from latentforge.contracts.evaluation import EvaluateContext, Measure, Seen
+from latentforge.contracts.exploration import ExploreContext, Objective, OtherRun, RunInfo
+from latentforge.contracts.models import Autoencoder, LatentSpec, Posterior, VariationalPosterior
+from latentforge.contracts.training import Callback, Engines, Loss, Step, Terms
+
+__all__ = [
+    "LARGEST_BATCH",
+    "Arrays",
+    "Autoencoder",
+    "Batch",
+    "Callback",
+    "DataSpec",
+    "Engines",
+    "EvaluateContext",
+    "ExploreContext",
+    "Images",
+    "LatentSpec",
+    "Loss",
+    "Measure",
+    "Objective",
+    "OtherRun",
+    "Posterior",
+    "RunInfo",
+    "Seen",
+    "Step",
+    "Terms",
+    "VariationalPosterior",
+    "at_once",
+]

@@ -1,0 +1,105 @@
+"""The data of a run, as components see it: DataSpec, Arrays, Batch and Images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """The data that a model is built for. `shape` is that of one example: (C, H, W) or (D,).
+    `classes[i]` is the name of label i. All values are in `range`."""
+
+    shape: tuple[int, ...]
+    kind: Literal["image", "vector"] = "image"
+    classes: tuple[str, ...] = ()
+    range: tuple[float, float] = (0.0, 1.0)
+
+    @property
+    def size(self) -> int:
+        """The number of values in one example: C*H*W, or D."""
+        return math.prod(self.shape)
+
+    @property
+    def drawable(self) -> bool:
+        """Whether an example can be drawn as a picture: an image that is grey or RGB."""
+        return self.kind == "image" and self.shape[0] in (1, 3)
+
+
+LARGEST_BATCH = 2**25
+"""The maximum number of values in a batch, 128 MB of float32: 1000 RGB images of 105x105 pixels."""
+
+
+def at_once(spec: DataSpec, most: int) -> int:
+    """The batch size for a pass over a split: at most `most` images and LARGEST_BATCH values."""
+    return max(1, min(most, LARGEST_BATCH // spec.size))
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """One split of a dataset. `x`: (N, H, W), (N, C, H, W) or (N, D), uint8 or float in [0, 1];
+    data.layout, data.black and data.white describe others. `y`: (N,) integers that index `classes`,
+    names of classes, or None. `files`: of each example. `where` names the data in errors."""
+
+    x: np.ndarray[Any, Any] | Tensor
+    y: np.ndarray[Any, Any] | Tensor | None = None
+    classes: Sequence[str] = ()
+    files: Sequence[str] | None = None
+    where: str = ""
+
+
+@dataclass(slots=True)  # not frozen: one is created per step, and freezing costs 1 µs
+class Batch:
+    """The input of a step. `x`: float32 (B, C, H, W) or (B, D), in [0, 1]. `y`: int64 (B,) or None.
+    `index`: int64 (B,), the position of each example in its split."""
+
+    x: Tensor
+    y: Tensor | None
+    index: Tensor
+
+
+class Images(Protocol):
+    """One preprocessed split of a run's data, in memory or streamed from disk. `x`: all images,
+    (N, *spec.shape), uint8 or float32 in [0, 1]; reading it raises UsageError if they are streamed.
+    `y`: int64 (N,) indices into `spec.classes`, or None. `dynamic`: binarized in each batch."""
+
+    @property
+    def spec(self) -> DataSpec: ...
+    @property
+    def x(self) -> Tensor: ...
+    @property
+    def y(self) -> Tensor | None: ...
+    @property
+    def dynamic(self) -> bool: ...
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def stored(self) -> torch.dtype: ...
+
+    def __len__(self) -> int: ...
+
+    def raw(self, index: Tensor) -> Tensor:
+        """The images at `index` in their stored dtype, (B, *spec.shape), uint8 or float32."""
+
+    def same_as(self, other: Any) -> bool:
+        """Whether both splits contain the same images."""
+
+    def batch(self, index: Tensor) -> Batch:
+        """The examples at `index`, int64 (B,) on `device`."""
+
+    def batch_at(self, places: Sequence[int]) -> Batch:
+        """The examples at these positions. Raises UsageError if a position does not exist."""
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """Yield all examples once, in order, in batches of `size`; the last one may be smaller."""
+
+    def of_class(self, label: int) -> Tensor:
+        """The positions of the examples of one class, int64 (n,), in order."""

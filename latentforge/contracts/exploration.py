@@ -1,0 +1,101 @@
+"""Exploration: what an explorer receives, and the Objective protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from latentforge.contracts.data import DataSpec, Images, at_once
+
+if TYPE_CHECKING:
+    import torch
+    from ignite.engine import Engine
+    from torch import Tensor
+
+
+class RunInfo(Protocol):
+    """The part of a run that plugins can read. `status`: running, done, interrupted, failed or
+    killed. `metrics`: the last metrics of each split. `config`: the resolved config, structured
+    like the TOML file."""
+
+    path: Path
+    manifest: dict[str, Any]
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def status(self) -> str: ...
+    @property
+    def metrics(self) -> dict[str, dict[str, float]]: ...
+    @property
+    def config(self) -> dict[str, Any]: ...
+
+
+class Objective(Protocol):
+    """What a latent search maximises. One objective defines `len(requests)` requests. Row i of `x`
+    is an attempt at request `request[i]`, so a search can restart some requests and drop others.
+
+    Optional attributes: `classes`, int64 (requests,), is the target class of each request, so that
+    a search can start from other classes and a judge can check the results; `findings(x)` returns
+    `Findings` about the results x (requests, *data.shape); `open_ended = True` means that the
+    objective is never satisfied, so that the search runs to the last step.
+    """
+
+    @property
+    def requests(self) -> Sequence[str]:
+        """A description of each request; may also be a plain attribute."""
+
+    def score(self, x: Tensor, request: Tensor) -> Tensor:
+        """How well each row satisfies its request: (B,), differentiable, higher is better."""
+
+    def satisfied(self, x: Tensor, request: Tensor) -> Tensor:
+        """Return which rows satisfy their request: bool (B,)."""
+
+
+class OtherRun(Protocol):
+    """Another run, given by role (`--with ROLE=RUN`) and trained on images of the same kind."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def model(self) -> Any: ...
+    @property
+    def data(self) -> DataSpec: ...
+    @property
+    def run(self) -> RunInfo: ...
+
+
+@dataclass(frozen=True)
+class ExploreContext:
+    """What an explorer works with: the model in evaluation mode on `device`, the run's preprocessed
+    images, and other runs by role. An explorer returns findings and writes no file.
+
+    `name` is the name of the run, `loss` the loss that it was trained with, `provides` the
+    capabilities of its model. `preprocessing` describes how stored values became images. If the
+    explorer searches, `objective` is set, and passing `attach` to the search shows its progress.
+    """
+
+    model: Any
+    data: DataSpec
+    images: Callable[[str], Images]  # returns a split by name
+    device: torch.device
+    seed: int
+    roles: Mapping[str, OtherRun] = field(default_factory=dict)
+    name: str = ""
+    loss: Any = None
+    provides: Set[str] = frozenset()
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    objective: Any = None
+    attach: Callable[[Engine], None] | None = None
+
+    def codes(self, split: str, model: Any = None) -> Tensor:
+        """The posterior modes of all images of a split, (N, *latent.shape), in the order of the
+        split. `model` may be the model of another run."""
+        import torch
+
+        encoder = self.model if model is None else model
+        with torch.no_grad():
+            size = at_once(self.data, 1000)
+            return torch.cat([encoder.encode(b.x).mode() for b in self.images(split).batches(size)])

@@ -1,0 +1,51 @@
+"""Models and their codes: LatentSpec, posteriors and the Autoencoder protocol."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class LatentSpec:
+    """The `shape` of one code, and the `prior` if the model has one."""
+
+    shape: tuple[int, ...]
+    prior: Literal["normal"] | None = None
+
+
+@runtime_checkable
+class Posterior(Protocol):
+    """q(z | x) of a batch. Exploration and encoding use `mode()`; training uses one `sample()`."""
+
+    def mode(self) -> Tensor:
+        """The most likely code, (B, *latent.shape)."""
+
+    def sample(self) -> Tensor:
+        """One differentiable sample from the device's default generator, (B, *latent.shape)."""
+
+
+@runtime_checkable
+class VariationalPosterior(Posterior, Protocol):
+    """The posterior of a model with a prior (capability `kl`)."""
+
+    def kl(self) -> Tensor:
+        """KL(q(z|x) || p(z)) in nats for each latent dimension, (B, *latent.shape)."""
+
+
+class Autoencoder(Protocol):
+    """A model that provides `encode`, `decode` and, for a Bernoulli likelihood, `decode_logits`."""
+
+    latent: LatentSpec
+
+    def encode(self, x: Tensor) -> Posterior:
+        """Map x (B, *data.shape) to the posterior over codes."""
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Map z (B, *latent.shape) to the mean of x, in [0, 1], (B, *data.shape)."""
+
+    def decode_logits(self, z: Tensor) -> Tensor:
+        """Map z to the logits of `decode(z)`, (B, *data.shape)."""
