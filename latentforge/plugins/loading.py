@@ -39,8 +39,8 @@ from latentforge.plugins.registry import (
     PluginSelection,
     Registry,
     normalise,
-    spec_faults,
 )
+from latentforge.plugins.spec_faults import spec_faults
 from latentforge.plugins.unknown import suggest
 from latentforge.specs import KINDS, PLUGIN_API, SUPPORTED_API, Kind
 

@@ -10,7 +10,8 @@ import pytest
 from latentforge.config.schema import DataConfig
 from latentforge.errors import UsageError
 from latentforge.forge import Forge
-from latentforge.plugins.registry import Entry, Plugin, Registry, normalise, spec_faults
+from latentforge.plugins.registry import Entry, Plugin, Registry, normalise
+from latentforge.plugins.spec_faults import spec_faults
 from latentforge.specs import (
     KINDS,
     RESERVED,

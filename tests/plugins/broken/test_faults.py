@@ -45,9 +45,9 @@ def broken_beside_healthy(site, code):
             ["latentforge_models is a wrapper"],
         ),
         (
-            "LATENTFORGE_API = 2\n@hookimpl\ndef latentforge_models(): yield model('bad')",
+            "LATENTFORGE_API = 3\n@hookimpl\ndef latentforge_models(): yield model('bad')",
             "validate",
-            ["written for plugin API 2; this LatentForge supports 1"],
+            ["written for plugin API 3; this LatentForge supports 1 and 2"],
         ),
         ("x = 1", "validate", ["latentforge_bad_bad has no hooks"]),
         ("def __dir__(): 1 / 0", "validate", ["ZeroDivisionError", "latentforge_bad_bad.py:"]),
