@@ -59,11 +59,17 @@ class Arrays:
 @dataclass(slots=True)  # not frozen: one is created per step, and freezing costs 1 µs
 class Batch:
     """The input of a step. `x`: float32 (B, C, H, W) or (B, D), in [0, 1]. `y`: int64 (B,) or None.
-    `index`: int64 (B,), the position of each example in its split."""
+    `index`: int64 (B,), the position of each example in its split, which is `images`."""
 
     x: Tensor
     y: Tensor | None
     index: Tensor
+    images: Images | None = None
+
+    def select(self, part: slice | Tensor) -> Batch:
+        """The examples of a slice or at positions in the batch, int64 (n,)."""
+        y = None if self.y is None else self.y[part]
+        return Batch(self.x[part], y, self.index[part], self.images)
 
 
 class Images(Protocol):

@@ -101,7 +101,7 @@ class ImageSplit:
         if self.dynamic:
             x = torch.bernoulli(x, generator=shared_generator())
         y = None if self.y is None else torch.index_select(self.y, 0, index)
-        return Batch(x, y, index)
+        return Batch(x, y, index, self)
 
     def batch_at(self, places: Sequence[int]) -> Batch:
         """Return the examples at these indices. Raises UsageError if an index does not exist."""
@@ -122,7 +122,7 @@ class ImageSplit:
             x = torch.div(x, self._white) if x.dtype == torch.uint8 else x.clone()
             if self.dynamic:  # the same in every pass, so that metrics are comparable
                 x = torch.bernoulli(x, generator=generator(self.device, "binarize", start))
-            yield Batch(x, None if self.y is None else self.y[part], index[part])
+            yield Batch(x, None if self.y is None else self.y[part], index[part], self)
 
     def of_class(self, label: int) -> Tensor:
         """The indices of the examples of one class, int64 (n,), in order."""

@@ -122,7 +122,7 @@ class StreamedImages(ImageSplit):
             x = torch.bernoulli(x, generator=shared_generator())
         index = index.to(self.device)
         y = None if self.y is None else torch.index_select(self.y, 0, index)
-        return Batch(x, y, index)
+        return Batch(x, y, index, self)
 
     def batches(self, size: int) -> Iterator[Batch]:
         parts = torch.split(torch.arange(len(self)), size)
@@ -134,7 +134,7 @@ class StreamedImages(ImageSplit):
                     noise = generator(self.device, "binarize", int(part[0]))
                     x = torch.bernoulli(x, generator=noise)
                 index = part.to(self.device)
-                yield Batch(x, None if self.y is None else self.y[index], index)
+                yield Batch(x, None if self.y is None else self.y[index], index, self)
         finally:
             prefetcher.close()
 

@@ -78,8 +78,7 @@ class DataParallelStep(StepRunner):
             return images.batch(index[positions])
         with sharding(Shard(self.draw, 0, len(index), len(index))):
             batch = images.batch(index)  # sampled for all images of the batch
-        y = None if batch.y is None else batch.y[positions]
-        return Batch(batch.x[positions], y, index[positions])
+        return batch.select(positions)
 
     def shard_indices(self, index: Tensor) -> Tensor:
         return index if self.images.dynamic else index[self._shard_positions(index)[0]]
@@ -154,9 +153,8 @@ class DataParallelStep(StepRunner):
         for shard in self.shards:
             part = slice(first, first := first + shard.stop - shard.start)
             if part.start < part.stop:
-                y = None if batch.y is None else batch.y[part]
                 share = (part.stop - part.start) / self.batch_images
-                yield Batch(batch.x[part], y, batch.index[part]), share, sharding(shard)
+                yield batch.select(part), share, sharding(shard)
 
     def _buffer_changes(
         self, trainee: nn.Module, before: dict[str, Tensor], images: int

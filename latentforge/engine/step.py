@@ -111,7 +111,7 @@ def split_batch(batch: Batch, parts: int) -> Iterator[Batch]:
     start = 0
     for indices in batch.index.tensor_split(min(parts, len(batch.index))):
         part = slice(start, start := start + len(indices))
-        yield Batch(batch.x[part], None if batch.y is None else batch.y[part], indices)
+        yield batch.select(part)
 
 
 class StepRunner:

@@ -39,12 +39,11 @@ class LossOfRun:
 
     def sampling_variance(self, seen: Seen) -> float:
         """The variance of an image's value; 0 for a loss that draws no samples."""
-        x, y, index = seen.batch.x, seen.batch.y, seen.batch.index
-        size = min(PART, math.ceil(len(x) / PARTS))  # parts have equal sizes
+        images = len(seen.batch.x)
+        size = min(PART, math.ceil(images / PARTS))  # parts have equal sizes
         squares = []
-        for start in range(0, size * min(PARTS, len(x) // size), size):
-            s = slice(start, start + size)
-            part = Batch(x[s], None if y is None else y[s], index[s])
+        for start in range(0, size * min(PARTS, images // size), size):
+            part = seen.batch.select(slice(start, start + size))
             squares.append((self.value(seen.model, part) - self.value(seen.model, part)) ** 2)
             if not squares[0]:
                 return 0.0
