@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from latentforge.specs import ModelSpec as ModelSpec
     from latentforge.specs import ObjectiveSpec as ObjectiveSpec
     from latentforge.specs import PresetSpec as PresetSpec
+    from latentforge.specs import Role as Role
     from latentforge.workflows.run import Run as Run
 
 _MODULES = {
@@ -47,6 +48,7 @@ _MODULES = {
         "ModelSpec",
         "ObjectiveSpec",
         "PresetSpec",
+        "Role",
     ),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}

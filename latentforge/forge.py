@@ -9,13 +9,14 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from latentforge.config.request import draft_request
-from latentforge.config.resolve import check_keywords, resolve, resolve_dataset
+from latentforge.config.resolve import resolve, resolve_dataset
 from latentforge.config.schema import PROTOCOL
+from latentforge.config.suggestions import check_keywords
 from latentforge.errors import UsageError
 from latentforge.plugins.discovery import from_environment
 from latentforge.plugins.loading import load_plugins
 from latentforge.plugins.registry import Registry
-from latentforge.runs.compatibility import build_draft, resolve_resumed_config
+from latentforge.runs.compatibility import build_draft, open_training_roles, resolve_resumed_config
 from latentforge.runs.folder import RunFolder, open_folder
 from latentforge.runtime.python_form import python_api, python_form
 from latentforge.workflows.evaluate import evaluate
@@ -59,6 +60,7 @@ class Forge:
         model: Mapping[str, Any] | None = None,
         train: Mapping[str, Any] | None = None,
         callbacks: Sequence[str | Mapping[str, Any]] = (),
+        roles: Mapping[str, RunFolder | str | Path] | None = None,
         run: str | Path | None = None,
         quiet: bool = False,
         **keywords: Any,
@@ -70,9 +72,9 @@ class Forge:
         mapping like the section [data], or the data itself: an array or tensor (N, H, W),
         (N, C, H, W) or (N, D), a pair (x, y), a map-style dataset, or a dict of these by split:
         {"train": ..., "test": ...}. A number in this dict is the fraction to split off:
-        {"train": x, "validation": 0.2}. `run` is the folder of the new run,
-        `runs/<model>-<data>-<n>` by default. Raises ConfigError with every invalid option,
-        PluginError, RunFailed, or Interrupted."""
+        {"train": x, "validation": 0.2}. `roles` are other runs that the model, loss or dataset
+        uses. `run` is the new run's folder, `runs/<model>-<data>-<n>` by default. Raises
+        ConfigError with every invalid option, PluginError, RunFailed, or Interrupted."""
         check_keywords(self.registry, name, keywords)
         draft, data = draft_request(
             self.registry,
@@ -84,12 +86,14 @@ class Forge:
             model=model,
             train=train,
             callbacks=callbacks,
+            roles=roles,
         )
-        settings = resolve(draft, self.registry, in_memory=data is not None)
+        resolved = resolve(draft, self.registry, in_memory=data is not None)
+        resolved = open_training_roles(self.registry, resolved)
         from latentforge.workflows.train import train as train_run
 
         folder = Path(run) if run else None
-        return train_run(self.registry, settings, run=folder, quiet=quiet, data=data)
+        return train_run(self.registry, resolved, run=folder, quiet=quiet, data=data)
 
     def resume(
         self,
@@ -351,8 +355,8 @@ class Forge:
         """
         from latentforge.workflows.export_checks import export
 
-        folder, target = open_folder(run), Path(out) if out else None
-        return export(self.registry, folder, part, format, checkpoint=checkpoint, out=target)
+        where: dict[str, Any] = {"checkpoint": checkpoint, "out": Path(out) if out else None}
+        return export(self.registry, open_folder(run), part, format, **where)
 
     def encode(
         self,
@@ -370,11 +374,8 @@ class Forge:
         run's own data: the name of a dataset, with its `options`, or data as in `evaluate`."""
         from latentforge.workflows.export_checks import encode
 
-        request = {"data": data, "options": options, "split": split}
-        folder = open_folder(run)
-        return encode(
-            self.registry, folder, Path(out), **request, checkpoint=checkpoint, device=device
-        )
+        request = {"data": data, "options": options, "split": split, "device": device}
+        return encode(self.registry, open_folder(run), Path(out), **request, checkpoint=checkpoint)
 
     def decode(
         self,
@@ -387,12 +388,11 @@ class Forge:
     ) -> dict[str, Any]:
         """Decode codes into images in the new folder `out`. Returns `images`, `pictures`, `files`.
         `codes` is an .npz or .parquet file that contains `z`, or an array or tensor, (N, D) or
-        (N, *latent.shape).
-        """
+        (N, *latent.shape)."""
         from latentforge.workflows.export_checks import decode
 
-        folder = open_folder(run)
-        return decode(self.registry, folder, codes, Path(out), checkpoint=checkpoint, device=device)
+        where: dict[str, Any] = {"checkpoint": checkpoint, "device": device}
+        return decode(self.registry, open_folder(run), codes, Path(out), **where)
 
 
 def open_run(path: str | Path, *, plugins: Sequence[str | ModuleType | object] = ()) -> Run:

@@ -6,12 +6,10 @@ there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-
-from latentforge.contracts import DataSpec
 
 if TYPE_CHECKING:
     from torch import nn
@@ -63,17 +61,49 @@ def with_implied(provides: Set[str]) -> frozenset[str]:
     return frozenset({*found, *({"variational"} if has_bound else ())})
 
 
+class Role(frozenset[str]):
+    """The capabilities that the run of a role must provide, with conditions on the run.
+
+    `same_data`: it must have been trained on data of the same shape, classes and preprocessing.
+    `standardize`: in a training, its codes have mean 0 and standard deviation 1 over the training
+    data, for each channel of a spatial code and for each dimension of another one.
+    """
+
+    same_data: bool
+    standardize: bool
+
+    def __new__(
+        cls, needs: Iterable[str] = (), *, same_data: bool = True, standardize: bool = False
+    ) -> Role:
+        role = super().__new__(cls, needs)
+        role.same_data, role.standardize = same_data, standardize
+        return role
+
+
+def as_role(needs: Set[str]) -> Role:
+    """Return the capabilities of a role, which authors may write as a set, as a Role."""
+    return needs if isinstance(needs, Role) else Role(needs)
+
+
+Roles = Mapping[str, Set[str]]
+"""The other runs that a component uses: the capabilities or the `Role` of each, by role."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec(Spec):
     """A network. `provides` names its capabilities: encode, decode, decode_logits, prior, kl,
     log_prob, diagonal_gaussian, classify, layers (docs/contracts.md defines them), or a plugin's
     own. If they depend on the options, it is a function of the config. `train` are its defaults of
-    the section [train], such as {"lr": 2e-3}."""
+    the section [train], such as {"lr": 2e-3}.
 
-    build: Callable[[Any, DataSpec], nn.Module]
+    `roles` are other runs that the model uses (`train --with ROLE=RUN`); `build` then receives a
+    third argument, which maps each role to its run, an `OtherRun`."""
+
+    build: Callable[..., nn.Module]  # (config, DataSpec), and roles if there are any
     provides: Set[str] | Callable[[Any], Set[str]]
     default_loss: str
     train: Mapping[str, Any] = field(default_factory=dict)
+    roles: Roles | None = None
 
     def capabilities(self, options: Any = None) -> frozenset[str]:
         """The capabilities with `options`, by default those of the defaults, with implied ones."""
@@ -86,11 +116,12 @@ class ModelSpec(Spec):
 @dataclass(frozen=True, kw_only=True)
 class LossSpec(Spec):
     """A training objective in nats per image. `needs` are capabilities of the model, as a set or,
-    if they depend on the options, as a function of the config."""
+    if they depend on the options, as a function of the config. `roles` as in ModelSpec."""
 
-    build: Callable[[Any, DataSpec], nn.Module]
+    build: Callable[..., nn.Module]  # (config, DataSpec), and roles if there are any
     needs: Set[str] | Callable[[Any], Set[str]] = frozenset()
     labels: bool = False  # whether it reads batch.y
+    roles: Roles | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,12 +130,14 @@ class DatasetSpec(Spec):
 
     `splits` are the official splits, or a function of the options that returns them; if there is no
     "test", the core splits it off from "train".
-    `fetch(config)` downloads the files and returns their folder.
+    `fetch(config)` downloads the files and returns their folder. With `roles`, which are as in
+    ModelSpec, `load` receives a third argument.
     """
 
-    load: Callable[[Any, str], Arrays | Dataset[Any]]
+    load: Callable[..., Arrays | Dataset[Any]]  # (config, split), and roles if there are any
     splits: tuple[str, ...] | Callable[[Any], tuple[str, ...]] = ("train", "test")
     fetch: Callable[[Any], Path] | None = None
+    roles: Roles | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,8 +153,8 @@ class ExplorerSpec(Spec):
     explore: Callable[[ExploreContext, Any], Findings]
     needs: Set[str] = frozenset()
     labels: bool = False  # whether it reads y
-    roles: Mapping[str, Set[str]] | None = None
-    optional_roles: Mapping[str, Set[str]] | None = None
+    roles: Roles | None = None
+    optional_roles: Roles | None = None
     searches: str | None = None
 
 
@@ -132,8 +165,8 @@ class ObjectiveSpec(Spec):
 
     build: Callable[[Any, ExploreContext | None], Objective]
     labels: bool = False
-    roles: Mapping[str, Set[str]] | None = None
-    optional_roles: Mapping[str, Set[str]] | None = None
+    roles: Roles | None = None
+    optional_roles: Roles | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +183,7 @@ class MeasureSpec(Spec):
     labels: bool = False  # whether it reads y
     default: bool = True
     better: Literal["lower", "higher"] = "lower"
-    roles: Mapping[str, Set[str]] | None = None
+    roles: Roles | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

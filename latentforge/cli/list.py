@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from latentforge.cli.output import Json, forge_of, print_result, table
+from latentforge.cli.output import Json, forge_of, format_splits, print_result, table
 from latentforge.errors import (
     LatentForgeError,
     MissingError,
@@ -53,15 +53,20 @@ def show(
     name: Annotated[str | None, typer.Argument(help="A name from `latentforge list`.")] = None,
     json: Json = False,
 ) -> None:
-    """Show one component: its needs, options and defaults.
+    """Show one component: its needs, options and defaults; or a run, with the runs that it uses.
 
     Example: latentforge show model ae
+
+    Example: latentforge show runs/ae-digits-1
     """
     import json as js
 
     from latentforge.config.schema import DataConfig
     from latentforge.config.validation import describe
 
+    if name is None and (Path(kind) / "run.json").is_file():
+        show_run(Path(kind), json)
+        return
     registry = forge_of(ctx).registry
     if name is None:
         kind, name = find_component(registry, kind)
@@ -86,6 +91,20 @@ def show(
     print_result(result, json, lines)
 
 
+def show_run(path: Path, json: bool) -> None:
+    """Print the settings and the metrics of a run, and the runs that it uses."""
+    from latentforge.io.toml import format_toml
+    from latentforge.runs.folder import open_folder
+    from latentforge.runs.roles import find_used_runs
+
+    run = open_folder(path)
+    used = find_used_runs(run)
+    lines = [f"run {path}: {run.status}", *(f"uses {other.describe()}" for other in used)]
+    lines += [*format_splits(run.metrics), "", format_toml(run.config)]
+    result = {**run.summary(), "uses": [other.as_dict() for other in used], "config": run.config}
+    print_result(result, json, lines)
+
+
 def runs(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder of runs.")] = DEFAULT,
     json: Json = False,
@@ -104,7 +123,8 @@ def runs(
             facts.append(_run_facts(path, read_manifest(path)))
         except LatentForgeError as error:
             facts.append({"run": str(path), "status": f"unreadable: {error.message}"})
-    keys = ("run", "status", "model", "data", "epochs")
+    keys = ["run", "status", "model", "data", "epochs"]
+    keys += ["uses"] if any(run.get("uses") for run in facts) else []
     rows = [[*(str(run.get(key, "")) for key in keys), _format_metrics(run)] for run in facts]
     header = [[*(key.upper() for key in keys), "METRICS"]] if rows else [[f"no runs in {folder}"]]
     print_result({"runs": facts}, json, table(header + rows))
@@ -156,8 +176,10 @@ def get_kind(name: str) -> Kind:
 
 
 def _run_facts(path: Path, manifest: dict[str, Any]) -> dict[str, Any]:
-    from latentforge.runs.folder import status_of
+    from latentforge.runs.folder import RunFolder, status_of
+    from latentforge.runs.roles import find_used_runs
 
+    used = find_used_runs(RunFolder(path, manifest))
     return {
         "run": str(path),
         "status": status_of(path, manifest),
@@ -165,6 +187,7 @@ def _run_facts(path: Path, manifest: dict[str, Any]) -> dict[str, Any]:
         "data": manifest["config"]["data"]["name"],
         "epochs": manifest.get("epochs", 0),
         "created": manifest.get("created", ""),
+        "uses": "; ".join(run.describe() for run in used),
         "metrics": manifest["metrics"],
     }
 

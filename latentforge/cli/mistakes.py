@@ -35,7 +35,7 @@ class TrainCommand(TyperCommand):
         return super().parse_args(ctx, args)
 
     def suggest(self, registry: Registry, name: str, value: str, words: Sequence[str]) -> str:
-        from latentforge.config.resolve import suggest_options
+        from latentforge.config.suggestions import suggest_options
 
         return suggest_options(registry, name, value, words)
 

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from latentforge.cli.output import Json, Quiet, Sets, forge_of, print_result, table
+from latentforge.cli.output import (
+    Json,
+    Others,
+    Quiet,
+    Sets,
+    forge_of,
+    parse_roles,
+    print_result,
+    table,
+)
 from latentforge.cli.train import Callbacks, Data, Loss, Rate, TrainDevice, apply_options
 from latentforge.errors import RunFailed, UsageError
 from latentforge.io.paths import quoted
@@ -90,6 +99,7 @@ def sweep(
     seed: Annotated[str | None, typer.Option(metavar="N", help="[default: 0]")] = None,
     device: TrainDevice = None,
     callback: Callbacks = None,
+    with_: Others = None,
     set_: Sets = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -130,7 +140,7 @@ def sweep(
         if retry:
             raise UsageError("--retry requires --resume: a new sweep has no failed members")
         draft = start_draft(forge.registry, model, config, preset)
-        apply_options(draft, data, loss, values, callback, set_)
+        apply_options(draft, data, loss, values, callback, set_, parse_roles(with_))
         finished = start_sweep(
             forge.registry,
             draft,

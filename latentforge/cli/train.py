@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from latentforge.cli import output
-from latentforge.cli.output import Json, Quiet, Sets
+from latentforge.cli.output import Json, Others, Quiet, Sets
 from latentforge.errors import UsageError
 from latentforge.io.paths import quoted
 from latentforge.io.text import counted
@@ -59,6 +59,7 @@ def train(
     seed: Annotated[str | None, typer.Option(metavar="N", help="[default: 0]")] = None,
     device: TrainDevice = None,
     callback: Callbacks = None,
+    with_: Others = None,
     set_: Sets = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -83,7 +84,11 @@ def train(
     """
     from latentforge.config.request import start_draft
     from latentforge.config.resolve import resolve
-    from latentforge.runs.compatibility import build_draft, resolve_resumed_config
+    from latentforge.runs.compatibility import (
+        build_draft,
+        open_training_roles,
+        resolve_resumed_config,
+    )
     from latentforge.sweeps.folder import check_is_run
     from latentforge.workflows.run import open_run
 
@@ -93,8 +98,8 @@ def train(
         if from_ is not None:
             raise UsageError("--from requires --resume: a new run does not start from a checkpoint")
         draft = start_draft(registry, model, config, preset)
-        apply_options(draft, data, loss, values, callback, set_)
-        settings = resolve(draft, registry)
+        apply_options(draft, data, loss, values, callback, set_, output.parse_roles(with_))
+        settings = open_training_roles(registry, resolve(draft, registry))
         from latentforge.workflows.train import train as train_run
 
         finished = train_run(registry, settings, run=run, quiet=quiet, verbose=verbose)
@@ -109,7 +114,7 @@ def train(
                 hint=f"latentforge train --resume {quoted(resumed.path)}",
             )
         draft = build_draft(resumed)
-        apply_options(draft, data, loss, values, callback, set_)
+        apply_options(draft, data, loss, values, callback, set_, output.parse_roles(with_))
         settings = resolve_resumed_config(registry, resumed, draft)
         from latentforge.workflows.resume import resume as resume_run
 
@@ -135,6 +140,7 @@ def apply_options(
     values: Mapping[str, str | None],
     callbacks: Sequence[str] | None,
     sets: Sequence[str] | None,
+    roles: Mapping[str, str],
 ) -> None:
     """Apply the command-line options to a request; `values` are options of [train] by key."""
     from latentforge.config.request import toml_value
@@ -148,12 +154,14 @@ def apply_options(
             draft.put("train", key, toml_value(text), f"--{key.replace('_', '-')}")
     for name in callbacks or ():
         draft.enable_callback(name)
+    for role, run in roles.items():
+        draft.put("roles", role, run, f"--with {role}={run}")
     draft.assign_all(sets or ())
 
 
 def format_next(run: Run) -> list[str]:
     """Return the commands that a user is likely to want after the training of `run`."""
-    provides, path = run.registry.get("models", run.config["model"]["name"]).spec.provides, run.path
+    provides, path = run.registry.get("models", run.config["model"]["name"]).provides, run.path
     explorer = "activations"
     if {"encode", "decode"} <= provides:
         explorer = "sample" if "kl" in provides else "reconstruct"

@@ -37,7 +37,9 @@ def check_changes(
         requested = any(key == prefix or key.startswith(f"{prefix}.") for prefix in requested_keys)
         named = name == "name" or key == "callbacks"  # a name may be qualified or not
         not_requested_now = not requested and (named or key not in before)
-        if old == new or key in CHANGEABLE or is_path(config, key) or not_requested_now:
+        if old == new or key in CHANGEABLE or not_requested_now:
+            continue
+        if is_path(config, key) and not (requested and key.startswith("roles.")):
             continue
         if key != "train.epochs":
             refused.append(f"{key}: {json.dumps(old)} in the run, not {json.dumps(new)}")
@@ -53,8 +55,11 @@ def check_changes(
 
 
 def is_path(config: RunConfig, key: str) -> bool:
-    """Whether a key of the configuration is an option of the dataset that contains a path."""
+    """Whether a key of the configuration is the folder of another run, which a run has copied, or
+    an option of the dataset that contains a path."""
     section, _, name = key.partition(".")
+    if section == "roles":
+        return True
     dataset = config.dataset.options if config.dataset else None
     return section == "data" and isinstance(getattr(dataset, name, None), Path)
 

@@ -21,7 +21,7 @@ from latentforge.runtime.python_form import is_section
 log = logging.getLogger("latentforge")
 
 GIVEN = ("--data", "--loss", "the model's name")  # origins of names that --set must not contradict
-SECTIONS = ("model", "loss", "data", "train")
+SECTIONS = ("model", "loss", "data", "train", "roles")
 
 
 def separate_options(data: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -85,7 +85,7 @@ class Draft:
                 self.read_callbacks(value, path)
             elif section not in SECTIONS:
                 hint = did_you_mean(section, [*SECTIONS, "callbacks"])
-                sections = "sections are [model] [loss] [data] [train] and [[callbacks]]"
+                sections = "sections are [model] [loss] [data] [train] [roles] and [[callbacks]]"
                 self.faults.append(f"{section}: no such section in {path}; {hint or sections}")
             elif not isinstance(value, dict):
                 self.faults.append(f"{section}: must be a section, [{section}], in {path}")
@@ -252,6 +252,7 @@ def draft_request(
     model: Mapping[str, Any] | None = None,
     train: Mapping[str, Any] | None = None,
     callbacks: Sequence[str | Mapping[str, Any]] = (),
+    roles: Mapping[str, Any] | None = None,
 ) -> tuple[Draft, Any]:
     """Return the draft of a training run, and the data if it was passed in Python, or else None."""
     draft = start_draft(registry, name, config, preset)
@@ -263,4 +264,6 @@ def draft_request(
     draft.update("model", model or {}, "model=")
     draft.update("train", train or {}, "train=")
     draft.enable_callbacks(callbacks)
+    folders = {role: getattr(run, "path", run) for role, run in (roles or {}).items()}
+    draft.update("roles", folders, "roles=")
     return draft, data

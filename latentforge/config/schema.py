@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from annotated_types import Ge, Gt, Le
@@ -179,6 +180,11 @@ class Component:
     entry: Entry
     options: Any
     is_default: bool = False  # a default measure that the user did not name
+    roles: Mapping[str, Any] = field(default_factory=dict, compare=False)  # loaded, by role
+
+    def with_roles(self, loaded: Mapping[str, Any]) -> Component:
+        """Return the component with those of the loaded runs that its spec names."""
+        return replace(self, roles={role: loaded[role] for role in self.entry.spec.roles or ()})
 
     @property
     def name(self) -> str:
@@ -207,7 +213,9 @@ class OtherData:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """The complete configuration of a run: every default filled in, every value validated."""
+    """The complete configuration of a run: every default filled in, every value validated. `roles`
+    are the folders of the other runs that it uses, as they were requested; `role_runs` are their
+    opened folders and configurations."""
 
     model: Component
     loss: Component
@@ -215,10 +223,18 @@ class RunConfig:
     data: DataConfig
     train: TrainConfig
     callbacks: tuple[Component, ...] = ()
+    roles: Mapping[str, Path] = field(default_factory=dict)
+    role_runs: Mapping[str, tuple[Any, RunConfig]] = field(default_factory=dict, compare=False)
 
     @property
     def data_name(self) -> str:
         return self.dataset.name if self.dataset else IN_MEMORY
+
+    @property
+    def loaded_roles(self) -> dict[str, Any]:
+        """The loaded runs of all components, by role; empty until they are loaded."""
+        parts = (part for part in (self.model, self.loss, self.dataset) if part)
+        return {role: run for part in parts for role, run in part.roles.items()}
 
     def components(self) -> list[Component]:
         selected = (self.model, self.loss, self.dataset, *self.callbacks)
@@ -227,10 +243,12 @@ class RunConfig:
     def as_dict(self) -> dict[str, Any]:
         """The configuration with the structure of the TOML file."""
         dataset = self.dataset.as_dict() if self.dataset else {"name": IN_MEMORY}
+        roles = {role: str(path) for role, path in self.roles.items()}
         return {
             "model": self.model.as_dict(),
             "loss": self.loss.as_dict(),
             "data": {**dataset, **plain(self.data)},
             "train": plain(self.train),
             "callbacks": [callback.as_dict() for callback in self.callbacks],
+            **({"roles": roles} if roles else {}),
         }

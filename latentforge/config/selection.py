@@ -6,26 +6,21 @@ Must not import torch: faults of a request are reported before torch loads.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Container, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
 from latentforge.config.capabilities import check_needs, suggest_models
 from latentforge.config.request import read_toml
-from latentforge.config.resolve import (
-    as_list,
-    check_defaults,
-    check_options,
-    has_field,
-    raise_faults,
-    read_assignments,
-)
+from latentforge.config.resolve import check_defaults, check_options, raise_faults, read_assignments
 from latentforge.config.schema import Component, RunConfig
+from latentforge.config.suggestions import as_list, has_field
 from latentforge.config.validation import Faults, check
 from latentforge.errors import PluginError, UsageError, did_you_mean
 from latentforge.io.paths import quoted
 from latentforge.plugins.registry import Entry, Registry
 from latentforge.plugins.requirements import KEY, check_requirements
+from latentforge.specs import Role, as_role
 
 log = logging.getLogger("latentforge")
 
@@ -171,17 +166,13 @@ def read_explore_preset(registry: Registry, name: str, explorer: Entry) -> dict[
 def check_roles(registry: Registry, entries: Sequence[Entry], models: Mapping[str, Entry]) -> None:
     """Raise UsageError if a role is unknown, if a required one is missing, or if a model does
     not fit its role."""
-    needs_by_role: dict[str, set[str]] = {}
-    for entry in entries:
-        optional = getattr(entry.spec, "optional_roles", None) or {}
-        for role, needs in {**(entry.spec.roles or {}), **optional}.items():
-            needs_by_role.setdefault(role, set()).update(needs)
+    needs_by_role = merge_roles(entries)
     for role, model in models.items():
         if role not in needs_by_role:
-            names = " and ".join(repr(entry.name) for entry in entries[:3])
-            names += f" and {len(entries) - 3} more" if len(entries) > 3 else ""
+            owners = [f"{entry.kind.singular} {entry.name!r}" for entry in entries[:3]]
+            owners += [f"{len(entries) - 3} more"] if len(entries) > 3 else []
             raise UsageError(
-                f"no role {role!r}; roles of {entries[0].kind.singular} {names}: "
+                f"no role {role!r}; roles of {' and '.join(owners)}: "
                 f"{', '.join(sorted(needs_by_role)) or 'none'}",
                 hint=did_you_mean(role, list(needs_by_role)),
             )
@@ -197,6 +188,21 @@ def check_roles(registry: Registry, entries: Sequence[Entry], models: Mapping[st
                     f"{entry.kind.singular} {entry.name!r} needs a run for role {role}",
                     hint=suggest_run(registry, role, needs_by_role[role]),
                 )
+
+
+def merge_roles(entries: Iterable[Entry]) -> dict[str, Role]:
+    """Return the roles of components. A role of several components meets the conditions of all."""
+    roles: dict[str, Role] = {}
+    for entry in entries:
+        optional = getattr(entry.spec, "optional_roles", None) or {}
+        for name, needs in {**(entry.spec.roles or {}), **optional}.items():
+            one, other = as_role(needs), roles.get(name, Role(same_data=False))
+            roles[name] = Role(
+                one | other,
+                same_data=one.same_data or other.same_data,
+                standardize=one.standardize or other.standardize,
+            )
+    return roles
 
 
 def suggest_run(registry: Registry, role: str, needs: Collection[str]) -> str:

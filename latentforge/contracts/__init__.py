@@ -3,8 +3,9 @@ core and plugins exchange. Importing this package imports neither torch nor Igni
 
 from latentforge.contracts.data import LARGEST_BATCH, Arrays, Batch, DataSpec, Images, at_once
 from latentforge.contracts.evaluation import EvaluateContext, Measure, Seen
-from latentforge.contracts.exploration import ExploreContext, Objective, OtherRun, RunInfo
+from latentforge.contracts.exploration import ExploreContext, Objective
 from latentforge.contracts.models import Autoencoder, LatentSpec, Posterior, VariationalPosterior
+from latentforge.contracts.roles import OtherRun, RunInfo
 from latentforge.contracts.training import Callback, Engines, Loss, Step, Terms
 
 __all__ = [

@@ -4,33 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from latentforge.contracts.data import DataSpec, Images, at_once
+from latentforge.contracts.roles import OtherRun
 
 if TYPE_CHECKING:
     import torch
     from ignite.engine import Engine
     from torch import Tensor
-
-
-class RunInfo(Protocol):
-    """The part of a run that plugins can read. `status`: running, done, interrupted, failed or
-    killed. `metrics`: the last metrics of each split. `config`: the resolved config, structured
-    like the TOML file."""
-
-    path: Path
-    manifest: dict[str, Any]
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def status(self) -> str: ...
-    @property
-    def metrics(self) -> dict[str, dict[str, float]]: ...
-    @property
-    def config(self) -> dict[str, Any]: ...
 
 
 class Objective(Protocol):
@@ -52,19 +34,6 @@ class Objective(Protocol):
 
     def satisfied(self, x: Tensor, request: Tensor) -> Tensor:
         """Return which rows satisfy their request: bool (B,)."""
-
-
-class OtherRun(Protocol):
-    """Another run, given by role (`--with ROLE=RUN`) and trained on images of the same kind."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def model(self) -> Any: ...
-    @property
-    def data(self) -> DataSpec: ...
-    @property
-    def run(self) -> RunInfo: ...
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,7 @@ from typing import Any
 import numpy as np
 
 from latentforge.config.request import Draft
-from latentforge.config.resolve import (
-    raise_faults,
-    read_assignments,
-    resolve_data,
-    resolve_dataset,
-)
+from latentforge.config.resolve import raise_faults, read_assignments, resolve_data, resolve_dataset
 from latentforge.config.schema import DATASET, IN_MEMORY, Component, DataConfig, OtherData
 from latentforge.config.validation import Faults
 from latentforge.data.arrays import suggestions_for
@@ -50,7 +45,8 @@ def load_splits(dataset: Component | None, config: DataConfig, data: Any = None)
 def load_split(dataset: Component, split: str) -> Any:
     """Return what the dataset returns for one of its official splits."""
     about = f"loading dataset {dataset.name!r}"
-    return dataset.call(about, dataset.entry.spec.load, dataset.options, split)
+    roles = (dataset.roles,) if dataset.roles else ()
+    return dataset.call(about, dataset.entry.spec.load, dataset.options, split, *roles)
 
 
 def list_splits(dataset: Component) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from latentforge.engine.compiled import CompiledStep
 from latentforge.engine.cuda_graph import CudaGraphStep
 from latentforge.engine.memory_format import set_memory_format
 from latentforge.engine.step import StepRunner, Trainee
+from latentforge.errors import PluginError
 from latentforge.plugins.attribution import call_component
 from latentforge.seeding import mix
 
@@ -43,9 +44,18 @@ def build_modules(config: RunConfig, spec: DataSpec) -> tuple[nn.Module, nn.Modu
 
 
 def build_module(component: Component, spec: DataSpec) -> nn.Module:
-    module = component.entry.spec.build(component.options, spec)
+    roles = (component.roles,) if component.roles else ()
+    module = component.entry.spec.build(component.options, spec, *roles)
     if not isinstance(module, nn.Module):
         raise TypeError(f"build returned {type(module).__name__}, not an nn.Module")
+    parts = {*module.modules()} if component.roles else set()
+    for name, role in component.roles.items():
+        if role.model in parts:  # its weights would be stored, averaged and trained as its own
+            raise PluginError(
+                f"{component.entry.kind.singular} {component.name!r} contains the model of its "
+                f"role {name} as a submodule",
+                hint=f"assign roles[{name!r}] to an attribute, and not roles[{name!r}].model",
+            )
     return module
 
 

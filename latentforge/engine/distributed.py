@@ -43,6 +43,7 @@ def join_processes(config: RunConfig, device: torch.device, splits: DataSplits) 
         {
             "the number of images": {name: len(part) for name, part in splits.splits.items()},
             "the data": f"{splits.fingerprint} {splits.spec}",
+            "the runs in the roles": {n: role.digest for n, role in config.loaded_roles.items()},
             "the configuration": hashlib.sha256(stored.encode()).hexdigest(),
             "versions": f"LatentForge {__version__}, torch {torch.__version__}",
         }

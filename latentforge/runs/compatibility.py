@@ -13,10 +13,17 @@ from latentforge.config.request import SECTIONS, Draft
 from latentforge.config.resolve import resolve
 from latentforge.config.schema import IN_MEMORY, RunConfig
 from latentforge.config.selection import check_roles
-from latentforge.errors import LatentForgeError, PluginError, UsageError
+from latentforge.errors import (
+    LatentForgeError,
+    MissingError,
+    PluginError,
+    RunFailed,
+    UsageError,
+)
+from latentforge.io.paths import quoted
 from latentforge.plugins.registry import Entry, Registry
 from latentforge.plugins.requirements import is_older, pip_install
-from latentforge.runs.folder import RunFolder, open_folder
+from latentforge.runs.folder import MANIFEST, ROLES, RunFolder, open_folder
 
 log = logging.getLogger("latentforge")
 KIND_OF_SECTION = {"model": "models", "loss": "losses", "data": "datasets"}
@@ -31,7 +38,8 @@ def resolve_stored_config(registry: Registry, run: RunFolder) -> RunConfig:
     components = [part for part in run.manifest["plugins"] if part["kind"] != "callbacks"]
     require_all(registry, run.path, components)
     add_older_values(registry, draft)
-    return resolve(draft, registry, in_memory=is_in_memory(run))
+    config = resolve(draft, registry, in_memory=is_in_memory(run))
+    return open_stored_roles(registry, run, config) if config.roles else config
 
 
 def resolve_resumed_config(registry: Registry, run: RunFolder, draft: Draft) -> RunConfig:
@@ -44,14 +52,14 @@ def resolve_resumed_config(registry: Registry, run: RunFolder, draft: Draft) -> 
     if draft.callbacks != run.config["callbacks"]:
         changed.add("callbacks")
     check_changes(run.config, config, changed)
-    return config
+    return open_stored_roles(registry, run, config) if config.roles else config
 
 
 def build_draft(run: RunFolder) -> Draft:
     """Build a request for the configuration with which a run was trained."""
     draft = Draft()
     for section in SECTIONS:
-        draft.update(section, run.config[section], STORED)
+        draft.update(section, run.config.get(section, {}), STORED)
     if is_in_memory(run):
         del draft.values["data"]["name"]
     draft.callbacks = [dict(callback) for callback in run.config["callbacks"]]
@@ -109,10 +117,11 @@ def require(registry: Registry, run: Path, component: Mapping[str, str]) -> str:
     return ""
 
 
-def check_same_images(run: RunFolder, role: str, other: RunFolder) -> None:
+def check_same_images(ours: Mapping[str, Any], role: str, other: RunFolder, owner: str) -> None:
     """Raise UsageError unless `other` was trained on images of the same shape, classes and
-    preprocessing. Otherwise its results on this run's images are meaningless."""
-    ours, theirs = run.manifest["data"], other.manifest["data"]
+    preprocessing as `ours`, the data of `owner` in the form of run.json. Otherwise its results on
+    these images are meaningless."""
+    theirs = other.manifest["data"]
     differences = []
     if ours["shape"] != theirs["shape"]:
         other_value, own_value = ("x".join(map(str, data["shape"])) for data in (theirs, ours))
@@ -129,9 +138,9 @@ def check_same_images(run: RunFolder, role: str, other: RunFolder) -> None:
         if key != "shape"  # compared above
     ]
     if differences:
-        name = "the same data" if is_in_memory(run) else run.config["data"]["name"]
+        name = "the same data" if ours["name"] == IN_MEMORY else ours["name"]
         raise UsageError(
-            f"{role} {other.path} was trained on images unlike those of {run.path}",
+            f"{role} {other.path} was trained on images unlike those of {owner}",
             details=differences,
             hint=f"--with {role}=RUN, where RUN was trained on {name}",
         )
@@ -162,3 +171,32 @@ def open_roles(
     models = {role: config.model.entry for role, (_, config) in resolved.items()}
     check_roles(registry, entries, models)
     return resolved
+
+
+def open_training_roles(registry: Registry, config: RunConfig) -> RunConfig:
+    """Return the configuration of a new run with the opened runs of its roles. Raises UsageError if
+    a role is unknown or missing, or if a model does not fit its role."""
+    entries = [part.entry for part in (config.model, config.loss, config.dataset) if part]
+    return dataclasses.replace(config, role_runs=open_roles(registry, config.roles, entries))
+
+
+def open_stored_roles(registry: Registry, run: RunFolder, config: RunConfig) -> RunConfig:
+    """Return the configuration of a run with the copies of other runs that it contains. Raises
+    MissingError if a copy does not exist, and RunFailed if it is a link."""
+    opened = {}
+    for role in config.roles:
+        folder = run.path / ROLES / role
+        if folder.is_symlink() or (run.path / ROLES).is_symlink():
+            raise RunFailed(
+                f"{folder} is a link, but it must be a folder of the run",
+                hint="replace the link by a copy of the folder that it points to",
+            )
+        if not (folder / MANIFEST).is_file():
+            raise MissingError(
+                f"{run.path} does not contain the run of its role {role}",
+                details=[f"{folder} is missing or has no {MANIFEST}"],
+                hint=f"restore the folder {quoted(folder)}, or train a new run",
+            )
+        other = open_folder(folder)
+        opened[role] = (other, resolve_stored_config(registry, other))
+    return dataclasses.replace(config, role_runs=opened)

@@ -19,6 +19,7 @@ from latentforge.io.text import counted, pluralized, were
 
 MANIFEST = "run.json"
 METRICS = "metrics.jsonl"
+ROLES = "roles"  # the folder of the runs that this one uses
 LOCK = ".lock"
 FORMAT = 1
 SEARCHED = 3  # folders above a path that is no run where runs are looked for

@@ -41,17 +41,7 @@ def build_manifest(config: RunConfig, splits: DataSplits, device: torch.device) 
         "weights": describe_weights(config.train),  # the weights that are evaluated
         "created": now(),
         "config": config.as_dict(),
-        "data": {
-            "name": config.data_name,
-            "kind": splits.spec.kind,
-            "shape": list(splits.spec.shape),
-            "classes": list(splits.spec.classes),
-            "images": {name: len(images) for name, images in splits.splits.items()},
-            "class_counts": splits.class_counts(),
-            "preprocessing": splits.preprocessing,
-            "fingerprint": splits.fingerprint,
-            "sample": splits.sample,
-        },
+        "data": describe_data(config.data_name, splits),
         "plugins": [
             {
                 "kind": part.entry.kind.plural,
@@ -78,6 +68,21 @@ def build_manifest(config: RunConfig, splits: DataSplits, device: torch.device) 
         "seconds": 0.0,
         "images_per_second": 0.0,
         "metrics": {},
+    }
+
+
+def describe_data(name: str, splits: DataSplits) -> dict[str, Any]:
+    """The section `data` of run.json: the data of a run, whose dataset is called `name`."""
+    return {
+        "name": name,
+        "kind": splits.spec.kind,
+        "shape": list(splits.spec.shape),
+        "classes": list(splits.spec.classes),
+        "images": {name: len(images) for name, images in splits.splits.items()},
+        "class_counts": splits.class_counts(),
+        "preprocessing": splits.preprocessing,
+        "fingerprint": splits.fingerprint,
+        "sample": splits.sample,
     }
 
 

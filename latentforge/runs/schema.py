@@ -35,6 +35,7 @@ class Config(Fields):
     data: Named
     train: dict[str, Any]
     callbacks: list[Named]
+    roles: dict[str, str] = {}
 
 
 class Preprocessing(Fields):
@@ -89,6 +90,7 @@ class Manifest(Fields):
     per_dim: dict[str, list[float | None]] = {}
     findings: list[dict[str, Any]] = []
     resumed: list[dict[str, Any]] = []
+    roles: dict[str, dict[str, Any]] = {}
     events: list[str] = []
 
 

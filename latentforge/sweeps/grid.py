@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from latentforge.config.request import SECTIONS, Draft, set_nested, toml_value
-from latentforge.config.resolve import has_field, resolve
+from latentforge.config.resolve import resolve
 from latentforge.config.schema import DataConfig, RunConfig, TrainConfig
+from latentforge.config.suggestions import has_field
 from latentforge.errors import ConfigError, UsageError, did_you_mean
 from latentforge.plugins.registry import Registry
 

@@ -48,6 +48,8 @@ def find_obstacle(config: RunConfig) -> str:
     default = TrainConfig()
     if config.callbacks:
         return "callbacks observe every step"
+    if config.roles:
+        return "a member uses another run"
     for key, reason in NOT_GROUPED.items():
         if getattr(config.train, key) != getattr(default, key):
             return reason

@@ -126,7 +126,8 @@ def path_keys(config: RunConfig) -> set[str]:
     """The keys of options that are paths, such as `data.root`."""
     parts = {"model": config.model, "loss": config.loss, "data": config.dataset}
     options = {section: part.options for section, part in parts.items() if part}
-    return {key for section, values in options.items() for key in _paths_in(values, f"{section}.")}
+    found = {key for section, values in options.items() for key in _paths_in(values, f"{section}.")}
+    return found | {f"roles.{role}" for role in config.roles}
 
 
 def _paths_in(options: Any, prefix: str) -> Iterator[str]:

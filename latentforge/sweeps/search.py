@@ -8,13 +8,14 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+
 from latentforge.config.capabilities import describe_missing
 from latentforge.config.changes import CHANGEABLE, flatten
 from latentforge.config.request import Draft
 from latentforge.config.resolve import resolve
 from latentforge.config.schema import RunConfig
 from latentforge.config.selection import training_measures
-from latentforge.data.loading import load_splits
 from latentforge.data.splits import DataSplits
 from latentforge.errors import LatentForgeError, UsageError, did_you_mean
 from latentforge.plugins.registry import Registry
@@ -25,6 +26,7 @@ from latentforge.sweeps.optuna_study import Study, check_optuna
 from latentforge.sweeps.record import member_record, path_keys, trial_name
 from latentforge.sweeps.runner import Sweeper
 from latentforge.sweeps.search_space import Space, check_space
+from latentforge.workflows.train import load_inputs
 
 log = logging.getLogger("latentforge")
 SPLIT = "validation"  # the only split whose metrics a search may use
@@ -43,7 +45,7 @@ def describe_search(
     config = check_space(draft, space, registry, in_memory=data is not None)
     metric = metric or check_objective(config.train.monitor, loss_changes)
     check_optuna()
-    splits = load_splits(config.dataset, config.data, data)
+    _, splits = load_inputs(registry, config, torch.device("cpu"), data)
     objective_metric, better = find_objective(registry, config, splits, metric)
     seed = draft.values.get("train", {}).get("seed", 0)
     section: dict[str, Any] = {

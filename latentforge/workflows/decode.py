@@ -28,7 +28,8 @@ from latentforge.runtime.device import resolve_device
 from latentforge.seeding import callers_state_kept, mix
 from latentforge.workflows.encode import BATCH, METADATA, pil_pixels
 from latentforge.workflows.export import describe_origin, output_folder
-from latentforge.workflows.load import LoadedModel, load
+from latentforge.workflows.load import load
+from latentforge.workflows.roles import LoadedModel
 
 log = logging.getLogger("latentforge")
 

@@ -26,7 +26,8 @@ from latentforge.runs.folder import RunFolder
 from latentforge.runtime.device import resolve_device
 from latentforge.seeding import callers_state_kept, mix
 from latentforge.workflows.export import describe_origin, output_file
-from latentforge.workflows.load import LoadedModel, load, load_data
+from latentforge.workflows.load import load, load_data, load_roles
+from latentforge.workflows.roles import LoadedModel
 
 BATCH = 1000  # images in memory at once, and rows in a row group
 THUMBNAIL = 128  # maximum length of the longer side, pixels; larger images are scaled down
@@ -62,6 +63,7 @@ def encode(
 ) -> dict[str, Any]:
     """Encode `split` of the run's data, or of other `data` named `name`, into the file `out`."""
     torch_device = resolve_device(device)
+    config = load_roles(config, torch_device, stored=True)
     splits = load_data(run, config, data)
     selected = {split: splits.split(split)} if split != "all" else _find_distinct(splits.splits)
     loaded = load(run, config, checkpoint, torch_device)

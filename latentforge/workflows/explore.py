@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from latentforge.config.resolve import resolve_other_data
 from latentforge.config.schema import Component, check_device, describe_weights
-from latentforge.config.selection import select_explorer
+from latentforge.config.selection import merge_roles, select_explorer
 from latentforge.config.validation import plain
 from latentforge.contracts import ExploreContext
 from latentforge.errors import RunFailed, UsageError
@@ -56,11 +56,14 @@ def explore(
     assignments = [text for text in assignments if text not in data_options]
     components = select_explorer(registry, config, classes, explorer, assignments, options, preset)
     others = open_roles(registry, roles, [component.entry for component in components])
+    kinds = merge_roles(component.entry for component in components)
     for role, (other, _) in others.items():
-        check_same_images(run, role, other)
+        if kinds[role].same_data:
+            check_same_images(run.manifest["data"], role, other, str(run.path))
     from latentforge.workflows.load import load_run
 
-    loaded = load_run(run, config, checkpoint=checkpoint, roles=others, device=device, data=data)
+    options_of_load = {"checkpoint": checkpoint, "device": device, "data": data}
+    loaded = load_run(run, config, roles=others, conditions=kinds, **options_of_load)
     return explore_loaded(loaded, *components, out=folder, stream=None if quiet else sys.stderr)
 
 
@@ -90,7 +93,8 @@ def explore_loaded(
     from latentforge.workflows.export import output_folder
 
     run, loaded, config = loaded_run.run, loaded_run.loaded, loaded_run.config
-    for other in (loaded, *loaded_run.roles.values()):
+    check_weights(loaded.model, loaded.run.path)
+    for other in loaded_run.roles.values():
         check_weights(other.model, other.run.path)
     options = plain(explorer.options)
     if objective:

@@ -29,7 +29,8 @@ from latentforge.io.paths import create_numbered_folder, write_error, write_json
 from latentforge.runs.checkpoint import to_safetensors
 from latentforge.runs.folder import RunFolder
 from latentforge.seeding import generator
-from latentforge.workflows.load import LoadedModel, load
+from latentforge.workflows.load import load
+from latentforge.workflows.roles import LoadedModel
 
 BATCH_SIZES = (1, 7)  # batch sizes of the comparison; the traced example has another one
 TOLERANCE = 1e-4  # allows float32 sums in another order; a wrong graph differs by far more

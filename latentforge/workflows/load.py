@@ -7,13 +7,14 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import nn
 
 from latentforge.config.changes import find_data_edits, find_edits
 from latentforge.config.schema import IN_MEMORY, Component, DataConfig, OtherData, RunConfig
+from latentforge.config.selection import merge_roles
 from latentforge.contracts import DataSpec, Step, at_once
 from latentforge.data.arrays import data_option, suggestions_for
 from latentforge.data.labels import some
@@ -27,8 +28,11 @@ from latentforge.errors import UsageError
 from latentforge.io.text import counted
 from latentforge.runs.checkpoint import CheckpointStore
 from latentforge.runs.folder import MANIFEST, RunFolder
+from latentforge.runs.roles import weights_digest
 from latentforge.runtime.device import resolve_device
 from latentforge.seeding import callers_state_kept
+from latentforge.specs import Role
+from latentforge.workflows.roles import LoadedModel, LoadedRole
 
 log = logging.getLogger("latentforge")
 
@@ -37,24 +41,9 @@ BRIGHT = 0.45  # 0 is there, if black is -1
 DARK = 0.02  # images whose values are all smaller have probably been scaled twice
 
 
-@dataclass(frozen=True)
-class LoadedModel:
-    """A run's model and loss in evaluation mode, and the checkpoint they come from."""
-
-    run: RunFolder
-    model: nn.Module
-    loss: nn.Module
-    data: DataSpec
-    checkpoint: str
-    step: Step
-
-    @property
-    def name(self) -> str:
-        return self.run.name
-
-
 def load(run: RunFolder, config: RunConfig, checkpoint: str, device: torch.device) -> LoadedModel:
     """Build the run's model and loss, and load the verified weights of a checkpoint."""
+    config = load_roles(config, device, stored=True)
     about = run.manifest["data"]
     spec = DataSpec(tuple(about["shape"]), about["kind"], tuple(about["classes"]))
     store = CheckpointStore(run.path / "checkpoints")
@@ -83,7 +72,40 @@ def load(run: RunFolder, config: RunConfig, checkpoint: str, device: torch.devic
     # the end of training: evaluations use the weights of the loss terms at this step
     total = saved.state["total_steps"]
     step = Step(total, total, images, math.ceil(images / config.train.batch_size))
-    return LoadedModel(run, model, loss, spec, saved.name, step)
+    return LoadedModel(run, model, loss, spec, saved.name, step, weights_digest(saved.files))
+
+
+def load_roles(config: RunConfig, device: torch.device, *, stored: bool) -> RunConfig:
+    """Return the configuration with the loaded runs of its roles. `stored` is whether they are the
+    copies in the folder of a run, which contain the scale of their codes."""
+    if not config.role_runs or config.loaded_roles:
+        return config
+    components = [part for part in (config.model, config.loss, config.dataset) if part]
+    loaded = {
+        name: open_role(role, *config.role_runs[name], device, config.train.seed)
+        for name, role in merge_roles(part.entry for part in components).items()
+    }
+    for role in loaded.values():
+        if stored and role.role.standardize:
+            role.read_scale(role.run.path)
+    return replace(
+        config,
+        model=config.model.with_roles(loaded),
+        loss=config.loss.with_roles(loaded),
+        dataset=config.dataset and config.dataset.with_roles(loaded),
+    )
+
+
+def open_role(
+    role: Role, run: RunFolder, config: RunConfig, device: torch.device, seed: int
+) -> LoadedRole:
+    """Load the run in a role. Its own data is loaded when it is first used."""
+    config = load_roles(config, device, stored=True)
+
+    def load_own() -> DataSplits:
+        return move_to_device(load_data(run, config, None), device)
+
+    return LoadedRole(role, load(run, config, "last", device), device, load_own, seed)
 
 
 def load_data(run: RunFolder, config: RunConfig, data: Any) -> DataSplits:
@@ -240,7 +262,7 @@ class LoadedRun:
     device: torch.device
     splits: DataSplits
     loaded: LoadedModel
-    roles: dict[str, LoadedModel]
+    roles: dict[str, LoadedRole]
 
 
 def load_run(
@@ -251,13 +273,20 @@ def load_run(
     roles: Mapping[str, tuple[RunFolder, RunConfig]],
     device: str,
     data: Any,
+    conditions: Mapping[str, Role] = MappingProxyType({}),
 ) -> LoadedRun:
-    """Load a run's model and images, and the models of the runs in its roles, onto one device."""
-    torch_device = resolve_device(device)
+    """Load a run's model and images, and the models of the runs in its roles, onto one device.
+    `conditions` are those of the roles that have any."""
+    torch_device, seed = resolve_device(device), config.train.seed
+    config = load_roles(config, torch_device, stored=True)
     splits = move_to_device(load_data(run, config, data), torch_device)
+    for role in config.loaded_roles.values():
+        role.use(splits)
     loaded = load(run, config, checkpoint, torch_device)
     others = {
-        role: load(other, other_config, "last", torch_device)
-        for role, (other, other_config) in roles.items()
+        name: open_role(conditions.get(name, Role()), other, other_config, torch_device, seed)
+        for name, (other, other_config) in roles.items()
     }
+    for role in others.values():
+        role.use(splits)
     return LoadedRun(run, config, torch_device, splits, loaded, others)

@@ -33,6 +33,7 @@ from latentforge.runtime import torchrun
 from latentforge.runtime.device import select_training_device
 from latentforge.runtime.threads import use_threads
 from latentforge.seeding import callers_state_kept
+from latentforge.workflows.load import load_roles
 from latentforge.workflows.run import Run
 from latentforge.workflows.session import TrainingSession
 
@@ -53,6 +54,8 @@ def resume(
         check_no_link(run)
         check_changes(run.config, config)
         device = select_training_device(config.train.device)
+        if config.roles:
+            config = load_roles(config, device, stored=True)
         splits = load_same_data(run, config, data)
         if data is not None:
             run.in_memory = splits

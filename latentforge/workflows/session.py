@@ -80,9 +80,12 @@ class TrainingSession:
                 notify(self.run, "run_started")
             if self.processes:
                 self.processes.broadcast_weights(self.trainee)
+            splits = move_to_device(self.splits, self.device)
+            for role in self.config.loaded_roles.values() if self.config.roles else ():
+                role.use(splits)
             self.trainer = self.trainer_class(
                 self.trainee,
-                move_to_device(self.splits, self.device),
+                splits,
                 self.config,
                 device=self.device,
                 measures=measures,

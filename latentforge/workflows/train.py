@@ -5,25 +5,32 @@ from __future__ import annotations
 import json
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from latentforge.config.schema import RunConfig
 from latentforge.config.selection import training_measures
 from latentforge.data.loading import load_splits
+from latentforge.data.splits import DataSplits
 from latentforge.engine.build import build_trainee
 from latentforge.engine.distributed import create_shared_folder, join_processes
 from latentforge.engine.optimizer import build_optimizer
 from latentforge.engine.step import Trainee
 from latentforge.errors import UsageError
 from latentforge.plugins.registry import Registry
+from latentforge.runs.compatibility import check_same_images, open_training_roles
 from latentforge.runs.folder import check_no_run, lock_run, remove_temporary_files
-from latentforge.runs.manifest import RUNS, build_manifest
+from latentforge.runs.manifest import RUNS, build_manifest, describe_data
 from latentforge.runtime import torchrun
 from latentforge.runtime.device import select_training_device
 from latentforge.runtime.threads import use_threads
 from latentforge.seeding import callers_state_kept
+from latentforge.workflows.load import load_roles
+from latentforge.workflows.roles import store_roles
 from latentforge.workflows.run import Run
 from latentforge.workflows.session import TrainingSession
+
+if TYPE_CHECKING:
+    import torch
 
 
 def train(
@@ -41,7 +48,7 @@ def train(
     Faults of the request (device, data, network, optimizer) are found before the folder is created.
     """
     device = select_training_device(config.train.device)
-    splits = load_splits(config.dataset, config.data, data)
+    config, splits = load_inputs(registry, config, device, data)
     if config.loss.entry.spec.labels and not splits.spec.classes:
         raise UsageError(
             f"loss {config.loss.name!r} needs labels; {config.data_name} has none",
@@ -61,13 +68,16 @@ def train(
         folder = create_shared_folder(
             run, RUNS, f"{config.model.name}-{config.data_name}", processes
         )
-        new_run = Run(folder, {**build_manifest(config, splits, device), "facts": facts}, registry)
+        manifest = {**build_manifest(config, splits, device), "facts": facts}
+        new_run = Run(folder, manifest, registry)
         new_run.writes = not torchrun.rank()
         if data is not None:
             new_run.in_memory = splits
         with lock_run(folder) if new_run.writes else nullcontext():
             if new_run.writes:
                 check_no_run(folder)  # another process may have been faster
+                if roles := config.loaded_roles:
+                    manifest["roles"] = store_roles(roles, folder)
                 new_run.write_first()
                 remove_temporary_files(folder)
             new_run.training = True
@@ -77,6 +87,24 @@ def train(
             ) as session:
                 session.fit()
     return new_run
+
+
+def load_inputs(
+    registry: Registry, config: RunConfig, device: torch.device, data: Any
+) -> tuple[RunConfig, DataSplits]:
+    """Load the runs in the roles of a new run, and its data on the CPU. Returns the configuration
+    with the loaded runs. Raises UsageError if a run that must have been trained on the same kind of
+    data was not."""
+    if not config.role_runs:  # a member of a sweep
+        config = open_training_roles(registry, config)
+    config = load_roles(config, device, stored=False)
+    splits = load_splits(config.dataset, config.data, data)
+    about = describe_data(config.data_name, splits)
+    for name, role in config.loaded_roles.items():
+        if role.role.same_data:
+            check_same_images(about, name, role.run, "the new run")
+        role.use(splits)
+    return config, splits
 
 
 def compute_facts(trainee: Trainee, config: RunConfig, splits: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from latentforge.runs.folder import RunFolder
 
 
 def run(path: str, data: str, shape: list[int]) -> RunFolder:
-    about = {"shape": shape, "classes": ["a", "b"], "preprocessing": {}}
+    about = {"name": data, "shape": shape, "classes": ["a", "b"], "preprocessing": {}}
     return RunFolder(Path(path), {"config": {"data": {"name": data}}, "data": about})
 
 
@@ -22,5 +22,7 @@ def run(path: str, data: str, shape: list[int]) -> RunFolder:
 )
 def test_the_hint_names_data_that_fits(name: str, hint: str):
     with pytest.raises(UsageError, match="shape: 64, not 1x8x8") as caught:
-        check_same_images(run("a", name, [1, 8, 8]), "judge", run("b", name, [64]))
+        check_same_images(
+            run("a", name, [1, 8, 8]).manifest["data"], "judge", run("b", name, [64]), "a"
+        )
     assert caught.value.hint == f"--with judge=RUN, where RUN was {hint}"

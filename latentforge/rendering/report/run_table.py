@@ -11,6 +11,7 @@ from latentforge.io.text import pluralized
 from latentforge.io.toml import format_toml
 from latentforge.rendering.report.formatting import format_number, read_objects
 from latentforge.runs.folder import RunFolder
+from latentforge.runs.roles import find_used_runs
 
 SPLITS = ("test", "validation", "train")
 MAX_CLASSES = 20  # maximum number of classes in the header
@@ -45,6 +46,7 @@ def describe_run(run: RunFolder, name: str) -> dict[str, Any]:
         "training": f"{format_number(epochs)} {pluralized(epochs, 'epoch')}, "
         f"{format_number(steps)} {pluralized(steps, 'step')} in "
         f"{manifest.get('seconds') or 0:,.1f} s",
+        "uses": [used.describe() for used in find_used_runs(run)],
         "notes": notes,
         "findings": [f for f in manifest.get("findings") or [] if isinstance(f, Mapping)],
     }
