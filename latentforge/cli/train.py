@@ -93,12 +93,13 @@ def train(
     from latentforge.workflows.run import open_run
 
     registry = output.forge_of(ctx).registry
+    roles = output.parse_roles(with_) if with_ else {}
     values = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "seed": seed, "device": device}
     if resume is None:
         if from_ is not None:
             raise UsageError("--from requires --resume: a new run does not start from a checkpoint")
         draft = start_draft(registry, model, config, preset)
-        apply_options(draft, data, loss, values, callback, set_, output.parse_roles(with_))
+        apply_options(draft, data, loss, values, callback, set_, roles)
         settings = open_training_roles(registry, resolve(draft, registry))
         from latentforge.workflows.train import train as train_run
 
@@ -114,7 +115,7 @@ def train(
                 hint=f"latentforge train --resume {quoted(resumed.path)}",
             )
         draft = build_draft(resumed)
-        apply_options(draft, data, loss, values, callback, set_, output.parse_roles(with_))
+        apply_options(draft, data, loss, values, callback, set_, roles)
         settings = resolve_resumed_config(registry, resumed, draft)
         from latentforge.workflows.resume import resume as resume_run
 
