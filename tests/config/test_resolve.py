@@ -278,7 +278,7 @@ def test_misspelt_section_suggests_the_likely_one(faults):
 
 def test_unknown_section_lists_all_sections(faults):
     (line,) = faults('[model]\nname = "ae"\n[zzz]\n')
-    assert line.endswith("sections are [model] [loss] [data] [train] and [[callbacks]]")
+    assert line.endswith("sections are [model] [loss] [data] [train] [roles] and [[callbacks]]")
 
 
 @pytest.mark.parametrize("text", ['model = "ae"', '[[model]]\nname = "ae"'])

@@ -61,6 +61,7 @@ def a_list(config, split):
 
 
 DATASETS = {
+    "every capability is known": [dataset(roles={"autoencoder": {"encod"}})],
     "it loads as images or vectors": [
         dataset(flat_arrays),
         dataset(far_labels),

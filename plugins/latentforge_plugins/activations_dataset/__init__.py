@@ -1,0 +1,40 @@
+"""Dataset `activations`: the outputs of one layer of another run, one vector for each image."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from latentforge import Arrays, DatasetSpec, Role, hookimpl
+
+
+@dataclass(frozen=True)
+class ActivationsConfig:
+    """`layer` is a name from the model's `layers()`; by default it is the layer before the last one
+    with weights. `positions` says what becomes of the positions of a feature map: mean averages
+    over them, and flatten keeps all of them as values of the vector."""
+
+    layer: str = ""
+    positions: Literal["mean", "flatten"] = "mean"
+
+
+def load(config: ActivationsConfig, split: str, roles) -> Arrays:
+    """Return vectors, float32 (N, D), and the labels of the images of the other run."""
+    from .reader import read
+
+    return read(config, split, roles["classifier"])
+
+
+def splits(config: ActivationsConfig, roles) -> tuple[str, ...]:
+    return tuple(roles["classifier"].run.manifest["data"]["images"])
+
+
+@hookimpl
+def latentforge_datasets() -> Iterable[DatasetSpec]:
+    yield DatasetSpec(
+        name="activations",
+        summary="Outputs of a layer of another run, such as a classifier, on its own images",
+        load=load,
+        config=ActivationsConfig,
+        splits=splits,
+        roles={"classifier": Role({"layers"}, same_data=False)},
+    )
