@@ -55,7 +55,8 @@ def list_splits(dataset: Component) -> tuple[str, ...]:
     if not callable(splits):
         return tuple(splits)
     about = f"listing the splits of dataset {dataset.name!r}"
-    return tuple(dataset.call(about, splits, dataset.options))
+    roles = (dataset.roles,) if dataset.roles else ()
+    return tuple(dataset.call(about, splits, dataset.options, *roles))
 
 
 def load_whole(other: OtherData) -> tuple[DataSplits, bool]:
