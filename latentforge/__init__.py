@@ -10,6 +10,7 @@ from latentforge._version import __version__
 if TYPE_CHECKING:
     from latentforge.contracts import Arrays as Arrays
     from latentforge.contracts import DataSpec as DataSpec
+    from latentforge.contracts import Factor as Factor
     from latentforge.contracts import LatentSpec as LatentSpec
     from latentforge.engine.latent_search import search as search
     from latentforge.forge import Forge as Forge
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from latentforge.workflows.run import Run as Run
 
 _MODULES = {
-    "latentforge.contracts": ("Arrays", "DataSpec", "LatentSpec"),
+    "latentforge.contracts": ("Arrays", "DataSpec", "Factor", "LatentSpec"),
     "latentforge.engine.latent_search": ("search",),
     "latentforge.forge": ("Forge", "open_run"),
     "latentforge.hookspecs": ("hookimpl",),

@@ -121,6 +121,7 @@ class LossSpec(Spec):
     build: Callable[..., nn.Module]  # (config, DataSpec), and roles if there are any
     needs: Set[str] | Callable[[Any], Set[str]] = frozenset()
     labels: bool = False  # whether it reads batch.y
+    factors: bool = False  # whether it reads batch.factors
     roles: Roles | None = None
 
 
@@ -153,6 +154,7 @@ class ExplorerSpec(Spec):
     explore: Callable[[ExploreContext, Any], Findings]
     needs: Set[str] = frozenset()
     labels: bool = False  # whether it reads y
+    factors: bool = False  # whether it reads factors
     roles: Roles | None = None
     optional_roles: Roles | None = None
     searches: str | None = None
@@ -181,6 +183,7 @@ class MeasureSpec(Spec):
     protocol: str
     needs: Set[str] = frozenset()
     labels: bool = False  # whether it reads y
+    factors: bool = False  # whether it reads factors
     default: bool = True
     better: Literal["lower", "higher"] = "lower"
     roles: Roles | None = None

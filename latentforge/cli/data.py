@@ -87,9 +87,14 @@ def _text(value: object) -> str:
 
 
 def _inner(value: object) -> str:
-    """The number of images of a split, or those of its classes in parentheses."""
+    """The number of images of a split, or those of its classes in parentheses; the limits of a
+    numeric factor, or the names of a categorical one."""
+    if isinstance(value, list):
+        if not isinstance(value[0], str):
+            return " to ".join(f"{limit:.4g}" for limit in value)
+        value = dict.fromkeys(value, "")
     if not isinstance(value, dict):
         return str(value)
-    counts = [f"{name} {count}" for name, count in value.items()]
+    counts = [f"{name} {count}".strip() for name, count in value.items()]
     more = [f"and {len(counts) - MAX_CLASSES} more"] if len(counts) > MAX_CLASSES else []
     return f"({', '.join(counts[:MAX_CLASSES] + more)})"

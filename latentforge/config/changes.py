@@ -86,9 +86,10 @@ def find_data_edits(about: Mapping[str, Any], saved: Any) -> list[str]:
     (None in an older one)."""
     before = saved if isinstance(saved, Mapping) else {}
     return [
-        f"data.{key}: {json.dumps(about[key])} in run.json, {json.dumps(before[key])} in training"
-        for key in ("shape", "classes")
-        if key in before and before[key] != about[key]
+        f"data.{key}: {json.dumps(about.get(key, []))} in run.json, {json.dumps(before[key])} in "
+        "training"
+        for key in ("shape", "classes", "factors")
+        if key in before and before[key] != about.get(key, [])  # older runs have no factors
     ]
 
 

@@ -16,6 +16,7 @@ from latentforge.config.resolve import check_defaults, check_options, raise_faul
 from latentforge.config.schema import Component, RunConfig
 from latentforge.config.suggestions import as_list, has_field
 from latentforge.config.validation import Faults, check
+from latentforge.contracts import DataSpec, Factor
 from latentforge.errors import PluginError, UsageError, did_you_mean
 from latentforge.io.paths import quoted
 from latentforge.plugins.registry import Entry, Registry
@@ -31,8 +32,10 @@ def select_measures(
     classes: Sequence[str],
     names: Sequence[str] = (),
     options: Sequence[str] | Mapping[str, Any] = (),
+    factors: Collection[Factor] = (),
 ) -> list[Component]:
-    """Return the requested measures, or the default measures that fit the model, with options."""
+    """Return the requested measures, or the default measures that fit the model, with options.
+    `classes` and `factors` are those of the data."""
     if isinstance(names, str):
         raise UsageError(f"measures is {names!r}, not a list", hint=f"measures=[{names!r}]")
     provides = config.model.entry.provides
@@ -43,17 +46,17 @@ def select_measures(
             if entry in entries:  # named twice, perhaps once by its qualified name
                 continue
             check_needs(registry, entry, config.model.entry)
-            if entry.spec.labels and not classes:
+            if lacking := find_lacking(entry.spec, classes, factors):
                 raise UsageError(
-                    f"measure {entry.name!r} needs labels; the data has none",
-                    hint="choose other measures, or evaluate a run on data with labels",
+                    f"measure {entry.name!r} needs {lacking}; the data has none",
+                    hint=f"choose other measures, or evaluate a run on data with {lacking}",
                 )
             entries.append(entry)
     else:
         by_name: dict[str, Entry] = {}
         for entry in registry.entries("measures"):  # a built-in comes first
             spec = entry.spec
-            compatible = spec.needs <= provides and (classes or not spec.labels)
+            compatible = spec.needs <= provides and not find_lacking(spec, classes, factors)
             if spec.default and compatible and not spec.roles:
                 by_name.setdefault(entry.name, entry)
         # built-ins first: if two measures compute the same metric, the later one is skipped
@@ -74,7 +77,7 @@ def select_measures(
 
 
 def training_measures(
-    registry: Registry, config: RunConfig, classes: Sequence[str], splits: Container[str]
+    registry: Registry, config: RunConfig, data: DataSpec, splits: Container[str]
 ) -> tuple[Component, list[Component]]:
     """Return the measure that `train.monitor` names, and all measures of a training run: this one
     and the default measures that fit the model."""
@@ -85,8 +88,10 @@ def training_measures(
             "train.monitor and train.patience need a validation split; the data has none",
             hint="--set data.validation=0.1",
         )
-    measures = select_measures(registry, config, classes)
-    [monitor] = select_measures(registry, config, classes, [train.monitor])
+    measures = select_measures(registry, config, data.classes, factors=data.factors)
+    [monitor] = select_measures(
+        registry, config, data.classes, [train.monitor], factors=data.factors
+    )
     measures = [monitor if measure.entry is monitor.entry else measure for measure in measures]
     return monitor, measures if monitor in measures else [*measures, monitor]
 
@@ -99,6 +104,7 @@ def select_explorer(
     assignments: Sequence[str],
     options: Mapping[str, Any],
     preset: str | None,
+    factors: Collection[Factor] = (),
 ) -> list[Component]:
     """Return the explorer and, if it searches, its objective, with their options.
 
@@ -141,11 +147,20 @@ def select_explorer(
     raise_faults(faults)
     components = [Component(*pair) for pair in [(entry, explorer_options), *objectives]]
     for component in components:
-        if component.entry.spec.labels and not classes:
+        if lacking := find_lacking(component.entry.spec, classes, factors):
             owner = f"{component.entry.kind.singular} {component.name!r}"
-            hint = "explore a run on data with labels, or use another explorer"
-            raise UsageError(f"{owner} needs labels; the data of the run has none", hint=hint)
+            hint = f"explore a run on data with {lacking}, or use another explorer"
+            raise UsageError(f"{owner} needs {lacking}; the data of the run has none", hint=hint)
     return components
+
+
+def find_lacking(spec: Any, classes: Sequence[str], factors: Collection[Factor]) -> str:
+    """Return what the spec of a component declares that it reads and the data does not have:
+    "labels" or "factors"; empty if nothing is lacking. Labels are a factor."""
+    if spec.labels and not classes:
+        return "labels"
+    needs_factors = getattr(spec, "factors", False)  # an objective reads none
+    return "factors" if needs_factors and not (classes or factors) else ""
 
 
 def read_explore_preset(registry: Registry, name: str, explorer: Entry) -> dict[str, Any]:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from latentforge.config.resolve import check_options
 from latentforge.conformance.subject import CheckFailed, CheckSkipped, Subject, T, require
-from latentforge.contracts import Batch, DataSpec, Step
+from latentforge.contracts import Batch, DataSpec, Factor, Step
+from latentforge.data.images import ImageSplit
 from latentforge.errors import LatentForgeError, UsageError, one_line
 from latentforge.plugins.registry import Entry
 from latentforge.seeding import mix
@@ -25,19 +26,23 @@ SHAPES = {
 }
 LARGER = (3, 64, 64)  # for models that support none of these
 CLASSES = ("zero", "one", "two")
+FACTORS = (Factor("level"), Factor("half", ("first", "second")))
 
 
-def make_data_spec(shape: tuple[int, ...]) -> DataSpec:
-    return DataSpec(shape, "image" if len(shape) == 3 else "vector", CLASSES)
+def make_data_spec(shape: tuple[int, ...], factors: tuple[Factor, ...] = FACTORS) -> DataSpec:
+    kind: Literal["image", "vector"] = "image" if len(shape) == 3 else "vector"
+    return DataSpec(shape, kind, CLASSES, factors=factors)
 
 
 def make_batch(shape: tuple[int, ...], count: int = 6, seed: int = 0) -> Batch:
-    """Random images with labels. Each class is brighter than the previous one."""
+    """Random images with labels and factors. Each class is brighter than the previous one."""
     generator = torch.Generator().manual_seed(mix("conformance images", seed))
     y = torch.arange(count) % len(CLASSES)
     level = (0.2 + 0.25 * y).reshape(-1, *[1] * len(shape))
     noise = torch.rand(count, *shape, generator=generator)
-    return Batch((level + 0.3 * noise).clamp(0, 1), y, torch.arange(count))
+    x, index = (level + 0.3 * noise).clamp(0, 1), torch.arange(count)
+    table = {"level": level.flatten(), "half": index * 2 // count}
+    return ImageSplit(x, y, make_data_spec(shape), table=table).batch(index)
 
 
 def make_step(index: int = 3) -> Step:
@@ -76,11 +81,16 @@ def require_shape_support(subject: Subject, shape: tuple[int, ...]) -> Iterator[
         raise CheckFailed(saw, hint) from error
 
 
-def build(subject: Subject, shape: tuple[int, ...], seed: int = 0) -> Any:
+def build(
+    subject: Subject,
+    shape: tuple[int, ...],
+    seed: int = 0,
+    factors: tuple[Factor, ...] = FACTORS,
+) -> Any:
     """The module that the `build` of a model or a loss returns, in training mode."""
     seed_torch(seed, "init")
     with require_shape_support(subject, shape):
-        module = subject.entry.spec.build(subject.config, make_data_spec(shape))
+        module = subject.entry.spec.build(subject.config, make_data_spec(shape, factors))
     saw = f"build returned {type(module).__name__}"
     require(isinstance(module, nn.Module), saw, "return an nn.Module")
     return module

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from latentforge.conformance.assertions import build_with_defaults, make_batch
+from latentforge.conformance.assertions import FACTORS, build_with_defaults, make_batch
 from latentforge.conformance.capabilities import roles_of
 from latentforge.conformance.subject import CheckSkipped, Subject
+from latentforge.contracts import Arrays
 from latentforge.errors import UsageError
 from latentforge.plugins.registry import Entry
 from latentforge.runs.compatibility import resolve_stored_config
@@ -28,18 +29,25 @@ TRAIN = {"epochs": 2, "batch_size": 16, "lr": 3e-3, "log_every": 1, "threads": 1
 
 
 def images(
-    train: int = 60, test: int = 15, empty: int | None = None, labels: bool = True
+    train: int = 60,
+    test: int = 15,
+    empty: int | None = None,
+    labels: bool = True,
+    factors: bool = False,
 ) -> dict[str, Any]:
     """Images of three classes, in the form of `Forge.train(data=...)`. The class `empty` has no
-    images. With `labels=False` the data has no labels."""
+    images. With `labels=False` the data has no labels; with `factors` it has other factors too."""
     data: dict[str, Any] = {"validation": 0.2}
     for split, count, seed in (("train", train, 1), ("test", test, 2)):
         batch = make_batch(SHAPE, count, seed)
         assert batch.y is not None
         x, y = (batch.x * 255).to(torch.uint8), batch.y
-        if empty is not None:
-            x, y = x[y != empty], y[y != empty]
+        kept = torch.ones_like(y, dtype=torch.bool) if empty is None else y != empty
+        x, y = x[kept], y[kept]
         data[split] = (x, y) if labels else x
+        if factors:
+            named = {f.name: (batch.factors[f.name][kept], f.names or None) for f in FACTORS}
+            data[split] = Arrays(x, y if labels else None, factors=named)
     return data
 
 
@@ -56,11 +64,13 @@ def run_folder_for(subject: Subject) -> Path:
 
 
 def run_with(subject: Subject, needs: Set[str], case: str = "whole", **data: Any) -> Run:
-    """A run whose model provides `needs`, trained on `images(**data)`."""
+    """A run whose model provides `needs`, trained on `images(**data)`, with factors if the
+    component reads them."""
     model = model_with(subject, needs).reference
 
     def train() -> Run:
-        inputs, out = images(**data), run_folder_for(subject)
+        factors = getattr(subject.entry.spec, "factors", False)
+        inputs, out = images(**data, factors=factors), run_folder_for(subject)
         return subject.forge.train(model, data=inputs, train=TRAIN, run=out, quiet=True)
 
     return subject.once(f"run {model} {case}", train)

@@ -25,6 +25,7 @@ from latentforge.conformance.fixtures import model_with
 from latentforge.conformance.global_state import require_no_global_change
 from latentforge.conformance.subject import CheckFailed, CheckSkipped, Subject, require
 from latentforge.contracts import Batch, Step, Terms
+from latentforge.data.images import ImageSplit
 
 COPIES = 4  # copies of a batch, with which terms must not grow in proportion
 SEEDS = 24  # the number of seeds over which noisy terms are averaged
@@ -103,7 +104,7 @@ def it_works_without_labels(subject: Subject) -> None:
     if subject.entry.spec.labels:
         raise CheckSkipped("it has labels=True")
     batch = make_batch(_shape_for(subject))
-    batch.y = None
+    batch.y = batch.images = None
     hint = "set labels=True in its spec, or do not use batch.y"
     try:
         terms = _terms_of(subject, batch=batch)
@@ -111,6 +112,22 @@ def it_works_without_labels(subject: Subject) -> None:
         saw = f"for a batch without labels it raises {subject.describe_error(error)}"
         raise CheckFailed(saw, hint) from error
     _require_finite(terms, "for a batch without labels, ", hint)
+
+
+def it_works_without_factors(subject: Subject) -> None:
+    """The data has labels, but no other factors."""
+    if subject.entry.spec.factors:
+        raise CheckSkipped("it has factors=True")
+    shape, hint = _shape_for(subject), "set factors=True in its spec, or do not use batch.factors"
+    batch = make_batch(shape)
+    batch.images = None
+    try:
+        loss = build(subject, shape, factors=())
+        terms = _call(loss, _model_for(subject), batch, make_step())
+    except Exception as error:
+        saw = f"for a batch without factors it raises {subject.describe_error(error)}"
+        raise CheckFailed(saw, hint) from error
+    _require_finite(terms, "for a batch without factors, ", hint)
 
 
 def the_batch_is_not_modified(subject: Subject) -> None:
@@ -179,7 +196,9 @@ def it_does_not_synchronize_the_device(subject: Subject) -> None:
     model, loss, batch = _parts_for(subject)
     model, loss = model.to("meta"), loss.to("meta")
     assert batch.y is not None
-    moved = Batch(batch.x.to("meta"), batch.y.to("meta"), batch.index.to("meta"))
+    x, y, index = (values.to("meta") for values in (batch.x, batch.y, batch.index))
+    assert isinstance(batch.images, ImageSplit)
+    moved = Batch(x, y, index, batch.images.to("meta"))
     try:
         loss(model, moved, make_step())
     except (RuntimeError, NotImplementedError) as error:
@@ -262,6 +281,6 @@ def _averages(subject: Subject, model: nn.Module, batch: Batch) -> dict[str, tup
 
 
 def _repeat(batch: Batch) -> Batch:
-    assert batch.y is not None
-    x = torch.cat([batch.x] * COPIES)
-    return Batch(x, batch.y.repeat(COPIES), torch.arange(len(x)))
+    assert isinstance(batch.images, ImageSplit)
+    images = batch.images.select(batch.index.repeat(COPIES))
+    return images.batch(torch.arange(len(images)))

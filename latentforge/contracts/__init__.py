@@ -1,7 +1,15 @@
 """The contracts of components, which docs/contracts.md explains: the Protocols, and the values that
 core and plugins exchange. Importing this package imports neither torch nor Ignite."""
 
-from latentforge.contracts.data import LARGEST_BATCH, Arrays, Batch, DataSpec, Images, at_once
+from latentforge.contracts.data import (
+    LARGEST_BATCH,
+    Arrays,
+    Batch,
+    DataSpec,
+    Factor,
+    Images,
+    at_once,
+)
 from latentforge.contracts.evaluation import EvaluateContext, Measure, Seen
 from latentforge.contracts.exploration import ExploreContext, Objective
 from latentforge.contracts.models import Autoencoder, LatentSpec, Posterior, VariationalPosterior
@@ -18,6 +26,7 @@ __all__ = [
     "Engines",
     "EvaluateContext",
     "ExploreContext",
+    "Factor",
     "Images",
     "LatentSpec",
     "Loss",

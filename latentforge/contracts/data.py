@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -13,15 +13,35 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+CLASS = "class"
+"""The name of the factor that consists of the labels."""
+
+
+@dataclass(frozen=True)
+class Factor:
+    """A known property of each example. Categorical: `names[i]` is the name of value i, as int64.
+    Numeric, float32, if there are no names."""
+
+    name: str
+    names: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class DataSpec:
     """The data that a model is built for. `shape` is that of one example: (C, H, W) or (D,).
-    `classes[i]` is the name of label i. All values are in `range`."""
+    `classes[i]` is the name of label i. All values are in `range`. `factors` are the known
+    properties of the examples; the first one is "class" if there are labels."""
 
     shape: tuple[int, ...]
     kind: Literal["image", "vector"] = "image"
     classes: tuple[str, ...] = ()
     range: tuple[float, float] = (0.0, 1.0)
+    factors: tuple[Factor, ...] = ()
+
+    def __post_init__(self) -> None:
+        labels = (Factor(CLASS, self.classes),) if self.classes else ()
+        others = (factor for factor in self.factors if factor.name != CLASS)
+        object.__setattr__(self, "factors", (*labels, *others))
 
     @property
     def size(self) -> int:
@@ -47,13 +67,16 @@ def at_once(spec: DataSpec, most: int) -> int:
 class Arrays:
     """One split of a dataset. `x`: (N, H, W), (N, C, H, W) or (N, D), uint8 or float in [0, 1];
     data.layout, data.black and data.white describe others. `y`: (N,) integers that index `classes`,
-    names of classes, or None. `files`: of each example. `where` names the data in errors."""
+    names of classes, or None. `files`: of each example. `where` names the data in errors.
+    `factors`: by name, numbers (N,), which are numeric, or a categorical factor: strings (N,), or a
+    pair of integers (N,) and the names that they index."""
 
     x: np.ndarray[Any, Any] | Tensor
     y: np.ndarray[Any, Any] | Tensor | None = None
     classes: Sequence[str] = ()
     files: Sequence[str] | None = None
     where: str = ""
+    factors: Mapping[str, Any] | None = None
 
 
 @dataclass(slots=True)  # not frozen: one is created per step, and freezing costs 1 µs
@@ -66,16 +89,45 @@ class Batch:
     index: Tensor
     images: Images | None = None
 
+    @property
+    def factors(self) -> Mapping[str, Tensor]:
+        """The factors by name, (B,) each: int64 if categorical, float32 if numeric. "class" is `y`.
+        Each is selected when it is read, so factors that are not read cost nothing."""
+        return BatchFactors(self)
+
     def select(self, part: slice | Tensor) -> Batch:
         """The examples of a slice or at positions in the batch, int64 (n,)."""
         y = None if self.y is None else self.y[part]
         return Batch(self.x[part], y, self.index[part], self.images)
 
 
+class BatchFactors(Mapping[str, "Tensor"]):
+    """The factors of a batch by name, each selected from the split when it is read."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+        self.table = {} if batch.images is None else batch.images.factors  # (N,) each
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name == CLASS and self.batch.y is not None:
+            return self.batch.y
+        if name not in self.table:
+            raise KeyError(f"no factor {name!r}; the data has {', '.join(self) or 'none'}")
+        return self.table[name].index_select(0, self.batch.index)
+
+    def __iter__(self) -> Iterator[str]:
+        labels = {} if self.batch.y is None else {CLASS: None}
+        return iter({**labels, **self.table})
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)  # a list of self would ask for its length
+
+
 class Images(Protocol):
     """One preprocessed split of a run's data, in memory or streamed from disk. `x`: all images,
     (N, *spec.shape), uint8 or float32 in [0, 1]; reading it raises UsageError if they are streamed.
-    `y`: int64 (N,) indices into `spec.classes`, or None. `dynamic`: binarized in each batch."""
+    `y`: int64 (N,) indices into `spec.classes`, or None. `factors`: by name, (N,) each, int64 if
+    categorical, else float32; "class" is `y`. `dynamic`: binarized in each batch."""
 
     @property
     def spec(self) -> DataSpec: ...
@@ -83,6 +135,8 @@ class Images(Protocol):
     def x(self) -> Tensor: ...
     @property
     def y(self) -> Tensor | None: ...
+    @property
+    def factors(self) -> Mapping[str, Tensor]: ...
     @property
     def dynamic(self) -> bool: ...
     @property

@@ -5,7 +5,7 @@ Converts stored bytes to floats in [0, 1]. preparation.py creates the splits.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from latentforge.contracts import Batch, DataSpec
+from latentforge.contracts.data import CLASS
 from latentforge.errors import UsageError
 from latentforge.seeding import generator, shared_generator
 
@@ -30,7 +31,8 @@ class ImageSplit:
     or None. `dynamic`: `batch` samples each value as 0 or 1, with its grey value as the
     probability, from the default generator, which is seeded for each step. `origin`: int64 (N,) on
     the CPU, the position of each image in the official split that contains it, None for 0 to N - 1.
-    `files`: the names of the files of that official split, if the images come from files.
+    `files`: the names of the files of that official split, if the images come from files. `table`:
+    the factors other than the class, int64 or float32 (N,) each, on the device of `x`.
     """
 
     x: Tensor
@@ -39,6 +41,7 @@ class ImageSplit:
     dynamic: bool = False
     origin: Tensor | None = None
     files: Sequence[str] | None = None
+    table: Mapping[str, Tensor] = field(default_factory=dict)
     _white: Tensor = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -60,6 +63,11 @@ class ImageSplit:
         """The dtype of the stored images, uint8 or float32."""
         return self.x.dtype
 
+    @property
+    def factors(self) -> dict[str, Tensor]:
+        """The factors by name, (N,) each; "class" is `y`."""
+        return {**({} if self.y is None else {CLASS: self.y}), **self.table}
+
     def raw(self, index: Tensor) -> Tensor:
         """The stored images at `index`, (B, *spec.shape)."""
         return torch.index_select(self.x, 0, index)
@@ -68,7 +76,8 @@ class ImageSplit:
         """Return a new split with the images at `indices`, int64 (n,)."""
         y = None if self.y is None else self.y.index_select(0, indices)
         origin = self.origins().index_select(0, indices.cpu())
-        return replace(self, x=self.x.index_select(0, indices), y=y, origin=origin)
+        table = {name: values.index_select(0, indices) for name, values in self.table.items()}
+        return replace(self, x=self.x.index_select(0, indices), y=y, origin=origin, table=table)
 
     def origins(self) -> Tensor:
         """The position of each image in the official split that contains it, int64 (N,)."""
@@ -86,6 +95,10 @@ class ImageSplit:
     def relabelled(self, y: Tensor, spec: DataSpec) -> ImageSplit:
         """Return the images with other labels, which index the classes of `spec`."""
         return replace(self, y=y, spec=spec)
+
+    def with_table(self, table: Mapping[str, Tensor], spec: DataSpec) -> ImageSplit:
+        """Return the images with other values of factors, which `spec` describes."""
+        return replace(self, table=table, spec=spec)
 
     def same_as(self, other: ImageSplit) -> bool:
         """Whether two splits contain the same images."""
@@ -159,4 +172,5 @@ class ImageSplit:
     def to(self, device: torch.device | str) -> ImageSplit:
         """Copy the images to another device."""
         y = None if self.y is None else self.y.to(device)
-        return replace(self, x=self.x.to(device), y=y)
+        table = {name: values.to(device) for name, values in self.table.items()}
+        return replace(self, x=self.x.to(device), y=y, table=table)

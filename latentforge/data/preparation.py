@@ -5,12 +5,11 @@ Contains no dataset, and must not import Ignite.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -19,10 +18,23 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from latentforge.config.schema import DataConfig
-from latentforge.contracts import Arrays, DataSpec
+from latentforge.contracts import Arrays, DataSpec, Factor
 from latentforge.data import readers
 from latentforge.data.arrays import as_tensor, data_option, dtype_name
 from latentforge.data.attributes import class_names, item_values
+from latentforge.data.factors import (
+    Column,
+    Table,
+    dataset_factors,
+    read_factors,
+    unite_factors,
+)
+from latentforge.data.fingerprint import (
+    SAMPLE,
+    SAMPLE_BATCH,
+    fingerprint_all,
+    fingerprint_sample,
+)
 from latentforge.data.images import ImageSplit
 from latentforge.data.labels import Labels, check_counts, read_labels, unite
 from latentforge.data.layout import find_layout, to_standard
@@ -35,14 +47,12 @@ from latentforge.errors import UsageError
 from latentforge.io.paths import as_text
 from latentforge.io.text import counted
 from latentforge.runtime.memory import host_memory
-from latentforge.seeding import generator, mix, seeded_draws
+from latentforge.seeding import mix, seeded_draws
 
 SPLITS = ("train", "validation", "test")
 TEST = 0.2  # fraction of all images, if there is no official test split
 VALIDATION = 0.1  # fraction of the remaining images, if there is no official test split
-SAMPLE = 256  # images of each split that the fingerprint of streamed data includes
 COLUMNS = 50  # largest ratio of the ranges of two columns that is not announced
-SAMPLE_BATCH = 16  # images of the sample that are in memory at the same time
 DEFAULT = DataConfig()
 
 RANDOM = (
@@ -76,7 +86,9 @@ class _Source:
     levels: Levels
     files: Sequence[str] | None  # the file of each example
     where: str
+    columns: Mapping[str, Column]  # the factors as given
     y: Tensor | None = None  # int64 (N,), indices of the classes of all splits
+    table: Table = field(default_factory=dict)  # the factors of all splits
 
 
 def prepare(
@@ -175,7 +187,9 @@ def _load_sources(
         load = _stream if reason else _load_all
         sources[split] = load(data, streams.get(split), where, config)
     sources, classes = _unite_labels(sources)
-    spec = _build_spec(list(sources.values()), classes)
+    tables, factors = unite_factors({split: source.columns for split, source in sources.items()})
+    spec = _build_spec(list(sources.values()), classes, factors)
+    sources = {split: replace(source, table=tables[split]) for split, source in sources.items()}
     splits = {
         split: _build_split(source, spec, config, reason) for split, source in sources.items()
     }
@@ -183,9 +197,10 @@ def _load_sources(
 
 
 def _build_split(source: _Source, spec: DataSpec, config: DataConfig, reason: str) -> ImageSplit:
+    options: dict[str, Any] = {"files": source.files, "table": source.table}
     if isinstance(source.x, Tensor):
-        return ImageSplit(source.x, source.y, spec, files=source.files)
-    options: dict[str, Any] = {"files": source.files, "workers": config.workers, "reason": reason}
+        return ImageSplit(source.x, source.y, spec, **options)
+    options |= {"workers": config.workers, "reason": reason}
     return StreamedImages(source.x, source.y, spec, **options)
 
 
@@ -215,7 +230,7 @@ def _build_splits(
 ) -> DataSplits:
     spec = next(iter(splits.values())).spec
     source = next(iter(sources.values()))  # all have the same dtype, and all or none are streamed
-    sample = _sample_fingerprint(sources, spec.classes)
+    sample = fingerprint_sample(sources, spec)
     whole = isinstance(source.x, Tensor)
     return DataSplits(
         spec=spec,
@@ -224,7 +239,7 @@ def _build_splits(
             for split in SPLITS
             if split in splits
         },
-        fingerprint=_fingerprint(sources, spec.classes) if whole else sample,
+        fingerprint=fingerprint_all(sources, spec) if whole else sample,
         preprocessing={
             "shape": list(spec.shape),
             "kind": spec.kind,
@@ -298,11 +313,15 @@ def _make_source(
     labels = None
     if arrays.y is not None:
         labels = read_labels(arrays.y, len(x), arrays.classes, where)
+    factors = arrays.factors
+    if factors is None and not isinstance(data, Arrays):
+        factors = dataset_factors(data, where)
+    columns = {} if factors is None else read_factors(factors, len(x), where)
     files = data.files if isinstance(data, Arrays) else item_values(data, "files")
     if files is not None and len(files) != len(x):  # of the shards of a dataset
         files = None
     names = None if files is None else [as_text(str(file)) for file in files]
-    return _Source(x, labels, layout, levels, names, where)
+    return _Source(x, labels, layout, levels, names, where, columns)
 
 
 def _gather(dataset: Any, source: readers.Source | None, where: str, config: DataConfig) -> Arrays:
@@ -325,7 +344,9 @@ def _gather(dataset: Any, source: readers.Source | None, where: str, config: Dat
     return Arrays(x, y, class_names(dataset, where))
 
 
-def _build_spec(sources: Sequence[_Source], classes: tuple[str, ...]) -> DataSpec:
+def _build_spec(
+    sources: Sequence[_Source], classes: tuple[str, ...], factors: tuple[Factor, ...]
+) -> DataSpec:
     """Return the DataSpec of all splits. Raises UsageError if their properties differ."""
     first = sources[0]
     for other in sources[1:]:
@@ -341,7 +362,7 @@ def _build_spec(sources: Sequence[_Source], classes: tuple[str, ...]) -> DataSpe
                     hint=suggest_types(str(here), str(there)) if name == "type" else order,
                 )
     kind: Literal["image", "vector"] = "image" if len(first.x.shape) == 4 else "vector"
-    return DataSpec(shape=tuple(first.x.shape[1:]), kind=kind, classes=classes)
+    return DataSpec(shape=tuple(first.x.shape[1:]), kind=kind, classes=classes, factors=factors)
 
 
 def suggest_types(here: str, there: str) -> str:
@@ -353,33 +374,3 @@ def suggest_types(here: str, there: str) -> str:
             "x.astype('uint8') for this split if it goes from 0 to 255, else x / 255 for the other"
         )
     return "convert the values of all splits to one type"
-
-
-def _fingerprint(sources: Mapping[str, _Source], classes: Sequence[str]) -> str:
-    """The fingerprint of images in memory: SHA-256 of every value, label and class name."""
-    digest = hashlib.sha256(repr(tuple(classes)).encode())
-    for split in sorted(sources):
-        for key, values in (("x", sources[split].x), ("y", sources[split].y)):
-            if isinstance(values, Tensor):  # there may be no labels
-                digest.update(f"{split} {key} {dtype_name(values)} {tuple(values.shape)}".encode())
-                digest.update(values.numpy().data)
-    return digest.hexdigest()
-
-
-def _sample_fingerprint(sources: Mapping[str, _Source], classes: Sequence[str]) -> str:
-    """The fingerprint of streamed images, which are too large to read at the start: the SHA-256 of
-    class names, shapes, dtypes, every label, and `SAMPLE` images of each split, always the same.
-
-    It does not include file times, which a copy to another machine does not preserve.
-    """
-    digest = hashlib.sha256(repr(tuple(classes)).encode())
-    for split in sorted(sources):
-        x, y = sources[split].x, sources[split].y
-        digest.update(f"{split} {dtype_name(x)} {tuple(x.shape)}".encode())
-        if y is not None:
-            digest.update(y.numpy().data)
-        order = torch.randperm(len(x), generator=generator("cpu", "fingerprint"))
-        for indices in torch.split(order[:SAMPLE].sort().values, SAMPLE_BATCH):
-            images = x[indices] if isinstance(x, Tensor) else x.read(indices.tolist())
-            digest.update(images.numpy().data)
-    return f"sample-{digest.hexdigest()}"

@@ -41,7 +41,8 @@ def as_source(value: Any) -> Any:
     if isinstance(value, Arrays):
         check_columns(value.x, "y" if value.y is not None else "")
         classes = read_names(value.classes, "data") or column_names(value.y)
-        return replace(value, x=dense(value.x), y=dense(value.y), classes=classes)
+        factors = dense_factors(value.factors)
+        return replace(value, x=dense(value.x), y=dense(value.y), classes=classes, factors=factors)
     if isinstance(value, tuple) and len(value) == 2:
         x, y = value
         check_columns(x, "y")
@@ -104,6 +105,15 @@ def dense(value: Any) -> Any:
             )
         return value.to_numpy()
     return value.to_numpy() if is_table(value) else value
+
+
+def dense_factors(factors: Any) -> Any:
+    """Return factors whose values are arrays. They may be the columns of a DataFrame."""
+    if not hasattr(factors, "items"):
+        return factors  # None, or refused later
+    return {
+        name: given if isinstance(given, tuple) else dense(given) for name, given in factors.items()
+    }
 
 
 def suggest_columns(table: Any, texts: Sequence[Any]) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
 from latentforge.config.schema import DataConfig
-from latentforge.contracts import DataSpec
+from latentforge.contracts import DataSpec, Factor
+from latentforge.data.factors import match_factors, other_factors
 from latentforge.data.images import ImageSplit
 from latentforge.data.labels import count_classes, match_names
 from latentforge.data.memory import streaming_reason
@@ -70,6 +71,19 @@ class DataSplits:
                 changed[id(images)] = images.relabelled(y, spec)
         splits = {name: changed.get(id(images), images) for name, images in self.splits.items()}
         return replace(self, spec=spec, splits=splits)
+
+    def with_factors(self, factors: Sequence[Factor], owner: str) -> DataSplits:
+        """Return the splits with categorical factors that index the names of the same factors of
+        `owner`, by name, as `with_classes` does for labels."""
+        wanted = {factor.name: factor for factor in factors}
+        if all(wanted.get(f.name, f) == f for f in other_factors(self.spec)):
+            return self
+        changed = {
+            id(images): match_factors(images, factors, f"the {name} split", owner)
+            for name, images in self.splits.items()
+        }
+        splits = {name: changed[id(images)] for name, images in self.splits.items()}
+        return replace(self, spec=next(iter(splits.values())).spec, splits=splits)
 
     def matches(self, description: Mapping[str, Any]) -> bool:
         """Whether this is the data that a run.json describes under `data`. Compares the hashes of

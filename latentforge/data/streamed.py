@@ -5,7 +5,7 @@ readers.py reads images, prefetch.py reads batches ahead, memory.py decides when
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import dropwhile
 from typing import Any, NoReturn
@@ -27,7 +27,8 @@ class StreamedImages(ImageSplit):
     `indices`: int64 (N,), the indices of these images in the source, in order. `reason` states why
     they are streamed. `workers` processes prefetch; if it is 0, this process reads. `binarize` is
     applied to each batch. For "fixed", (`draw`, index) is the seed of each image, so the result is
-    always the same. `origin` and `files` are those of the source, as in ImageSplit.
+    always the same. `origin` and `files` are those of the source, as in ImageSplit, but `table` is
+    that of these images.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class StreamedImages(ImageSplit):
         indices: Tensor | None = None,
         origin: Tensor | None = None,
         files: Sequence[str] | None = None,
+        table: Mapping[str, Tensor] | None = None,
         binarize: Binarize = "none",
         draw: tuple[str, int] = ("", 0),
         device: torch.device | str = "cpu",
@@ -50,6 +52,7 @@ class StreamedImages(ImageSplit):
             indices=torch.arange(len(source)) if indices is None else indices,
             origin=origin,
             files=files,
+            table={} if table is None else table,
             y=y,
             spec=spec,
             dynamic=binarize == "dynamic",
@@ -142,8 +145,10 @@ class StreamedImages(ImageSplit):
         return self.indices if self.origin is None else self.origin[self.indices]
 
     def select(self, indices: Tensor) -> StreamedImages:
-        y = None if self.y is None else self.y.index_select(0, indices.to(self.device))
-        return self._replace(y=y, indices=self.indices.index_select(0, indices))
+        rows = indices.to(self.device)
+        y = None if self.y is None else self.y.index_select(0, rows)
+        table = {name: values.index_select(0, rows) for name, values in self.table.items()}
+        return self._replace(y=y, table=table, indices=self.indices.index_select(0, indices))
 
     def binarized(self, mode: Binarize, split: str, seed: int) -> StreamedImages:
         """Like `ImageSplit.binarized`. Raises UsageError for "fixed", because the binarized images
@@ -160,10 +165,14 @@ class StreamedImages(ImageSplit):
 
     def to(self, device: torch.device | str) -> StreamedImages:
         y = None if self.y is None else self.y.to(device)
-        return self._replace(y=y, device=torch.device(device))
+        table = {name: values.to(device) for name, values in self.table.items()}
+        return self._replace(y=y, table=table, device=torch.device(device))
 
     def relabelled(self, y: Tensor, spec: DataSpec) -> StreamedImages:
         return self._replace(y=y, spec=spec)
+
+    def with_table(self, table: Mapping[str, Tensor], spec: DataSpec) -> StreamedImages:
+        return self._replace(table=table, spec=spec)
 
     def same_as(self, other: ImageSplit) -> bool:
         if not isinstance(other, StreamedImages):
@@ -172,7 +181,7 @@ class StreamedImages(ImageSplit):
 
     def _replace(self, **changes: object) -> StreamedImages:
         names = ("indices", "origin", "files", "binarize", "draw", "device", "workers", "reason")
-        options: dict[str, Any] = {"y": self.y, "spec": self.spec}
+        options: dict[str, Any] = {"y": self.y, "spec": self.spec, "table": self.table}
         options |= {name: getattr(self, name) for name in names} | changes
         return StreamedImages(self.source, **options)
 
@@ -226,6 +235,7 @@ def stream_from_memory(images: ImageSplit, workers: int, reason: str) -> Streame
         *(source, images.y, images.spec),
         origin=images.origin,
         files=images.files,
+        table=images.table,
         binarize=mode,
         workers=workers,
         reason=reason,

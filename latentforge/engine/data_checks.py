@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latentforge.contracts import at_once
+from latentforge.contracts import Batch, at_once
 from latentforge.data.images import ImageSplit
 from latentforge.data.levels import NARROW, NARROW_LOW, suggest_levels
 from latentforge.engine.diagnostics import Diagnosis
@@ -42,9 +42,14 @@ def check_training_images(
 
 def select(images: ImageSplit, most: int) -> tuple[Tensor, Tensor | None]:
     """Return at most `most` images, evenly spaced over the split, and their labels."""
-    indices = torch.arange(min(most, len(images)), device=images.device)
-    batch = images.batch(indices * len(images) // len(indices))
+    batch = select_batch(images, most)
     return batch.x, batch.y
+
+
+def select_batch(images: ImageSplit, most: int) -> Batch:
+    """Return at most `most` examples, evenly spaced over the split."""
+    indices = torch.arange(min(most, len(images)), device=images.device)
+    return images.batch(indices * len(images) // len(indices))
 
 
 def check_value_range(

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from latentforge.config.schema import TrainConfig
-from latentforge.contracts import Batch, Step, at_once
+from latentforge.contracts import Step, at_once
 from latentforge.data.images import ImageSplit
-from latentforge.engine.data_checks import QUERIES, neighbour_labels, select
+from latentforge.engine.data_checks import QUERIES, neighbour_labels, select, select_batch
 from latentforge.engine.diagnostics import BATCH, Diagnosis
 from latentforge.engine.evaluator import evaluation_mode
 from latentforge.engine.optimizer import build_optimizer
@@ -186,11 +186,10 @@ def search_rate(
 
 def mean_loss(trainee: Trainee, images: ImageSplit, step: Step) -> float:
     """The loss of a sample of the images, in evaluation mode, with the same noise in each call."""
-    x, y = select(images, min(SAMPLE, at_once(images.spec, SAMPLE)))
-    device = x.device
+    batch = select_batch(images, min(SAMPLE, at_once(images.spec, SAMPLE)))
+    device = batch.x.device
     with callers_state_kept(device), evaluation_mode(trainee):
         torch.manual_seed(0)
-        batch = Batch(x, y, torch.arange(len(x), device=device))
         total = trainee(batch, step).total()
     return float(total) if math.isfinite(float(total)) else math.inf
 

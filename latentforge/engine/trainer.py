@@ -34,6 +34,7 @@ from latentforge.errors import RunFailed
 from latentforge.io.paths import replace_nonfinite
 from latentforge.plugins.attribution import call_component
 from latentforge.runs.checkpoint import CheckpointStore
+from latentforge.runs.manifest import describe_factors
 from latentforge.runs.tensorboard import Board, flatten_metrics, flatten_per_dim, tile_pairs
 from latentforge.runtime import torchrun
 from latentforge.runtime.device import deterministic_kernels
@@ -390,8 +391,9 @@ class Trainer:
 
 
 def describe_spec(spec: DataSpec) -> dict[str, Any]:
-    """The shape and the classes of the data, with which an edit of run.json is noticed."""
-    return {"shape": [*spec.shape], "classes": [*spec.classes]}
+    """The shape, classes and factors of the data, with which an edit of run.json is noticed."""
+    factors = describe_factors(spec.factors)
+    return {"shape": [*spec.shape], "classes": [*spec.classes], "factors": factors}
 
 
 def reraise(error: BaseException) -> None:

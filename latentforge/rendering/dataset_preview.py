@@ -1,4 +1,4 @@
-"""Describes a dataset: sizes, classes and value range, and an image with samples."""
+"""Describes a dataset: sizes, classes, factors and value range, and an image with samples."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 
 from latentforge.config.schema import IN_MEMORY
 from latentforge.contracts import at_once
+from latentforge.data.factors import other_factors
 from latentforge.data.images import ImageSplit
 from latentforge.data.splits import DataSplits
 from latentforge.errors import UsageError
@@ -45,6 +46,11 @@ def describe_data(splits: DataSplits, data: Any, out: Path | None) -> dict[str, 
         "class_counts": splits.class_counts(),
         "fingerprint": splits.fingerprint,
     }
+    if factors := other_factors(spec):
+        facts["factors"] = {
+            factor.name: list(factor.names) or find_limits(splits, factor.name)
+            for factor in factors
+        }
     if spec.drawable:
         path = choose_image_path(out, name)
         try:
@@ -55,6 +61,12 @@ def describe_data(splits: DataSplits, data: Any, out: Path | None) -> dict[str, 
             raise write_error(path, error) from None
         facts["picture"] = str(path)
     return facts
+
+
+def find_limits(splits: DataSplits, factor: str) -> list[float]:
+    """The smallest and the largest value of a numeric factor in all splits."""
+    tables = [images.table[factor] for images in splits.splits.values()]
+    return [min(float(t.min()) for t in tables), max(float(t.max()) for t in tables)]
 
 
 def choose_image_path(out: Path | None, name: str) -> Path:

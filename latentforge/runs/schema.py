@@ -45,10 +45,16 @@ class Preprocessing(Fields):
     white: float | None = None
 
 
+class FactorFields(Fields):
+    name: Annotated[str, Field(min_length=1)]
+    names: list[str] = []
+
+
 class Data(Fields):
     kind: Literal["image", "vector"]
     shape: Annotated[list[Size], Field(min_length=1, max_length=3)]
     classes: list[str]
+    factors: list[FactorFields] = []
     images: Annotated[dict[str, Count], AfterValidator(check_splits)]
     fingerprint: str
     sample: str = ""

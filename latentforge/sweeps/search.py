@@ -96,7 +96,7 @@ def find_objective(
 ) -> tuple[str, str]:
     """Return the objective as `validation/<metric>`, and the better direction. Raises UsageError if
     there is no validation split, or if training does not compute the metric."""
-    monitor, measures = training_measures(registry, config, splits.spec.classes, splits.splits)
+    monitor, measures = training_measures(registry, config, splits.spec, splits.splits)
     if SPLIT not in splits.splits:
         raise UsageError(
             "a search needs a validation split; the data has none", hint="--set data.validation=0.1"

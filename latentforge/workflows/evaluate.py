@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any
 from latentforge.config.data_command import complete_command
 from latentforge.config.resolve import resolve_other_data
 from latentforge.config.schema import PROTOCOL, Component, RunConfig, check_device, describe_weights
-from latentforge.config.selection import select_measures
+from latentforge.config.selection import find_lacking, select_measures
 from latentforge.errors import RunFailed, UsageError
 from latentforge.io.checksum import add_checksum
 from latentforge.io.paths import append_json_line
 from latentforge.plugins.registry import Registry
 from latentforge.runs.compatibility import open_roles, resolve_stored_config
 from latentforge.runs.folder import RunFolder
-from latentforge.runs.manifest import now
+from latentforge.runs.manifest import now, stored_factors
 
 if TYPE_CHECKING:
+    from latentforge.contracts import DataSpec
     from latentforge.workflows.load import LoadedRun
 
 log = logging.getLogger("latentforge")
@@ -48,7 +49,10 @@ def evaluate(
     config = resolve_stored_config(registry, run)
     data_options, options = separate_data_options(options)
     data = resolve_other_data(registry, config, data, data_options)
-    selected = select_measures(registry, config, run.manifest["data"]["classes"], measures, options)
+    about = run.manifest["data"]
+    selected = select_measures(
+        registry, config, about["classes"], measures, options, stored_factors(about)
+    )
     others = open_roles(registry, roles, [measure.entry for measure in selected])
     from latentforge.workflows.load import load_run
 
@@ -74,10 +78,11 @@ def record_metrics(
     run, splits = loaded_run.run, loaded_run.splits
     images = len(splits.split(split))
     for measure in measures:
-        if measure.entry.spec.labels and not splits.spec.classes:
+        here = splits.spec
+        if lacking := find_lacking(measure.entry.spec, here.classes, here.factors):
             raise UsageError(
-                f"measure {measure.name!r} needs labels; the data has none",
-                hint="give data with labels, or choose other measures",
+                f"measure {measure.name!r} needs {lacking}; the data has none",
+                hint=f"give data with {lacking}, or choose other measures",
             )
     metrics, protocol = measure_split(loaded_run, split, measures, version)
     result = {
@@ -115,15 +120,29 @@ def warn_if_baseline(
             log.warning("%s; %s", finding.saw, complete_command(finding.attempt, config, data))
 
 
+def check_loss(loss: Component, data: DataSpec, trained_on: DataSpec) -> None:
+    """Raise UsageError if the loss reads labels or factors that other data does not have."""
+    if lacking := find_lacking(loss.entry.spec, data.classes, data.factors):
+        raise UsageError(
+            f"loss {loss.name!r} needs {lacking}; the data has none",
+            hint=f"give data with {lacking}",
+        )
+    here = {factor.name for factor in data.factors}
+    missing = [repr(f.name) for f in trained_on.factors if f.name not in here]
+    if loss.entry.spec.factors and missing:
+        raise UsageError(
+            f"loss {loss.name!r} reads factors, and the data has no factor {', '.join(missing)}",
+            hint="give data with the factors of the run, or choose other measures",
+        )
+
+
 def measure_split(
     loaded_run: LoadedRun, split: str, measures: Sequence[Component], version: int = PROTOCOL
 ) -> tuple[dict[str, float], dict[str, str]]:
     """Compute the metrics of a split. Also returns the protocol of each metric."""
-    loss, classes = loaded_run.config.loss, loaded_run.splits.spec.classes
-    if loss.entry.spec.labels and not classes and "loss" in {m.name for m in measures}:
-        raise UsageError(
-            f"loss {loss.name!r} needs labels; the data has none", hint="give data with labels"
-        )
+    loss, spec = loaded_run.config.loss, loaded_run.splits.spec
+    if "loss" in {m.name for m in measures}:
+        check_loss(loss, spec, loaded_run.loaded.data)
     from latentforge.engine.evaluator import Evaluator
     from latentforge.runtime.threads import use_threads
     from latentforge.seeding import callers_state_kept

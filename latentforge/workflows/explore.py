@@ -21,6 +21,7 @@ from latentforge.io.paths import check_free, check_writable, quoted, write_error
 from latentforge.plugins.registry import Registry
 from latentforge.runs.compatibility import check_same_images, open_roles, resolve_stored_config
 from latentforge.runs.folder import MANIFEST, RunFolder, open_folder
+from latentforge.runs.manifest import stored_factors
 
 if TYPE_CHECKING:
     from ignite.engine import Engine
@@ -50,11 +51,14 @@ def explore(
     if folder:
         check_free(folder)
     config = resolve_stored_config(registry, run)
-    classes = run.manifest["data"]["classes"]
+    about = run.manifest["data"]
     data_options = [text for text in assignments if text.startswith("data.")]
     data = resolve_other_data(registry, config, data, data_options)
     assignments = [text for text in assignments if text not in data_options]
-    components = select_explorer(registry, config, classes, explorer, assignments, options, preset)
+    components = select_explorer(
+        *(registry, config, about["classes"], explorer, assignments, options, preset),
+        factors=stored_factors(about),
+    )
     others = open_roles(registry, roles, [component.entry for component in components])
     kinds = merge_roles(component.entry for component in components)
     for role, (other, _) in others.items():

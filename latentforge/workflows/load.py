@@ -28,6 +28,7 @@ from latentforge.errors import UsageError
 from latentforge.io.text import counted
 from latentforge.runs.checkpoint import CheckpointStore
 from latentforge.runs.folder import MANIFEST, RunFolder
+from latentforge.runs.manifest import stored_factors
 from latentforge.runs.roles import weights_digest
 from latentforge.runtime.device import resolve_device
 from latentforge.seeding import callers_state_kept
@@ -45,7 +46,12 @@ def load(run: RunFolder, config: RunConfig, checkpoint: str, device: torch.devic
     """Build the run's model and loss, and load the verified weights of a checkpoint."""
     config = load_roles(config, device, stored=True)
     about = run.manifest["data"]
-    spec = DataSpec(tuple(about["shape"]), about["kind"], tuple(about["classes"]))
+    spec = DataSpec(
+        tuple(about["shape"]),
+        about["kind"],
+        tuple(about["classes"]),
+        factors=stored_factors(about),
+    )
     store = CheckpointStore(run.path / "checkpoints")
     saved = store.load_newest() if checkpoint == "last" else store.load(checkpoint)
     check_size(run.manifest, saved, config, spec)
@@ -250,7 +256,8 @@ def match_run(run: RunFolder, splits: DataSplits, other: OtherData | None = None
             f"this data has shape {splits.spec.shape}",
             hint=hint,
         )
-    return splits.with_classes(tuple(about["classes"]), str(run.path))
+    splits = splits.with_classes(tuple(about["classes"]), str(run.path))
+    return splits.with_factors(stored_factors(about), str(run.path))
 
 
 @dataclass(frozen=True)

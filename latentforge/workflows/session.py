@@ -67,7 +67,7 @@ class TrainingSession:
 
     def __enter__(self) -> TrainingSession:
         monitor, measures = training_measures(
-            self.run.registry, self.config, self.splits.spec.classes, self.splits.splits
+            self.run.registry, self.config, self.splits.spec, self.splits.splits
         )
         written = self.saved.state.get("events") if self.saved else None
         board_class = Board if self.run.writes else NoBoard

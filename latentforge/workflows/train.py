@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latentforge.config.schema import RunConfig
-from latentforge.config.selection import training_measures
+from latentforge.config.selection import find_lacking, training_measures
 from latentforge.data.loading import load_splits
 from latentforge.data.splits import DataSplits
 from latentforge.engine.build import build_trainee
@@ -49,12 +49,13 @@ def train(
     """
     device = select_training_device(config.train.device)
     config, splits = load_inputs(registry, config, device, data)
-    if config.loss.entry.spec.labels and not splits.spec.classes:
+    spec = splits.spec
+    if lacking := find_lacking(config.loss.entry.spec, spec.classes, spec.factors):
         raise UsageError(
-            f"loss {config.loss.name!r} needs labels; {config.data_name} has none",
-            hint="give data with labels, or train a model that needs none, such as ae",
+            f"loss {config.loss.name!r} needs {lacking}; {config.data_name} has none",
+            hint=f"give data with {lacking}, or train a model that needs none, such as ae",
         )
-    training_measures(registry, config, splits.spec.classes, splits.splits)
+    training_measures(registry, config, splits.spec, splits.splits)
     if config.train.cuda_graph == "on" and device.type != "cuda":
         raise UsageError(
             f"train.cuda_graph is on, but {device} has no CUDA graphs",

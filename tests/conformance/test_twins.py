@@ -11,7 +11,7 @@ from ignite.engine import Events
 from latentforge import Forge
 from latentforge.conformance import CHECKED, CheckFailed, CheckSkipped, checks_of
 from latentforge.conformance.common import the_hook_module_imports_nothing_heavy
-from latentforge.errors import UsageError
+from latentforge.errors import PluginError, UsageError
 from latentforge.specs import KINDS
 
 from . import twins
@@ -39,6 +39,24 @@ def test_good_component_passes(kind):
         except CheckSkipped:
             pass
     assert passed > 4
+
+
+def test_a_loss_that_declares_factors_receives_them():
+    loss = replace(twins.TWINS["losses"]["it works without factors"][1], factors=True)
+    found = checks("losses", loss)
+    for name in ("terms are finite scalars", "it does not synchronize the device"):
+        found[name]()
+    with pytest.raises(CheckSkipped, match="factors=True"):
+        found["it works without factors"]()
+
+
+def test_an_explorer_that_declares_factors_receives_them():
+    found = checks("explorers", twins.explorers.explorer(twins.explorers.reads_level, factors=True))
+    for name in ("it returns findings", "data without some classes works"):
+        found[name]()
+    undeclared = checks("explorers", twins.explorers.explorer(twins.explorers.reads_level))
+    with pytest.raises(PluginError, match="level"):
+        undeclared["it returns findings"]()
 
 
 @pytest.mark.parametrize("kind", CHECKED)

@@ -98,6 +98,7 @@ class Ensemble:
         base = self.runners[0].step_at(done)
         step = LaterStep(base.index, base.total, base.images, base.epoch_length)
         size = batch.index.shape[1]
+        images = batch.images  # which all members share
         numbers: dict[str, float] = {}  # the loss weights that are equal for all members
 
         def member_loss(
@@ -111,7 +112,7 @@ class Ensemble:
             supplied = SuppliedNoise(self.draws[size], noise)
             with supplied:
                 trainee = self._with_options(options)
-                terms: Terms = functional_call(trainee, weights, (Batch(x, y, index), step))
+                terms: Terms = functional_call(trainee, weights, (Batch(x, y, index, images), step))
             supplied.check_used()
             term_weights: Mapping[str, Any] = terms.weights
             tensors = {k: w for k, w in term_weights.items() if isinstance(w, Tensor)}
@@ -163,10 +164,12 @@ class Ensemble:
         if batches:
             labels = [batch.y for batch in batches if batch.y is not None]
             y = torch.stack(labels) if labels else None
-            return Batch(torch.stack([batch.x for batch in batches]), y, index), noise
+            x = torch.stack([batch.x for batch in batches])
+            return Batch(x, y, index, self.images), noise
         flat = self.images.batch(index.reshape(-1))
         y = None if flat.y is None else flat.y.view(index.shape)
-        return Batch(flat.x.view(*index.shape, *flat.x.shape[1:]), y, index), noise
+        x = flat.x.view(*index.shape, *flat.x.shape[1:])
+        return Batch(x, y, index, self.images), noise
 
     def _probe(self, index: Tensor, done: int) -> list[Draw]:
         """Record the noise of a step of one member. Raises NotStackable if it is not repeatable."""

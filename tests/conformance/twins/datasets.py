@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -38,6 +39,19 @@ def anew(config, split):
     return Arrays(torch.rand(40, 8, 8), np.arange(40) % 2, ("even", "odd"))
 
 
+def short_factor(config, split):
+    return replace(good_arrays(config, split), factors={"size": np.arange(39)})
+
+
+def unlike_factors(config, split):
+    name = {"train": "size", "test": "length"}[split]
+    return replace(good_arrays(config, split), factors={name: np.arange(40)})
+
+
+def factor_anew(config, split):
+    return replace(good_arrays(config, split), factors={"size": torch.rand(40)})
+
+
 def meddling_load(config, split):
     meddle()
     return good_arrays(config, split)
@@ -68,8 +82,10 @@ DATASETS = {
         dataset(bright_arrays),
         dataset(a_list),
         dataset(no_train, splits=("test",)),
+        dataset(short_factor),
+        dataset(unlike_factors),
     ],
-    "two loads give the same data": [dataset(anew)],
+    "two loads give the same data": [dataset(anew), dataset(factor_anew)],
     "global state is unchanged": [
         dataset(meddling_load),
         dataset(seeding(random.seed)),

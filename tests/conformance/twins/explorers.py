@@ -80,6 +80,10 @@ def reads_labels(context, config):
     return Findings([Numbers("y", {"y": context.images("test").y.clone()})])
 
 
+def reads_level(context, config):
+    return Findings([Numbers("level", {"level": context.images("test").factors["level"].clone()})])
+
+
 def shows(make):
     """Return an explorer with one finding, made from four images with values from -1 to 1."""
     x = torch.linspace(-1, 1, 4 * 64).reshape(4, 1, 8, 8)

@@ -74,6 +74,22 @@ class Indexes(GoodLoss):
         return {**super().terms(model, batch, step), "level": level}
 
 
+class ReadsLevel(GoodLoss):
+    def terms(self, model, batch, step):
+        level = batch.factors["level"].mean()
+        return {**super().terms(model, batch, step), "level": level}
+
+
+class ReadsFirst(GoodLoss):
+    def __init__(self, config, data):
+        super().__init__(config, data)
+        self.first = next(f.name for f in data.factors if not f.names)
+
+    def terms(self, model, batch, step):
+        level = batch.factors[self.first].mean()
+        return {**super().terms(model, batch, step), "level": level}
+
+
 class Whitens(GoodLoss):
     def terms(self, model, batch, step):
         batch.x.clamp_(min=0.5)
@@ -205,6 +221,7 @@ LOSSES = {
         loss(Spreads, needs={"encode", "decode_logits", "kl"}),
     ],
     "it works without labels": [loss(ClassMeans), loss(Indexes)],
+    "it works without factors": [loss(ReadsLevel), loss(ReadsFirst)],
     "the batch is not modified": [loss(Whitens)],
     "terms do not grow with the batch": [loss(Summed)],
     "a reconstruction is a sum over pixels": [loss(MeanOverPixels)],
