@@ -34,8 +34,8 @@ class OtherRun(Protocol):
     mode, and its weights have no gradient. Keep this object, and not its `model`, as an attribute
     of an `nn.Module`: otherwise the weights would become a part of that module.
 
-    `model`, `loss` and `data` are those of the run, `checkpoint` is the name of the checkpoint that
-    the weights come from. If the role asks for standardized codes, `codes`, `encode`, `decode` and
+    `model`, `loss` and `data` are those of the run, `provides` are the capabilities of the model,
+    and `checkpoint` is the name of the checkpoint that the weights come from. If the role asks for standardized codes, `codes`, `encode`, `decode` and
     `decode_logits` use codes with mean 0 and deviation 1; `model` always uses its own codes.
     """
 
@@ -43,6 +43,8 @@ class OtherRun(Protocol):
     def name(self) -> str: ...
     @property
     def model(self) -> Any: ...
+    @property
+    def provides(self) -> Set[str]: ...
     @property
     def loss(self) -> Any: ...
     @property

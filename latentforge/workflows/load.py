@@ -78,7 +78,8 @@ def load(run: RunFolder, config: RunConfig, checkpoint: str, device: torch.devic
     # the end of training: evaluations use the weights of the loss terms at this step
     total = saved.state["total_steps"]
     step = Step(total, total, images, math.ceil(images / config.train.batch_size))
-    return LoadedModel(run, model, loss, spec, saved.name, step, weights_digest(saved.files))
+    digest, provides = weights_digest(saved.files), config.model.entry.provides
+    return LoadedModel(run, model, loss, spec, saved.name, step, digest, provides)
 
 
 def load_roles(config: RunConfig, device: torch.device, *, stored: bool) -> RunConfig:

@@ -46,7 +46,8 @@ class LoadedModel:
     data: DataSpec
     checkpoint: str
     step: Step
-    digest: str = ""  # of the weights
+    digest: str  # of the weights
+    provides: frozenset[str]  # the capabilities of the model
 
     @property
     def name(self) -> str:
@@ -76,6 +77,7 @@ class LoadedRole:
         self.role, self.device, self.seed = role, device, seed
         self.run, self.model, self.loss = loaded.run, loaded.model, loaded.loss
         self.data, self.checkpoint, self.digest = loaded.data, loaded.checkpoint, loaded.digest
+        self.provides = loaded.provides
         self._load_data = load_data
         self._splits: DataSplits | None = None
         self._posteriors: WeakKeyDictionary[ImageSplit, Posteriors] = WeakKeyDictionary()

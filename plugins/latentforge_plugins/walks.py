@@ -4,7 +4,7 @@ flattened here to (N, D)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
@@ -22,23 +22,25 @@ BATCH = 1000  # codes per call of the decoder
 @dataclass(frozen=True)
 class Side:
     """A run to explore. Titles contain its `name`. The names of its metrics and arrays begin with
-    `prefix`. If two runs are shown, its row titles and notes begin with `label`."""
+    `prefix`. If two runs are shown, its row titles and notes begin with `label`. `provides` are the
+    capabilities of its model."""
 
     name: str
     prefix: str
     label: str
     model: Any
+    provides: Set[str]
 
 
 def sides(context: ExploreContext) -> list[Side]:
     """Return the explored run and, if given, the run with the role `other`."""
     other = context.roles.get("other")
     if other is None:
-        return [Side(context.name, "", "", context.model)]
+        return [Side(context.name, "", "", context.model, context.provides)]
     other_name = f"{other.name} (other)" if other.name == context.name else other.name
     return [
-        Side(context.name, "", f"{context.name}: ", context.model),
-        Side(other_name, "other_", f"{other_name}: ", other.model),
+        Side(context.name, "", f"{context.name}: ", context.model, context.provides),
+        Side(other_name, "other_", f"{other_name}: ", other.model, other.provides),
     ]
 
 
@@ -131,15 +133,15 @@ def code_size(model: Any) -> int:
     return int(torch.Size(model.latent.shape).numel())
 
 
-def mean_kl(model: Any, images: Images) -> Tensor | None:
+def mean_kl(model: Any, provides: Set[str], images: Images) -> Tensor | None:
     """Compute KL(q(z|x) || p(z)) of each dimension in nats, averaged over images: (D,). Returns
-    None if the posterior has no kl()."""
+    None if the model does not provide `kl`: a posterior may have a method of that name, but only
+    the capability promises a KL to the prior."""
+    if "kl" not in provides:
+        return None
     total: Any = 0
     for batch in images.batches(1000):
-        posterior = model.encode(batch.x)
-        if not hasattr(posterior, "kl"):
-            return None
-        total = total + posterior.kl().flatten(1).sum(0)
+        total = total + model.encode(batch.x).kl().flatten(1).sum(0)
     return total / len(images)
 
 

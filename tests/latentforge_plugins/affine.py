@@ -18,6 +18,7 @@ class Affine(nn.Module):
         self.shape, self.scale, self.log_var = shape, scale, log_var
         self.latent = LatentSpec(latent, None if log_var is None else "normal")
         self.size = torch.Size(latent).numel()
+        self.provides = {"encode", "decode"} if log_var is None else {"encode", "decode", "kl"}
 
     def encode(self, x):
         z = self.scale * (x.flatten(1)[:, : self.size] - 0.5)

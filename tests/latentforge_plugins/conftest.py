@@ -74,7 +74,7 @@ def explore() -> Callable[..., Any]:
     """`explore("sample", model, x, y, n=20)` returns the checked findings of an explorer.
 
     `x` is used for all splits unless `train` is (x, y); `roles` has other models by role,
-    `provides` has the capabilities of the model.
+    `provides` has the capabilities of the model, by default those in its own attribute.
     """
     from types import SimpleNamespace
 
@@ -84,7 +84,7 @@ def explore() -> Callable[..., Any]:
     registry = Forge().registry
 
     def call(
-        name, model, x, y=None, *, train=None, roles=None, seed=0, provides=(), loss=None,
+        name, model, x, y=None, *, train=None, roles=None, seed=0, provides=None, loss=None,
         binarize="none", **options,
     ):  # fmt: skip
         given = {"train": Arrays(*train) if train else Arrays(x, y), "test": Arrays(x, y)}
@@ -98,10 +98,13 @@ def explore() -> Callable[..., Any]:
             images=splits.split,
             device=torch.device("cpu"),
             seed=seed,
-            roles={k: SimpleNamespace(name=k, model=v.eval()) for k, v in (roles or {}).items()},
+            roles={
+                k: SimpleNamespace(name=k, model=v.eval(), provides=getattr(v, "provides", ()))
+                for k, v in (roles or {}).items()
+            },
             name="own",
             loss=loss,
-            provides=frozenset(provides),
+            provides=frozenset(getattr(model, "provides", ()) if provides is None else provides),
             preprocessing=splits.preprocessing,
         )
         torch.manual_seed(seed)

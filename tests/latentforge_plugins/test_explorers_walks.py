@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.stats import norm
 
+from latentforge import LatentSpec
 from latentforge.errors import ConfigError, UsageError
 
 SHAPE = (1, 2, 3)
@@ -244,6 +245,17 @@ def test_without_a_prior_quantiles_and_variances_of_codes_are_used(explore, affi
     assert "codes' quantiles" in grid.title
     assert "training codes" in found.protocol
     assert [i.name for i in found.items] == ["traversal", "codes"]  # no KL to draw
+
+
+def test_a_posterior_with_a_kl_that_the_model_does_not_declare_is_not_read(explore, affine, x):
+    """A model with a learnt prior may use the usual posterior, whose kl() is that to N(0, I)."""
+    model = affine.Affine(SHAPE, (6,), log_var=[-1.0] * 6)
+    model.latent, model.provides = LatentSpec((6,)), {"encode", "decode"}
+    found = explore("traverse", model, x, roles={"other": model}, steps=3)
+    assert {"variance", "other_variance"} <= {*codes(found)}
+    assert not {"kl", "other_kl"} & {*codes(found)}
+    assert "KL" not in found.protocol
+    assert all("var" in title for title in item(found, "traversal").row_titles)
 
 
 def test_two_runs_are_traversed_around_the_same_image(explore, affine, x):

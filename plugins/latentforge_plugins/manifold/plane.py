@@ -95,7 +95,7 @@ def make_plane(context: ExploreContext, config: ManifoldConfig) -> Plane:
         return principal(codes)
     if chosen or not prior:
         return through_dims(context, codes, list(config.dims or (0, 1)))
-    kl = walks.mean_kl(context.model, context.images("train"))
+    kl = walks.mean_kl(context.model, context.provides, context.images("train"))
     if kl is None:
         return through_dims(context, codes, [0, 1])
     dims = sorted(kl.topk(2).indices.tolist())

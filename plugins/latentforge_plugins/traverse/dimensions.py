@@ -67,7 +67,7 @@ def traverse_dimensions(
 ) -> Traversal:
     """Traverse every dimension of one run, around the code of `base` (1, ...) if it is given."""
     model, codes = side.model, context.codes("train", side.model).flatten(1)
-    kl = walks.mean_kl(model, context.images("train"))
+    kl = walks.mean_kl(model, side.provides, context.images("train"))
     weight = codes.var(0, correction=0) if kl is None else kl  # (D,)
     order = weight.argsort(descending=True, stable=True)
     values = positions(model, codes, config)  # (D, steps)
