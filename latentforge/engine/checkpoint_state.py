@@ -22,6 +22,7 @@ from latentforge.engine.training_state import TrainingState, restore_result
 from latentforge.errors import RunFailed
 from latentforge.io.paths import replace_nonfinite
 from latentforge.runs.checkpoint_reader import Checkpoint
+from latentforge.seeding import callers_state_kept
 
 HEADER = 2**24  # bytes allowed for names and shapes in a tensor file
 LARGEST = 16
@@ -179,9 +180,10 @@ def check_size(
     """Raise RunFailed if the run's configuration describes a larger model than its checkpoint
     contains. The files are untrusted input, and building such a model could use all memory."""
     try:
-        with torch.device("meta"):  # shapes only, without memory
+        # shapes only, without memory; a build may still sample on the CPU or with its own device
+        with callers_state_kept(torch.device("cpu")), torch.device("meta"):
             modules = build_modules(config, spec)
-    except Exception:  # a model that does not support this device is not checked
+    except Exception:  # a build that reads values is not checked: docs/contracts.md, Models
         return
     for module, part in zip(modules, (config.model, config.loss), strict=True):
         stored, expected = saved.size(part.entry.kind.singular), module_bytes(module)
