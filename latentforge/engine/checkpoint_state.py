@@ -21,6 +21,7 @@ from latentforge.engine.optimizer import optimizer_state, restore_optimizer
 from latentforge.engine.training_state import TrainingState, restore_result
 from latentforge.errors import RunFailed
 from latentforge.io.paths import replace_nonfinite
+from latentforge.io.text import counted
 from latentforge.runs.checkpoint_reader import Checkpoint
 from latentforge.seeding import callers_state_kept
 
@@ -128,6 +129,12 @@ def restore(state: TrainingState, saved: Checkpoint) -> None:
         if ema:
             ema.trainee.model.load_state_dict(groups.get("ema-model", {}))
             ema.trainee.loss.load_state_dict(groups.get("ema-loss", {}))
+        for (component, callback), value in zip(state.callbacks, stored["callbacks"], strict=True):
+            if value is not None:  # before the optimizer, to which it may add groups again
+                action = f"restoring callback {component.name!r}"
+                component.call(action, callback.load_state_dict, value)
+        if state.callbacks and len(stored["optimizer"]) != len(steps.optimizer.param_groups):
+            raise groups_error(state, saved)
         restore_optimizer(steps.optimizer, groups.get("optimizer", {}), stored["optimizer"])
         steps.log.restore(groups.get("history", {}), stored["history"], steps.device)
         best, steps_done = state.best, state.result.steps
@@ -150,10 +157,21 @@ def restore(state: TrainingState, saved: Checkpoint) -> None:
             details=[str(error).splitlines()[0]],
             hint="install the versions of LatentForge and of the plugins that run.json lists",
         ) from error
-    for (component, callback), value in zip(state.callbacks, stored["callbacks"], strict=True):
-        if value is not None:
-            action = f"restoring callback {component.name!r}"
-            component.call(action, callback.load_state_dict, value)
+
+
+def groups_error(state: TrainingState, saved: Checkpoint) -> RunFailed:
+    """Return the error for callbacks that did not add the parameter groups that the optimizer had
+    when the checkpoint was saved."""
+    before, now = len(saved.state["optimizer"]), len(state.steps.optimizer.param_groups)
+    return RunFailed(
+        f"the optimizer has {counted(now, 'parameter group')}, in {saved.path} it had {before}",
+        details=[
+            f"callback {component.name!r} of {component.entry.plugin.title}"
+            for component, _ in state.callbacks
+        ],
+        hint="the callback that adds a group during training must store this in state_dict() and "
+        "add the group again in load_state_dict()",
+    )
 
 
 def callback_states(state: TrainingState) -> list[Any]:

@@ -61,7 +61,20 @@ class CudaGraphStep(StepRunner):
         if self.captured:
             self.captured.start_epoch()
 
+    def include_added_groups(self) -> bool:
+        if not super().include_added_groups():
+            return False
+        if self._rates:
+            added = self.base_lrs[len(self._rates) :]
+            self._rates += [torch.tensor(lr, device=self.device) for lr in added]
+        if self.captured:  # capture again, after steps that create the state of the new groups
+            self.captured, self.graph = None, ""
+        self.steps_run = 0
+        return True
+
     def run(self, done: int) -> Terms:
+        if self.callbacks:
+            self.include_added_groups()
         is_full = len(self.index(done)) == self.batch_size
         if not self.graph and is_full and self.steps_run >= WARMUP_STEPS:
             self.call(done, self._capture, done)
@@ -108,7 +121,13 @@ def check_capturable(run: StepRunner) -> None:
         raise NotCapturable("train.cuda_graph is off")
     if isinstance(run.images, StreamedImages):
         raise NotCapturable("the images are streamed, but a graph needs them on the device")
-    if not all(group.get("fused") for group in optimizer.param_groups):
+    fused = [bool(group.get("fused")) for group in optimizer.param_groups]
+    if fused[0] and not all(fused):
+        raise NotCapturable(
+            f"parameter group {fused.index(False)}, which a callback added, is not fused, which is "
+            "needed to skip a step that is not finite"
+        )
+    if not all(fused):
         name = run.config.optimizer
         raise NotCapturable(
             f"optimizer {name!r} has no fused kernel, which is needed to skip a step that "

@@ -95,6 +95,12 @@ class DataParallelStep(StepRunner):
             shards.append(Shard(self.draw, low, high, stop - start))
         return torch.cat(positions), shards
 
+    def include_added_groups(self) -> bool:
+        if not super().include_added_groups():
+            return False
+        self.term_info = {}  # the indices of the parameters have changed
+        return True
+
     def gradients(self, batch: Batch, step: Step) -> tuple[Terms, Tensor]:
         """Run forward and backward on the shard `batch`; return terms and total of all shards."""
         trainee, parameters = self.trainee, self.parameters

@@ -29,7 +29,7 @@ class FiniteGate:
             self.blocked = self.blocked or not math.isfinite(loss.item())
             return not self.blocked
         torch.maximum(self.flag, (~loss.isfinite()).float(), out=self.flag)
-        if any(group.get("fused") for group in optimizer.param_groups):
+        if all(group.get("fused") for group in optimizer.param_groups):
             optimizer.found_inf = self.flag  # type: ignore[attr-defined]  # torch's attribute
             return True
         return not self.closed()

@@ -34,6 +34,8 @@ FUSED = {  # optimizers with one kernel for all parameters, by device type
     "cpu": {"adam", "adamw", "sgd", "adagrad"},
     "cuda": {"adam", "adamw", "sgd"},
 }
+OWN_LR = "initial_lr"
+"""The key of a group's learning rate before the schedule, as in torch's schedulers."""
 WRAPPED = ("add_param_group", "state_dict", "load_state_dict")
 """Optimizer methods for which torch imports its compiler, in order not to compile them."""
 
@@ -89,6 +91,24 @@ def direct_step(optimizer: Optimizer) -> Callable[[], Any]:
     return step
 
 
+def added_groups(optimizer: Optimizer, trainee: nn.Module, known: int) -> list[dict[str, Any]]:
+    """Return the groups after the first `known`, which a callback has added, each with its own
+    learning rate under OWN_LR. Raises ValueError if a group was removed, or if a parameter belongs
+    neither to the model nor to the loss."""
+    groups = optimizer.param_groups
+    if len(groups) < known:
+        raise ValueError("a parameter group was removed from the optimizer")
+    own = {id(parameter) for parameter in trainee.parameters()}
+    for group in groups[known:]:
+        if foreign := [p for p in group["params"] if id(p) not in own]:
+            raise ValueError(
+                f"it added a parameter of shape {tuple(foreign[0].shape)} to the optimizer that "
+                "belongs neither to the model nor to the loss, so no checkpoint would contain it"
+            )
+        group[OWN_LR] = float(group.get(OWN_LR, group["lr"]))  # restored, or just added
+    return groups[known:]
+
+
 @without_compiler_import()
 def optimizer_state(optimizer: Optimizer) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
     """Return the state as tensors named `<parameter index>.<key>`, with numbers as 0-d tensors, and
@@ -118,6 +138,9 @@ def restore_optimizer(
     for name, value in tensors.items():
         index, _, key = name.partition(".")
         parameter = parameters[int(index)]
+        if key != "step" and value.ndim and value.shape != parameter.shape:
+            shapes = f"{tuple(value.shape)}, its parameter {tuple(parameter.shape)}"
+            raise ValueError(f"{key} of parameter {index} in the optimizer has shape {shapes}")
         if key != "step" and value.shape == parameter.shape:
             value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
         state.setdefault(int(index), {})[key] = value

@@ -24,7 +24,7 @@ from latentforge.engine.finite import FiniteGate, describe_largest_gradient
 from latentforge.engine.loss_log import LossLog
 from latentforge.engine.lr_schedule import lr_factor
 from latentforge.engine.memory_format import is_channels_last
-from latentforge.engine.optimizer import build_optimizer, direct_step
+from latentforge.engine.optimizer import OWN_LR, added_groups, build_optimizer, direct_step
 from latentforge.errors import PluginError, RunFailed
 from latentforge.plugins.attribution import call_component
 from latentforge.seeding import Noise, permutation
@@ -125,7 +125,8 @@ class StepRunner:
     def __init__(
         self, trainee: Trainee, images: ImageSplit, config: RunConfig, device: torch.device
     ) -> None:
-        train = self.config = config.train
+        train, self.callbacks = config.train, config.callbacks
+        self.config = train
         self.trainee, self.images, self.device = trainee, images, device
         self.batch_size = train.batch_size
         self.accumulate, self.clip = train.accumulate, train.clip_grad_norm
@@ -160,6 +161,8 @@ class StepRunner:
 
     def run(self, done: int) -> Terms:
         """Run step number `done + 1`. Raises a PluginError that names the model and the loss."""
+        if self.callbacks:
+            self.include_added_groups()
         if self.schedule:
             self.set_learning_rate(done)
         self.noise.reseed(done)
@@ -177,6 +180,21 @@ class StepRunner:
             if error.__cause__ and (failure := worker_error(error.__cause__)):
                 raise failure from error.__cause__
             raise
+
+    def include_added_groups(self) -> bool:
+        """Train the parameter groups that callbacks have added to the optimizer since the last
+        step, and return whether there are any. Raises a PluginError that names the callbacks."""
+        known, groups = len(self.base_lrs), self.optimizer.param_groups
+        if len(groups) == known:
+            return False
+        entries = [callback.entry for callback in self.callbacks]
+        added = call_component(
+            "a callback", entries, added_groups, self.optimizer, self.trainee, known
+        )
+        self.base_lrs += [group[OWN_LR] for group in added]
+        parameters = [p for group in groups for p in group["params"]]
+        self.parameters = [*dict.fromkeys([*self.parameters, *parameters])]  # each once
+        return True
 
     # ------------------------------------------------------------ parts of train_step
 

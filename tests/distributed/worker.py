@@ -49,6 +49,12 @@ PLAIN = {
             "schedule": {"name": "cosine", "warmup_epochs": 0.5},
         },
     },
+    "late": {  # a callback adds a parameter group in the second epoch
+        "name": "ae",
+        "model": {"hidden": [16], "latent_dim": 3},
+        "callbacks": ["late"],
+        "train": {"clip_grad_norm": 0.5, "schedule": {"name": "linear"}},
+    },
     "sigma": {
         "name": "vae",
         "model": SMALL,
@@ -87,9 +93,24 @@ class Stop:
                     signal.raise_signal(getattr(signal, self.config.how))
 
 
+class Late:
+    """Trains the decoder in a parameter group of its own, from the second epoch on."""
+
+    def attach(self, engines):
+        parameters, [group] = [*engines.model.decoder.parameters()], engines.optimizer.param_groups
+        own = {*map(id, parameters)}
+        group["params"] = [p for p in group["params"] if id(p) not in own]
+
+        @engines.trainer.on(Events.EPOCH_STARTED)
+        def start(engine):
+            if engine.state.epoch == 2:
+                engines.optimizer.add_param_group({"params": parameters, "lr": 0.01})
+
+
 class Plugin:
     @hookimpl
     def latentforge_callbacks(self):
+        yield CallbackSpec(name="late", summary="Late", build=lambda config: Late())
         yield CallbackSpec(name="stop", summary="Stops", build=Stop, config=StopConfig)
 
 
@@ -111,8 +132,8 @@ def train(run, case, *, stop=None, **train):
         draft.update("data", settings["data"], "data=")
     options = {"epochs": EPOCHS, "batch_size": BATCH, "log_every": 1, "threads": 1}
     draft.update("train", {**options, **settings.get("train", {}), **train}, "train=")
-    if stop:
-        draft.enable_callbacks([{"name": "stop", **stop}])
+    callbacks = [*settings.get("callbacks", []), *([{"name": "stop", **stop}] if stop else [])]
+    draft.enable_callbacks(callbacks)
     config = resolve(draft, FORGE.registry, in_memory=arrays is not None)
     return train_run(FORGE.registry, config, run=run, quiet=True, data=arrays)
 

@@ -46,6 +46,15 @@ def batch():
     return Batch(torch.randn(8, 3, generator=draw), None, torch.arange(8))
 
 
+@pytest.mark.parametrize("bad", [math.nan, 1.0])
+def test_a_group_that_is_not_fused_cannot_read_the_flag(bad):
+    """A callback may add such a group. The step of the whole optimizer then waits for the loss."""
+    first, second = Linear(), Linear()
+    optimizer = torch.optim.SGD(first.parameters(), lr=0.1, fused=True)
+    optimizer.add_param_group({"params": [*second.parameters()], "fused": False})
+    assert FiniteGate("cpu", wait=False).passes(torch.tensor(bad), optimizer) == math.isfinite(bad)
+
+
 @pytest.mark.parametrize("wait", [True, False], ids=["cpu", "device"])
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))

@@ -97,6 +97,24 @@ class Hooking:
         engines.model.register_forward_hook(lambda module, inputs, output: None)
 
 
+class Late:
+    """Trains the decoder in a parameter group of its own, from the second epoch on."""
+
+    def __init__(self, fused):
+        self.fused = fused
+
+    def attach(self, engines):
+        parameters, [group] = [*engines.model.decoder.parameters()], engines.optimizer.param_groups
+        own = {*map(id, parameters)}
+        group["params"] = [p for p in group["params"] if id(p) not in own]
+
+        @engines.trainer.on("EPOCH_STARTED")
+        def start(engine):
+            if engine.state.epoch == 2:
+                options = {"params": parameters, "lr": 0.01, "fused": self.fused}
+                engines.optimizer.add_param_group(options)
+
+
 class Plugin:
     @hookimpl
     def latentforge_losses(self):
@@ -111,6 +129,8 @@ class Plugin:
     @hookimpl
     def latentforge_callbacks(self):
         yield CallbackSpec(name="hooking", summary="odd", build=lambda config: Hooking())
+        yield CallbackSpec(name="late", summary="late", build=lambda config: Late(fused=True))
+        yield CallbackSpec(name="unfused", summary="late", build=lambda config: Late(fused=False))
 
 
 @pytest.mark.parametrize(
@@ -120,6 +140,7 @@ class Plugin:
         ({"loss": "growing"}, "stores state between steps"),
         ({"callbacks": ["hooking"]}, "hook"),
         ({"train": {"optimizer": "rmsprop"}}, "fused"),
+        ({"callbacks": ["unfused"]}, "parameter group 1, which a callback added"),
     ],
 )
 def test_a_step_that_cannot_be_captured_trains_eagerly_with_a_reason(train, options, reason):
@@ -135,6 +156,17 @@ def test_a_step_that_cannot_be_captured_trains_eagerly_with_a_reason(train, opti
     )
     if options.get("loss") != "growing":  # whose counter includes the calls of the self-test
         assert relative_distance(run, eager) <= 1e-6
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_a_parameter_group_that_a_callback_adds_is_captured_again(train, schedule):
+    options = {"epochs": 4, "schedule": {"name": schedule}}
+    captured, eager = (
+        train("ae", Forge([Plugin()]), callbacks=["late"], train={**options, "cuda_graph": mode})
+        for mode in ("on", "off")
+    )
+    assert captured.manifest["steps_made"]["cuda_graph"] == EQUAL
+    assert relative_distance(captured, eager) <= 1e-6
 
 
 def test_a_non_finite_loss_ends_the_training_and_its_step_is_named(train):
