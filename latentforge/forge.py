@@ -16,9 +16,10 @@ from latentforge.errors import UsageError
 from latentforge.plugins.discovery import from_environment
 from latentforge.plugins.loading import load_plugins
 from latentforge.plugins.registry import Registry
+from latentforge.plugins.running import running_registry, runs_plugins
 from latentforge.runs.compatibility import build_draft, open_training_roles, resolve_resumed_config
 from latentforge.runs.folder import RunFolder, open_folder
-from latentforge.runtime.python_form import python_api, python_form
+from latentforge.runtime.python_form import python_api, python_form, python_function
 from latentforge.workflows.evaluate import evaluate
 from latentforge.workflows.explore import explore, open_explored
 from latentforge.workflows.run import Run
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 
 @python_api
+@runs_plugins
 class Forge:
     """The Python API: loads plugins, and trains, sweeps, evaluates and explores with them.
 
@@ -374,8 +376,8 @@ class Forge:
         run's own data: the name of a dataset, with its `options`, or data as in `evaluate`."""
         from latentforge.workflows.export_checks import encode
 
-        request = {"data": data, "options": options, "split": split, "device": device}
-        return encode(self.registry, open_folder(run), Path(out), **request, checkpoint=checkpoint)
+        request = {"data": data, "options": options, "split": split, "checkpoint": checkpoint}
+        return encode(self.registry, open_folder(run), Path(out), **request, device=device)
 
     def decode(
         self,
@@ -395,6 +397,8 @@ class Forge:
         return decode(self.registry, open_folder(run), codes, Path(out), **where)
 
 
+@python_function
 def open_run(path: str | Path, *, plugins: Sequence[str | ModuleType | object] = ()) -> Run:
-    """Open a run folder with the installed plugins and `plugins`."""
-    return Forge(plugins).open_run(path)
+    """Open a run folder with `plugins` and the installed plugins or, in a component, those of the
+    Forge that runs it."""
+    return open_run_folder(running_registry(plugins), path)

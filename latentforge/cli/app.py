@@ -42,6 +42,7 @@ from latentforge.errors import (
     one_line,
 )
 from latentforge.plugins import commands
+from latentforge.plugins.running import running
 from latentforge.runtime import torchrun
 from latentforge.runtime.shell import in_shell
 from latentforge.runtime.stdout import (
@@ -121,7 +122,8 @@ def root(
     if ctx.invoked_subcommand != "train":
         torchrun.reject(f"{ctx.invoked_subcommand}", f"latentforge {ctx.invoked_subcommand}")
     show_warnings()
-    ctx.obj = Globals.of(plugin, strict_plugins, started=ctx.obj)
+    options = ctx.obj = Globals.of(plugin, strict_plugins, started=ctx.obj)
+    ctx.with_resource(running(lambda: options.forge(warn=False).registry))
     if strict_plugins and ctx.invoked_subcommand != "plugins":  # `plugins` lists faults itself
         ctx.obj.forge()
 

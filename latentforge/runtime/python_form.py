@@ -15,12 +15,14 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import wraps
 from types import FunctionType
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from latentforge.errors import LatentForgeError
 from latentforge.runtime.shell import is_shell
 
 T = TypeVar("T", bound=type)
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _call: ContextVar[Call | None] = ContextVar("call", default=None)
 
@@ -90,13 +92,15 @@ def python_api(cls: T) -> T:
     """Rewrite the hints of errors and warnings for Python in all public methods of a class."""
     for name, function in list(vars(cls).items()):
         if isinstance(function, FunctionType) and (name == "__init__" or name[0] != "_"):
-            setattr(cls, name, _python_method(function))
+            setattr(cls, name, python_function(function))
     return cls
 
 
-def _python_method(function: Callable[..., Any]) -> Callable[..., Any]:
+def python_function(function: Callable[P, R]) -> Callable[P, R]:
+    """Rewrite the hints of errors and warnings for Python in one function."""
+
     @wraps(function)
-    def method(*args: Any, **kwargs: Any) -> Any:
+    def method(*args: P.args, **kwargs: P.kwargs) -> R:
         if is_shell():
             return function(*args, **kwargs)
         token = _call.set(Call(function.__name__, _arguments(function, args, kwargs)))

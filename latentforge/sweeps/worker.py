@@ -61,6 +61,7 @@ def load_registry(plugins: tuple[str, ...], off: tuple[str, ...], discover: bool
 def handle_request(request: dict[str, Any], send: Callable[..., None]) -> None:
     """Run one job: answer with the status of each member, then with the end of the job."""
     from latentforge.errors import Interrupted, LatentForgeError
+    from latentforge.plugins.running import running
     from latentforge.sweeps.folder import open_sweep
     from latentforge.sweeps.grid import Member, resolve_all
     from latentforge.sweeps.job import Job, run_job
@@ -73,9 +74,10 @@ def handle_request(request: dict[str, Any], send: Callable[..., None]) -> None:
     try:
         plugins, off = tuple(request["plugins"]), tuple(request["off"])
         registry = load_registry(plugins, off, request["discover"])
-        draft = open_sweep(registry, folder).draft()
-        configs = resolve_all(draft, job.members, registry, in_memory=False)
-        reason = run_job(registry, folder, job, configs, report, quiet=True, data=None)
+        with running(lambda: registry):
+            draft = open_sweep(registry, folder).draft()
+            configs = resolve_all(draft, job.members, registry, in_memory=False)
+            reason = run_job(registry, folder, job, configs, report, quiet=True, data=None)
     except Interrupted:
         reason = ""
     except LatentForgeError as error:  # an error of the whole job, such as a missing plugin

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latentforge.plugins.registry import Registry
+from latentforge.plugins.running import runs_plugins
 from latentforge.runs.folder import RunFolder, read_manifest
 from latentforge.runtime.python_form import python_api
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 
 @python_api
+@runs_plugins
 @dataclass(eq=False, repr=False)
 class Run(RunFolder):
     """A training run and its results; `Forge.train` and `open_run` return it."""
