@@ -225,8 +225,7 @@ class Forge:
         if fetch is None:
             message = f"dataset {name!r} has no files to download"
             raise UsageError(message, hint=f"latentforge show dataset {name}")
-        folder: Path = dataset.call(f"fetching dataset {name!r}", fetch, dataset.options)
-        return folder
+        return Path(dataset.call(f"fetching dataset {name!r}", fetch, dataset.options))
 
     def open_run(self, path: str | Path) -> Run:
         """Open a run folder. Raises MissingError if there is none."""
@@ -307,8 +306,7 @@ class Forge:
 
         Options of the explorer are keywords (`steps=5`) or `key=value` strings in `assignments`;
         they override those of a `preset`. `out` is `RUN/explore/<explorer>` by default, with a
-        number appended if that folder exists.
-        """
+        number appended if that folder exists."""
         return explore(
             self.registry,
             explorer,
@@ -350,11 +348,8 @@ class Forge:
     ) -> dict[str, Any]:
         """Export the encoder, decoder or classifier as "onnx" with a dynamic batch size, or,
         without a `part`, the weights of the whole model as "safetensors". Returns `out`, `files`,
-        and the contents of export.json.
-
-        `out` is `RUN/export/<part>-onnx` by default, or `RUN/export/model-safetensors`, with a
-        number appended if that folder exists.
-        """
+        and the contents of export.json. `out` is `RUN/export/<part>-onnx` by default, or
+        `RUN/export/model-safetensors`, with a number appended if that folder exists."""
         from latentforge.workflows.export_checks import export
 
         where: dict[str, Any] = {"checkpoint": checkpoint, "out": Path(out) if out else None}

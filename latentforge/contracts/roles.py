@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -35,8 +36,9 @@ class OtherRun(Protocol):
     of an `nn.Module`: otherwise the weights would become a part of that module.
 
     `model`, `loss` and `data` are those of the run, `provides` are the capabilities of the model,
-    and `checkpoint` is the name of the checkpoint that the weights come from. If the role asks for standardized codes, `codes`, `encode`, `decode` and
-    `decode_logits` use codes with mean 0 and deviation 1; `model` always uses its own codes.
+    and `checkpoint` is the name of the checkpoint that the weights come from. If the role asks for
+    standardized codes, `codes`, `encode`, `decode` and `decode_logits` use codes with mean 0 and
+    deviation 1; `model` always uses its own codes.
     """
 
     @property
