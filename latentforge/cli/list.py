@@ -53,7 +53,7 @@ def show(
     name: Annotated[str | None, typer.Argument(help="A name from `latentforge list`.")] = None,
     json: Json = False,
 ) -> None:
-    """Show one component: its needs, options and defaults; or a run, with the runs that it uses.
+    """Show a component with its options, or a run with its settings.
 
     Example: latentforge show model ae
 

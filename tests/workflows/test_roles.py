@@ -252,3 +252,19 @@ def test_sweep_over_other_runs(forge, stage1, tmp_path):
     )
     digests = {find_used_runs(run)[0].digest for run in sweep.runs()}
     assert len(digests) == 2
+
+
+def test_show_and_runs_name_the_runs_that_a_run_uses(forge, stage1, tmp_path, cli):
+    run = train_flow(forge, stage1, tmp_path / "flow")
+    shown = cli("show", str(run.path)).out
+    assert "uses autoencoder: vae (vae, step-" in shown
+    assert "[roles]" in shown
+    listed = cli("runs", str(tmp_path), "--json").json["runs"]
+    assert listed[0]["uses"].startswith("autoencoder: vae (vae, step-")
+    assert cli("show", str(run.path), "--json").json["uses"][0]["role"] == "autoencoder"
+
+
+def test_report_names_the_runs_that_a_run_uses(forge, stage1, tmp_path):
+    run = train_flow(forge, stage1, tmp_path / "flow")
+    page = Path(forge.report(run)["report"]).read_text("utf-8")
+    assert "Uses autoencoder: vae (vae, step-" in page

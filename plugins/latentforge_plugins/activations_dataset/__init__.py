@@ -1,20 +1,10 @@
 """Dataset `activations`: the outputs of one layer of another run, one vector for each image."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal
 
 from latentforge import Arrays, DatasetSpec, Role, hookimpl
 
-
-@dataclass(frozen=True)
-class ActivationsConfig:
-    """`layer` is a name from the model's `layers()`; by default it is the layer before the last one
-    with weights. `positions` says what becomes of the positions of a feature map: mean averages
-    over them, and flatten keeps all of them as values of the vector."""
-
-    layer: str = ""
-    positions: Literal["mean", "flatten"] = "mean"
+from .config import ActivationsConfig
 
 
 def load(config: ActivationsConfig, split: str, roles) -> Arrays:

@@ -12,7 +12,7 @@ from latentforge.contracts import OtherRun, at_once
 from latentforge.errors import UsageError, did_you_mean
 from latentforge_plugins.layers import last_with_weights, output_of
 
-from . import ActivationsConfig
+from .config import ActivationsConfig
 
 BATCH = 1000  # images in a pass over a split
 
