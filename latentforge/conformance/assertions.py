@@ -14,6 +14,7 @@ from latentforge.config.resolve import check_options
 from latentforge.conformance.subject import CheckFailed, CheckSkipped, Subject, T, require
 from latentforge.contracts import Batch, DataSpec, Factor, Step
 from latentforge.data.images import ImageSplit
+from latentforge.engine.step import Trainee, followed_by
 from latentforge.errors import LatentForgeError, UsageError, one_line
 from latentforge.plugins.registry import Entry
 from latentforge.seeding import mix
@@ -181,13 +182,14 @@ def train_steps(
     before each step, when the parameters have the gradients of this loss."""
     modules = nn.ModuleList([model, loss]).train()
     optimizer = torch.optim.Adam([p for p in modules.parameters() if p.requires_grad], lr=1e-3)
+    update = followed_by(optimizer.step, Trainee(model, loss).step_hooks)
     for step in steps:
         seed_torch(0)
         total: Tensor = loss(model, batch, step).total()
         optimizer.zero_grad()
         torch.autograd.backward(total)
         yield total.detach()
-        optimizer.step()
+        update()
 
 
 def parameters_without_gradient(module: nn.Module, steps: Iterator[Tensor]) -> list[str]:

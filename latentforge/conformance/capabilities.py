@@ -16,11 +16,14 @@ MODEL_ATTRIBUTES = {
     "decode": ("decode",),
     "decode_logits": ("decode_logits",),
     "layers": ("layers",),
+    "codebook": ("codebook",),
     "classify": ("forward", "__call__"),
 }
 POSTERIOR_ATTRIBUTES = {
     "kl": ("kl",),
     "log_prob": ("log_prob",),
+    "codebook": ("entry",),
+    "commitment": ("commitment",),
     "diagonal_gaussian": ("mean", "log_var"),
 }
 CORE_CAPABILITIES = {*MODEL_ATTRIBUTES, *POSTERIOR_ATTRIBUTES, "prior", "variational"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
@@ -225,6 +226,40 @@ def state_survives_saving_and_loading(subject: Subject) -> None:
     hint = "store what it needs as a parameter, a buffer (register_buffer) or an option"
     for name, value in before.items():
         require_same(value, after[name], f"{name} of the reloaded model differs", hint)
+
+
+def training_continues_from_the_saved_state(subject: Subject) -> None:
+    """Steps after a reload must change the state like steps of the model that was saved: a run that
+    resumes is bit-identical. What training needs must therefore be in the state."""
+    shape = supported_shape(subject)
+    batch, losses = make_batch(shape), [_default_loss(subject, shape)]
+    one, other = build(subject, shape, 0), build(subject, shape, 1)
+    list(train_steps(one, losses[0], batch))
+    other.load_state_dict({name: value.clone() for name, value in one.state_dict().items()})
+    losses.append(copy.deepcopy(losses[0]))
+    for model, loss in zip((one, other), losses, strict=True):
+        list(train_steps(model, loss, batch))
+    found = other.state_dict()
+    hint = "keep what changes from step to step in a parameter or a buffer, not in an attribute"
+    for name, value in one.state_dict().items():
+        saw = f"{name} differs after steps that follow a reload"
+        require_same(value.double(), found[name].double(), saw, hint)
+
+
+def codes_are_entries_of_the_codebook(subject: Subject) -> None:
+    skip_unless_provided(subject, "codebook")
+    model = _build(subject).eval()
+    posterior = model.encode(make_batch(supported_shape(subject)).x)
+    dim, *grid = _latent_of(model).shape
+    entries = len(model.codebook)
+    require_tensor(model.codebook.detach(), (entries, dim), "codebook", torch.float32)
+    require_tensor(posterior.entry, (6, *grid), "entry", torch.int64)
+    low, high = (int(value) for value in posterior.entry.aminmax())
+    saw = f"entry goes from {low} to {high}, and the codebook has {entries} entries"
+    require(low >= 0 and high < entries, saw, "entry indexes the codebook")
+    expected = model.codebook[posterior.entry].movedim(-1, 1)
+    saw, hint = "mode() is not codebook[entry]", "return the entries, with the dimension first"
+    require_same(posterior.mode(), expected, saw, hint)
 
 
 def it_works_on_another_device(subject: Subject) -> None:

@@ -1,7 +1,8 @@
 """Data-parallel steps: each process computes a shard of every batch.
 
 One all-reduce gives every process the same gradients, terms and buffers: the means over the
-shards, weighted by their numbers of images, but counters and flags as in rank 0.
+shards, weighted by their numbers of images, but counters and flags as in rank 0. The changes of
+buffers that are not persistent, which are sums over the images of a step, are added.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ class DataParallelStep(StepRunner):
         self.batch_images = 0  # images in the whole batch
         self.term_info: dict[str, Any] = {}  # describes the terms for a process without images
         self.unreached: set[int] = set()  # indices of parameters without a gradient
+        self.sums = {name for name, _ in trainee.named_buffers()} - trainee.state_dict().keys()
         if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in trainee.modules()):
             size = self.batch_size // processes.world_size
             self.notes.append(
@@ -166,12 +168,14 @@ class DataParallelStep(StepRunner):
         self, trainee: nn.Module, before: dict[str, Tensor], images: int
     ) -> Iterator[Tensor]:
         """Yield the change of each buffer in this step. Statistics are weighted by this process's
-        fraction of the images. Counters and flags have the weight 1 in rank 0 and 0 elsewhere.
-        Values that did not change stay bit-identical."""
+        fraction of the images. Counters and flags have the weight 1 in rank 0 and 0 elsewhere, and
+        buffers that are not persistent the weight 1. Unchanged values stay bit-identical."""
         for name, buffer in trainee.named_buffers():
             now, old, weight = buffer, before[name], images / self.batch_images
             if not buffer.is_floating_point():
                 now, old, weight = now.float(), old.float(), float(self.processes.is_first)
+            elif name in self.sums:
+                weight = 1.0
             yield torch.where(now == old, 0.0, now - old) * weight  # inf - inf would be NaN
 
     def _sum(self, tensors: list[Tensor], step: Step) -> list[Tensor]:

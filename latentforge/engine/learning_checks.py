@@ -18,7 +18,7 @@ from latentforge.engine.data_checks import QUERIES, neighbour_labels, select, se
 from latentforge.engine.diagnostics import BATCH, Diagnosis
 from latentforge.engine.evaluator import evaluation_mode
 from latentforge.engine.optimizer import build_optimizer
-from latentforge.engine.step import Trainee
+from latentforge.engine.step import Trainee, followed_by
 from latentforge.errors import one_line
 from latentforge.seeding import callers_state_kept, generator
 
@@ -200,6 +200,7 @@ def try_rate(trainee: Trainee, images: ImageSplit, config: TrainConfig, step: St
     tried.requires_grad_(True)
     tried.train()
     optimizer = build_optimizer(tried, config)
+    update = followed_by(optimizer.step, tried.step_hooks)
     order = torch.randperm(len(images), generator=generator("cpu", "try rate")).to(images.device)
     size = min(config.batch_size, len(images))
     with callers_state_kept(images.device), torch.enable_grad():
@@ -211,5 +212,5 @@ def try_rate(trainee: Trainee, images: ImageSplit, config: TrainConfig, step: St
                 break
             optimizer.zero_grad()
             total.backward()
-            optimizer.step()
+            update()
     return mean_loss(tried, images, step)

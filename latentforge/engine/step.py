@@ -7,7 +7,7 @@ Strategies (compiled, cuda_graph, data_parallel, vectorized) are subclasses in s
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, TypeVar
 
@@ -63,11 +63,14 @@ def train_step(run: StepRunner, index: Tensor, step: Step) -> Terms:
 
 
 class Trainee(nn.Module):
-    """Model and loss as one module, so that they are moved, optimised and wrapped together."""
+    """Model and loss as one module, so that they are moved, optimised and wrapped together.
+    `step_hooks` are their methods `after_step`, which either may have."""
 
     def __init__(self, model: nn.Module, loss: nn.Module, precision: str = "float32") -> None:
         super().__init__()
         self.model, self.loss, self.precision = model, loss, precision
+        hooks = getattr(model, "after_step", None), getattr(loss, "after_step", None)
+        self.step_hooks: list[Callable[[], object]] = [*filter(None, hooks)]
 
     def forward(self, batch: Batch, step: Step) -> Terms:
         if self.precision == "bf16":
@@ -114,6 +117,20 @@ def split_batch(batch: Batch, parts: int) -> Iterator[Batch]:
         yield batch.select(part)
 
 
+def followed_by(
+    update: Callable[[], object], hooks: Sequence[Callable[[], object]]
+) -> Callable[[], object]:
+    """Return a function that calls `update` and then, without gradients, the hooks."""
+
+    def update_and_call() -> None:
+        update()
+        with torch.no_grad():
+            for hook in hooks:
+                hook()
+
+    return update_and_call
+
+
 class StepRunner:
     """Runs the training steps of `trainee` on `images`, both on `device`, one by one and eagerly.
 
@@ -136,7 +153,9 @@ class StepRunner:
         self.total_steps = train.epochs * self.epoch_length
         self.optimizer = build_optimizer(trainee, train)
         # callbacks may add hooks to the optimizer, and only `optimizer.step` calls them
-        self.update = self.optimizer.step if config.callbacks else direct_step(self.optimizer)
+        update = self.optimizer.step if config.callbacks else direct_step(self.optimizer)
+        hooks = trainee.step_hooks
+        self.update = followed_by(update, hooks) if hooks else update
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.base_lrs = [group["lr"] for group in self.optimizer.param_groups]
         self.schedule = train.schedule if train.schedule.epochs else None  # None: constant

@@ -43,6 +43,8 @@ def find_obstacle(
 
 
 def check_modules(trainee: Trainee) -> None:
+    if trainee.step_hooks:
+        raise NotStackable("its model or loss has after_step, which changes state after each step")
     for module in trainee.modules():
         kind = type(module).__name__
         if isinstance(module, nn.modules.batchnorm._BatchNorm):

@@ -300,6 +300,61 @@ class RunningMean(Good):
         return super().encode(x - self.centre)
 
 
+class Shrinking(Good):
+    rate = 1.0
+
+    def after_step(self):  # depends on the number of steps, which a reloaded model does not know
+        self.rate *= 0.5
+        self.decoder.bias.add_(self.rate)
+
+
+class Nearest(DiagonalGaussian):
+    """Codes whose every value is the nearest of the codebook's single column."""
+
+    codebook = torch.tensor([[-1.0], [0.0], [2.0]])
+
+    @property
+    def entry(self):
+        return (self.mean[:, 0, :, None] - self.codebook[:, 0]).abs().argmin(-1)
+
+    def mode(self):
+        return self.codebook[self.entry].movedim(-1, 1)
+
+
+class Coded(Good):
+    """Its codes (1, size) are a row of entries of length 1."""
+
+    codebook = Nearest.codebook
+
+    def __init__(self, config, data):
+        super().__init__(config, data)
+        self.latent = LatentSpec((1, config.size))
+
+    def encode(self, x):
+        seen = super().encode(x)
+        return Nearest(seen.mean[:, None], seen.log_var[:, None])
+
+    def decode_logits(self, z):
+        return super().decode_logits(z.flatten(1))
+
+
+class NextEntry(Coded):
+    codebook = Nearest.codebook.roll(1, 0)
+
+
+class FewEntries(Coded):
+    codebook = Nearest.codebook[:1]
+
+
+class FlatEntries(Coded):
+    codebook = Nearest.codebook[:, 0]
+
+
+def coded(cls):
+    provides = {"encode", "decode", "decode_logits", "codebook"}
+    return model(cls, provides, default_loss="reconstruction")
+
+
 class LeftBehind(Good):
     def __init__(self, config, data):
         super().__init__(config, data)
@@ -381,6 +436,8 @@ MODELS = {
     "a batch of one works": [model(Squeezed)],
     "an image does not depend on its batch": [model(BatchMean)],
     "state survives saving and loading": [model(Hidden), model(RunningMean)],
+    "training continues from the saved state": [model(Shrinking)],
+    "codes are entries of the codebook": [coded(NextEntry), coded(FewEntries), coded(FlatEntries)],
     "it works on another device": [model(LeftBehind), classifier(OutputOnCpu)],
     "global state is unchanged": [
         meddling(meddle),
