@@ -25,6 +25,8 @@ DEAD_VARIANCE = 0.01  # variance of the means, for a prior of variance 1: Burda 
 MIN_IMAGES = 100  # images needed to estimate a variance
 DEAD_SHARE = 1e-4  # fraction of the largest variance of the codes, for a model without a prior
 COLLAPSED_KL = 0.5  # nats per image, summed over dimensions
+USED_SHARE = 0.1  # smallest perplexity of a codebook, as a fraction of its entries
+CODES_PER_ENTRY = 10  # codes needed to judge how often entries are used
 LARGE_KL = 1000.0  # nats in one dimension: codes 45 standard deviations from the prior's mean
 LARGE_LOG_VAR = 10.0  # a standard deviation of 150; the prior's is 1
 GAP = 0.1  # accepted excess of the held-out loss, as a fraction of the training loss
@@ -165,6 +167,24 @@ def find_collapse(kl: Tensor, where: str, variance: Tensor | None = None) -> Ite
         )
 
 
+def find_codebook_collapse(counts: Tensor, where: str) -> Iterator[Diagnosis]:
+    """Find a codebook of which few entries are used, from the number of codes of each, (K,)."""
+    entries = len(counts)
+    if counts.sum() < CODES_PER_ENTRY * entries:
+        return
+    share = counts.double() / counts.sum()
+    perplexity = float(torch.exp(-torch.xlogy(share, share).sum()))
+    if perplexity < USED_SHARE * entries:
+        yield Diagnosis(
+            "codebook collapse",
+            "warning",
+            f"{int((counts > 0).sum())} of {entries} entries of the codebook occur in the codes of "
+            f"{where}, and a perplexity of {perplexity:.3g}: the others carry no information",
+            "restart unused entries (model.restart of vq-vae), more epochs, another train.lr, "
+            "or fewer entries",
+        )
+
+
 def check_log_var(codes: Codes) -> Iterator[Diagnosis]:
     """Find a log-variance that is far above the prior's, at the lower clamp, or not finite."""
     if codes.log_var is None:
@@ -243,6 +263,14 @@ def compute_code_statistics(model: Any, images: ImageSplit, *, kl: bool) -> Code
         kl=torch.cat(kls).double().mean(0) if kl else None,
         log_var=(float(extremes.min()), float(extremes.max())) if extremes is not None else None,
     )
+
+
+def count_entries(model: Any, images: ImageSplit) -> Tensor:
+    """How often each entry of a model's codebook occurs in the codes of a split, int64 (K,)."""
+    counts = torch.zeros(len(model.codebook), dtype=torch.int64)
+    for batch in images.batches(at_once(images.spec, BATCH)):
+        counts += model.encode(batch.x).entry.flatten().cpu().bincount(minlength=len(counts))
+    return counts
 
 
 def _join(dims: Sequence[int]) -> str:

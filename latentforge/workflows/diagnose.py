@@ -98,10 +98,15 @@ def diagnose_model(loaded_run: LoadedRun, split: str) -> Iterator[Diagnosis]:
     loaded, config, splits = loaded_run.loaded, loaded_run.config, loaded_run.splits
     train, held_out = splits.split("train"), splits.split(split)
     provides = config.model.entry.provides
+    has_codebook = "codebook" in provides
     if "encode" in provides:
         with torch.no_grad():
             codes = diagnostics.compute_code_statistics(loaded.model, held_out, kl="kl" in provides)
-        yield from diagnostics.find_dead_latents(codes, f"the {split} images")
+            uses = diagnostics.count_entries(loaded.model, train) if has_codebook else None
+        if uses is None:
+            yield from diagnostics.find_dead_latents(codes, f"the {split} images")
+        else:  # a place that has the same entry in every image is no fault
+            yield from diagnostics.find_codebook_collapse(uses, "the training images")
         yield from diagnostics.check_log_var(codes)
     if {"encode", "decode"} <= provides:
         yield from learning_checks.check_reconstructions(loaded.model, train, held_out, split)

@@ -55,6 +55,11 @@ PLAIN = {
         "callbacks": ["late"],
         "train": {"clip_grad_norm": 0.5, "schedule": {"name": "linear"}},
     },
+    "vq-vae": {
+        "name": "vq-vae",
+        "model": {"entries": 8, "dim": 3, "width": 4},
+        "train": {"accumulate": 2, "ema": 0.9},
+    },
     "sigma": {
         "name": "vae",
         "model": SMALL,

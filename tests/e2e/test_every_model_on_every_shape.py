@@ -16,7 +16,7 @@ from ..params import slow_except
 
 MODELS = [entry.name for entry in Forge().registry.entries("models")]
 IMAGES = 40
-IMAGES_ONLY = {"conv-vae", "deconv-vae", "cnn-classifier"}  # these refuse vectors
+IMAGES_ONLY = {"conv-vae", "deconv-vae", "vq-vae", "fsq", "cnn-classifier"}  # these refuse vectors
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,9 @@ def test_vq_vae_package_installs_trains_explores_resumes_and_uninstalls(venv, wh
     venv.run("pip", "install", "--quiet", "--no-deps", wheel_of(EXAMPLES / "latentforge-vq"))
     listed = venv.run("latentforge", "plugins", "list")
     assert "latentforge-vq 0.1.0" in " ".join(listed.split())
-    venv.run("latentforge", "train", "vq-vae", "--epochs", "1", "--run", "vq", "--quiet")
+    venv.run(
+        "latentforge", "train", "latentforge-vq/vq-vae", "--epochs", "1", "--run", "vq", "--quiet"
+    )
     manifest = json.loads((venv.work / "vq/run.json").read_text())
     [plugin] = [p for p in manifest["plugins"] if p["kind"] == "models"]
     assert (plugin["distribution"], plugin["version"]) == ("latentforge-vq", "0.1.0")
@@ -43,7 +45,8 @@ def test_vq_vae_package_installs_trains_explores_resumes_and_uninstalls(venv, wh
     gone = venv.run("latentforge", "evaluate", "vq", code=3)
     assert "pip install latentforge-vq==0.1.0" in gone
     config = venv.work / "vq.toml"
-    config.write_text('requires_plugins = ["latentforge-vq>=0.1"]\n[model]\nname = "vq-vae"\n')
+    name = "latentforge-vq/vq-vae"
+    config.write_text(f'requires_plugins = ["latentforge-vq>=0.1"]\n[model]\nname = "{name}"\n')
     assert "pip install 'latentforge-vq>=0.1'" in venv.run(
         "latentforge", "train", "--config", config, code=3
     )

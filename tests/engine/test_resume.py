@@ -77,6 +77,7 @@ MODELS = {
         "loss": {"name": "beta-elbo", "schedule": "linear", "end_epoch": 2.5},
     },
     "conv-vae": {"model": {"channels": [4, 3], "hidden": 8, "latent_dim": 3}},
+    "vq-vae": {"model": {"entries": 8, "dim": 3, "width": 4}},
     "cnn-classifier": {"model": {"channels": [2, 3, 4]}},
     "channels-last": {},
 }

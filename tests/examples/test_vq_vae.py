@@ -17,6 +17,7 @@ from latentforge.errors import ConfigError, PluginError, UsageError
 from ..plugin import plugin_of
 
 PACKAGE = Path(__file__).resolve().parents[2] / "examples" / "latentforge-vq"
+VQ_VAE = "latentforge-vq/vq-vae"  # the plain name is that of the built-in model
 SMALL = {"train": {"epochs": 3, "lr": 3e-3, "batch_size": 32, "device": "cpu"}, "quiet": True}
 
 
@@ -61,7 +62,7 @@ def forge():
 @pytest.fixture(scope="module")
 def run(forge, tmp_path_factory):
     path = tmp_path_factory.mktemp("vq") / "run"
-    return forge.train("vq-vae", data="digits", callbacks=["watch-codebook"], run=path, **SMALL)
+    return forge.train(VQ_VAE, data="digits", callbacks=["watch-codebook"], run=path, **SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +146,7 @@ def test_components_that_need_a_kl_are_refused_before_building(forge, run, tmp_p
     with pytest.raises(UsageError, match=r"measure 'rate' needs kl; model 'vq-vae' provides co"):
         run.evaluate(measures=["rate"])
     with pytest.raises(ConfigError) as error:
-        forge.train("vq-vae", loss="rate", run=tmp_path / "run", **SMALL)
+        forge.train(VQ_VAE, loss="rate", run=tmp_path / "run", **SMALL)
     assert "loss 'rate' needs kl; model 'vq-vae' provides codebook" in error.value.details[0]
     with pytest.raises(ConfigError) as error:
         forge.train("ae", loss="vq", run=tmp_path / "run", **SMALL)
@@ -155,7 +156,7 @@ def test_components_that_need_a_kl_are_refused_before_building(forge, run, tmp_p
 
 def test_unsupported_data_gives_the_error_of_the_model(forge, tmp_path):
     with pytest.raises(UsageError, match=r"sides divisible by 4, not 1x9x9"):
-        forge.train("vq-vae", data={"name": "digits", "size": 9}, run=tmp_path / "run", **SMALL)
+        forge.train(VQ_VAE, data={"name": "digits", "size": 9}, run=tmp_path / "run", **SMALL)
     assert not (tmp_path / "run").exists()
 
 

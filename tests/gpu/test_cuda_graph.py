@@ -19,7 +19,7 @@ VARIANTS = {
     "accumulated": {"accumulate": 3, "optimizer": "sgd", "optimizer_options": {"momentum": 0.9}},
     "adamw": {"optimizer": "adamw", "weight_decay": 0.01, "schedule": {"name": "linear"}},
 }
-MODELS = ["ae", "vae", "conv-vae", "cnn-classifier", "mlp-classifier"]
+MODELS = ["ae", "vae", "conv-vae", "vq-vae", "fsq", "cnn-classifier", "mlp-classifier"]
 EQUAL = "the whole step, verified against eager steps"
 
 
@@ -54,7 +54,7 @@ def test_training_with_a_cuda_graph_matches_eager_training(train, model, variant
 
 
 @pytest.mark.parametrize("variant", ["plain", "bf16"])
-@pytest.mark.parametrize("model", ["vae", "conv-vae"])
+@pytest.mark.parametrize("model", ["vae", "conv-vae", "vq-vae"])
 def test_resume_with_a_cuda_graph_gives_the_same_bits(train, model, variant):
     whole = train(model, train={**VARIANTS[variant], "epochs": 2, "cuda_graph": "on"})
     halves = train(model, train={**VARIANTS[variant], "epochs": 1, "cuda_graph": "on"})

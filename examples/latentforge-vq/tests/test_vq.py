@@ -13,7 +13,7 @@ from latentforge.testing import tiny_images
 @pytest.fixture
 def run(forge):
     train = {"epochs": 5, "lr": 3e-3, "batch_size": 16}
-    return forge.train("vq-vae", data=tiny_images(), train=train, quiet=True)
+    return forge.train("latentforge-vq/vq-vae", data=tiny_images(), train=train, quiet=True)
 
 
 def test_codes_are_the_nearest_entries():
@@ -35,7 +35,7 @@ def test_gradients_pass_straight_through_to_the_encoder_alone():
 
 def test_it_learns_to_reconstruct(forge):
     train = {"epochs": 3, "lr": 3e-3, "batch_size": 32}
-    run = forge.train("vq-vae", data="digits", train=train, quiet=True)
+    run = forge.train("latentforge-vq/vq-vae", data="digits", train=train, quiet=True)
     first, *_, last = run.history()
     assert last["train"]["recon"] < 0.7 * first["train"]["recon"]
 
