@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from latentforge.contracts import LatentSpec
 from latentforge.errors import UsageError
 from latentforge.seeding import noise_like as noise_like
 
@@ -143,6 +144,25 @@ def gaussian_nll(mean: Tensor, x: Tensor, sigma: float | Tensor) -> Tensor:
     log_sigma = sigma.log() if isinstance(sigma, Tensor) else math.log(sigma)
     constant = x[0].numel() * (0.5 * math.log(2 * math.pi) + log_sigma)
     return squared / (2 * sigma**2) + constant
+
+
+def group_slices(latent: LatentSpec) -> dict[str, slice]:
+    """The part of a flat code (D,) that each group of dimensions is, by name, in order."""
+    slices, start = {}, 0
+    for name, shape in latent.groups.items():
+        slices[name] = slice(start, start := start + math.prod(shape))
+    return slices
+
+
+def dimension_names(latent: LatentSpec) -> list[str]:
+    """The name of each value of a flattened code: `z5`, or `top z5` if the code has groups, where
+    the number counts within the group."""
+    names = [
+        f"{name} z{number}"
+        for name, part in group_slices(latent).items()
+        for number in range(part.stop - part.start)
+    ]
+    return names or [f"z{number}" for number in range(math.prod(latent.shape))]
 
 
 def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:

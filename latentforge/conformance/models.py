@@ -33,6 +33,7 @@ from latentforge.conformance.global_state import require_no_global_change, resto
 from latentforge.conformance.subject import CheckSkipped, Subject, require
 from latentforge.contracts import LatentSpec
 from latentforge.errors import UsageError
+from latentforge.latent import group_slices
 
 SAMPLES = 400  # samples of a posterior, to estimate its KL
 Shape = tuple[int, ...]
@@ -244,6 +245,23 @@ def training_continues_from_the_saved_state(subject: Subject) -> None:
     for name, value in one.state_dict().items():
         saw = f"{name} differs after steps that follow a reload"
         require_same(value.double(), found[name].double(), saw, hint)
+
+
+def every_group_of_the_code_reaches_the_image(subject: Subject) -> None:
+    skip_unless_provided(subject, "decode")
+    model = _build(subject).eval()
+    slices = group_slices(_latent_of(model))
+    if not slices:
+        raise CheckSkipped("its code has no groups")
+    z = torch.zeros(1, *model.latent.shape)
+    with torch.no_grad():
+        before = model.decode(z)
+        for name, part in slices.items():
+            other = z.clone()
+            other[:, part] = 3.0
+            changes = not torch.equal(model.decode(other), before)
+            saw = f"another value of group {name!r} does not change the decoded image"
+            require(changes, saw, "give the groups in the order and with the sizes of the code")
 
 
 def codes_are_entries_of_the_codebook(subject: Subject) -> None:

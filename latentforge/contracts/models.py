@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -11,10 +14,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LatentSpec:
-    """The `shape` of one code, and the `prior` if the model has one."""
+    """The `shape` of one code, and the `prior` if the model has one. `groups` names the parts of a
+    flat code (D,), in order, and gives their shapes: {"top": (4,), "bottom": (2, 2)} for D = 8."""
 
     shape: tuple[int, ...]
     prior: Literal["normal"] | None = None
+    groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        sizes = {name: math.prod(shape) for name, shape in self.groups.items()}
+        if self.groups and (len(self.shape) != 1 or sum(sizes.values()) != self.shape[0]):
+            raise ValueError(f"groups have {sizes} values, and a code has the shape {self.shape}")
+        for name, size in sizes.items():
+            if not re.fullmatch("[A-Za-z][A-Za-z0-9_]*", name) or size < 1:
+                raise ValueError(
+                    f"group {name!r} needs a name of letters, digits and _, and at least one value"
+                )
 
 
 @runtime_checkable

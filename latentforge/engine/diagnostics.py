@@ -14,10 +14,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from latentforge.contracts import at_once
+from latentforge.contracts import LatentSpec, at_once
 from latentforge.data.images import ImageSplit
 from latentforge.io.text import counted
-from latentforge.latent import LOG_VAR_RANGE
+from latentforge.latent import LOG_VAR_RANGE, dimension_names
 
 BATCH = 1000
 DEAD_KL = 0.01  # nats per image; a dimension below it carries no information about the image
@@ -63,6 +63,7 @@ class Codes:
     images: int
     kl: Tensor | None = None  # mean, nats per image
     log_var: tuple[float, float] | None = None  # minimum and maximum over all dimensions
+    names: Sequence[str] = ()  # of the dimensions if they have groups
 
 
 # ---------------------------------------------------------------- while training
@@ -106,6 +107,7 @@ def find_problems(
     per_dim: Mapping[str, Sequence[float]],
     train: float | None = None,
     held_out: Sequence[float] = (),
+    latent: LatentSpec | None = None,
 ) -> list[Diagnosis]:
     """Find collapse, explosion and overfitting from the metrics of an epoch alone.
 
@@ -115,7 +117,9 @@ def find_problems(
     """
     diagnoses: list[Diagnosis] = []
     if kl := per_dim.get("kl"):
-        diagnoses += [*find_collapse(torch.tensor(kl), "while training"), *check_kl(kl)]
+        names = _names(latent, len(kl))
+        collapsed = find_collapse(torch.tensor(kl), "while training", names=names)
+        diagnoses += [*collapsed, *check_kl(kl, names)]
     if train is not None and held_out:
         diagnoses += check_overfitting(train, held_out, "training images", "the validation images")
     return diagnoses
@@ -128,20 +132,24 @@ def find_dead_latents(codes: Codes, where: str) -> Iterator[Diagnosis]:
     """Find latent dimensions without information about the image."""
     if codes.kl is not None:
         enough = codes.images >= MIN_IMAGES  # the variance of a few images is unreliable
-        yield from find_collapse(codes.kl, f"on {where}", codes.variance if enough else None)
+        variance = codes.variance if enough else None
+        yield from find_collapse(codes.kl, f"on {where}", variance, codes.names)
         return
     largest = float(codes.variance.max())
     if dead := (codes.variance <= DEAD_SHARE * largest).nonzero().flatten().tolist():
+        named = _join(dead, codes.names)
         yield Diagnosis(
             "dead latents",
             "warning",
-            f"{len(dead)} of {counted(len(codes.variance), 'code dimension')} ({_join(dead)}) "
+            f"{len(dead)} of {counted(len(codes.variance), 'code dimension')} ({named}) "
             f"hardly {'varies' if len(dead) == 1 else 'vary'} between images",
             "fewer latent dimensions, another seed or a smaller train.lr",
         )
 
 
-def find_collapse(kl: Tensor, where: str, variance: Tensor | None = None) -> Iterator[Diagnosis]:
+def find_collapse(
+    kl: Tensor, where: str, variance: Tensor | None = None, names: Sequence[str] = ()
+) -> Iterator[Diagnosis]:
     """Find collapse or dead dimensions from the KL (D,) in nats and the variance of the means."""
     dead, total = kl < DEAD_KL, float(kl.sum())
     constant = variance is not None and bool((variance < DEAD_VARIANCE).all())
@@ -160,7 +168,7 @@ def find_collapse(kl: Tensor, where: str, variance: Tensor | None = None) -> Ite
         yield Diagnosis(
             "dead latents",
             "note",
-            f"{len(dims)} of {counted(len(kl), 'latent dimension')} ({_join(dims)}) "
+            f"{len(dims)} of {counted(len(kl), 'latent dimension')} ({_join(dims, names)}) "
             f"{'carries' if len(dims) == 1 else 'carry'} less than {DEAD_KL} nats {where}",
             "nothing if the metrics are good: the model uses as many dimensions as it needs; "
             "otherwise a smaller beta, a warm-up, or fewer dimensions",
@@ -195,12 +203,13 @@ def check_log_var(codes: Codes) -> Iterator[Diagnosis]:
         yield Diagnosis("log-variance", "warning", fact, UNSTABLE_HINT)
 
 
-def check_kl(kl: Sequence[float]) -> Iterator[Diagnosis]:
+def check_kl(kl: Sequence[float], names: Sequence[str] = ()) -> Iterator[Diagnosis]:
     """Find a KL so large that a code or a variance must be far from the prior's."""
     largest = max(kl)
     if largest > LARGE_KL:
         fact = (
-            f"a KL of {largest:.3g} nats per image in latent dimension {kl.index(largest)}: its "
+            f"a KL of {largest:.3g} nats per image in latent dimension "
+            f"{_join([kl.index(largest)], names)}: its "
             "codes or their variance are far from the prior"
         )
         yield Diagnosis("log-variance", "warning", fact, UNSTABLE_HINT)
@@ -257,8 +266,10 @@ def compute_code_statistics(model: Any, images: ImageSplit, *, kl: bool) -> Code
         if (log_var := getattr(posterior, "log_var", None)) is not None:
             log_vars.append(torch.stack(log_var.aminmax()))
     extremes = torch.stack(log_vars) if log_vars else None  # (batches, 2)
+    variance = torch.cat(modes).double().var(0, correction=0)
     return Codes(
-        variance=torch.cat(modes).double().var(0, correction=0),
+        variance=variance,
+        names=_names(getattr(model, "latent", None), len(variance)),
         images=len(images),
         kl=torch.cat(kls).double().mean(0) if kl else None,
         log_var=(float(extremes.min()), float(extremes.max())) if extremes is not None else None,
@@ -273,6 +284,12 @@ def count_entries(model: Any, images: ImageSplit) -> Tensor:
     return counts
 
 
-def _join(dims: Sequence[int]) -> str:
-    text = ", ".join(map(str, dims[:8]))
+def _names(latent: LatentSpec | None, size: int) -> list[str]:
+    """The names of the dimensions of a code of this size if they have groups, else none."""
+    names = dimension_names(latent) if latent and latent.groups else []
+    return names if len(names) == size else []
+
+
+def _join(dims: Sequence[int], names: Sequence[str] = ()) -> str:
+    text = ", ".join(names[dim] if names else str(dim) for dim in dims[:8])
     return text if len(dims) <= 8 else f"{text}, ..."

@@ -293,7 +293,9 @@ class Trainer:
             return
         warnings, held_out = self.state.warnings, self.state.validation_losses
         train = self._sample_loss() if held_out else None
-        for finding in warnings.update(epoch, find_problems(self.result.per_dim, train, held_out)):
+        latent = getattr(self.steps.trainee.model, "latent", None)
+        found = find_problems(self.result.per_dim, train, held_out, latent)
+        for finding in warnings.update(epoch, found):
             self.progress.warn(str(finding))
         previous = [f for f in self.result.findings if f.check not in warnings.seen]
         self.result.findings[:] = [*previous, *warnings.findings()]

@@ -26,6 +26,7 @@ from latentforge.engine.trainer import Trainer
 from latentforge.engine.training_state import TrainingResult, restore_result
 from latentforge.errors import Interrupted, LatentForgeError, RunFailed, Terminated, one_line
 from latentforge.io.paths import quoted
+from latentforge.latent import dimension_names
 from latentforge.runs.checkpoint import CheckpointStore
 from latentforge.runs.checkpoint_reader import Checkpoint
 from latentforge.runs.manifest import describe_progress, now, select_options
@@ -113,7 +114,10 @@ class TrainingSession:
         progress, steps = self.trainer.progress, self.trainer.steps
         if self.saved:  # not in __enter__, which leaves a resumed run unchanged
             notify(self.run, "run_started")
-        self.run.update(events=[*self.board.file_sizes()], steps_made=steps.describe())
+        latent: Any = getattr(self.trainee.model, "latent", None)
+        groups = getattr(latent, "groups", None)
+        names = {"dimension_names": dimension_names(latent)} if groups else {}
+        self.run.update(events=[*self.board.file_sizes()], steps_made=steps.describe(), **names)
         if self.saved:
             self.board.mark_restart(self.result.steps)
             progress.note(f"resumed after step {self.result.steps} ({self.saved.name})")

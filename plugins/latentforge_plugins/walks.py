@@ -15,6 +15,7 @@ from torch import Tensor
 from latentforge.contracts import ExploreContext, Images
 from latentforge.errors import UsageError
 from latentforge.findings import Finding, ImageGrid, NamedArrays
+from latentforge.latent import dimension_names
 
 BATCH = 1000  # codes per call of the decoder
 
@@ -46,6 +47,13 @@ def sides(context: ExploreContext) -> list[Side]:
 
 def has_prior(model: Any) -> bool:
     return bool(model.latent.prior == "normal")
+
+
+def axis_names(context: ExploreContext) -> tuple[str, str]:
+    """Return the names of the first two dimensions of a code. The second one of a code with a
+    single dimension is empty."""
+    first, second = [*dimension_names(context.model.latent)[:2], ""][:2]
+    return first, second
 
 
 def decode(model: Any, z: Tensor) -> Tensor:

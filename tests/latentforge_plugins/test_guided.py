@@ -148,7 +148,7 @@ def context_of(y, classes, wanted, z=None):
         classes = torch.tensor(wanted)
 
     class Model:
-        latent = type("L", (), {"prior": z, "shape": (1,)})
+        latent = LatentSpec((1,), z)
 
     return ExploreContext(
         Model(), data.spec, data.split, torch.device("cpu"), 0, objective=Objective()

@@ -152,6 +152,7 @@ def plot_per_dimension(runs: Sequence[RunFolder], names: Sequence[str]) -> list[
     """Bar charts of metrics per latent dimension, such as the KL, for at most the first
     MAX_NAMED runs."""
     series_by_key: dict[str, dict[str, list[float]]] = {}
+    named, *others = [run.manifest.get("dimension_names") for run in runs[:MAX_NAMED]]
     for run, name in zip(runs[:MAX_NAMED], names[:MAX_NAMED], strict=True):
         for key, values in (run.manifest.get("per_dim") or {}).items():
             series_by_key.setdefault(key, {})[name] = list(values)
@@ -160,6 +161,8 @@ def plot_per_dimension(runs: Sequence[RunFolder], names: Sequence[str]) -> list[
         longest = max(map(len, series.values()))
         padded = {n: [*v, *[float("nan")] * (longest - len(v))] for n, v in series.items()}
         labels = [f"z{i}" for i in range(longest)]
+        if isinstance(named, list) and len(named) == longest and all(o == named for o in others):
+            labels = [str(label) for label in named]
         figure = bars(Bars(f"per_dim_{key}", key, labels, padded, ""))
         title = f"{key} of each latent dimension"
         title += f" of {next(iter(series))}" if len(series) == 1 < len(runs) else ""

@@ -13,7 +13,7 @@ from latentforge.contracts import ExploreContext
 from latentforge.engine.latent_search import Found
 from latentforge.findings import FRAMES, Bars, Film, ImageGrid, Scatter
 from latentforge.io.text import counted
-from latentforge_plugins.walks import code_quantiles, decode, principal_directions
+from latentforge_plugins.walks import axis_names, code_quantiles, decode, principal_directions
 
 POINTS = 2000  # maximum number of codes on the map
 COLUMNS = 10  # maximum number of results in a row
@@ -24,8 +24,8 @@ class Map:
     """Maps codes (N, D) to positions (N, 2). Codes are unchanged if D is 2 and are projected onto
     their two principal directions if D is larger."""
 
-    def __init__(self, codes: Tensor) -> None:
-        self.axes, self.offset = ("z0", "z1"), torch.zeros_like(codes[0])
+    def __init__(self, codes: Tensor, names: Sequence[str] = ("z0", "z1")) -> None:
+        self.axes, self.offset = (names[0], names[1]), torch.zeros_like(codes[0])
         self.directions = torch.eye(2, codes.shape[1]).to(codes)  # D = 1: points on a line
         if codes.shape[1] > 2:
             self.axes = ("first principal direction", "second principal direction")
@@ -64,7 +64,7 @@ def draw_results(context: ExploreContext, found: Found, first: Tensor, shown: in
 
 def draw_map(context: ExploreContext, found: Found, codes: Tensor, shown: int) -> Scatter:
     """Draw the paths of the first requests on the map of the training codes."""
-    to_map = Map(codes)
+    to_map = Map(codes, axis_names(context))
     names = path_names(context, shown)
     paths = {name: to_map(found.paths[request]) for request, name in enumerate(names)}
     title = "Search paths over the codes of training images"
@@ -81,7 +81,7 @@ def draw_film(
     """Draw an animation of one request. It shows the map with the path so far, the decoded code
     and, if a classifier guides the search, its probabilities. The last frame shows the code after
     `sampled` Langevin steps, if there are any and a sample satisfied the request."""
-    to_map, path = Map(codes), found.paths[request]  # (T, D)
+    to_map, path = Map(codes, axis_names(context)), found.paths[request]  # (T, D)
     background, points = _codes_on(to_map, codes, context), to_map(path)
     moments = torch.linspace(0, len(path) - 1, min(FRAMES, len(path))).round().long()
     x = decode(context.model, path[moments])

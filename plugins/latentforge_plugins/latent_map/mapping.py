@@ -13,7 +13,7 @@ from latentforge.errors import UsageError
 from latentforge.findings import Findings, NamedArrays, Plane, Scatter
 from latentforge.neighbours import majority, topk
 from latentforge.runtime.memory import host_memory
-from latentforge_plugins.walks import decode, not_drawable_note
+from latentforge_plugins.walks import axis_names, decode, not_drawable_note
 
 from . import projections
 from .config import LatentMapConfig
@@ -55,7 +55,7 @@ def latent_map(context: ExploreContext, config: LatentMapConfig) -> Findings:
         images=thumbnails,
         plane=decode_plane(context, points) if method == "codes" and size == 2 else None,
         codes=codes.float(),
-        axes=axes,
+        axes=axis_names(context) if method == "codes" else axes,
     )
     index_arrays = NamedArrays("index", images.locate(indices))  # the scatter stores its own arrays
     return Findings([scatter, index_arrays], metrics | quality, protocol, notes)
@@ -113,8 +113,7 @@ def project(
 ) -> tuple[Tensor, tuple[str, str], dict[str, float]]:
     """Project codes. Returns points (N, 2), axis labels, and the metrics of the method itself."""
     if method == "codes":
-        flat = codes.shape[1] == 1
-        return F.pad(codes, (0, int(flat))), ("z0", "" if flat else "z1"), {}
+        return F.pad(codes, (0, 2 - codes.shape[1])), ("", ""), {}
     if method == "pca":
         points, shares = projections.pca(codes)
         axes = (f"PC 1 ({shares[0]:.0%} of the variance)", f"PC 2 ({shares[1]:.0%})")

@@ -11,6 +11,7 @@ from torch import Tensor
 from latentforge.contracts import ExploreContext
 from latentforge.errors import UsageError
 from latentforge.findings import Findings, ImageGrid, NamedArrays
+from latentforge.latent import dimension_names
 from latentforge_plugins import walks
 from latentforge_plugins.densities import MAX_DIMENSIONS
 
@@ -109,7 +110,8 @@ def through_dims(context: ExploreContext, codes: Tensor, dims: list[int]) -> Pla
     axes = torch.eye(codes.shape[1], device=codes.device)[dims]
     base = torch.zeros_like(codes[0]) if prior else codes.mean(0)
     base[dims] = 0.0
-    names = (f"z{dims[0]}", f"z{dims[1]}")
+    named = dimension_names(context.model.latent)
+    names = (named[dims[0]], named[dims[1]])
     rest = "0, the prior's mean" if prior else "the mean of the training codes"
     description = f"the other dimensions at {rest}"
     if len(base) == 2:

@@ -12,6 +12,7 @@ from torch import Tensor
 from latentforge.contracts import ExploreContext
 from latentforge.errors import UsageError
 from latentforge.findings import Bars, Finding, Findings, ImageGrid, NamedArrays
+from latentforge.latent import dimension_names
 from latentforge_plugins import walks
 
 from .config import TraverseConfig
@@ -116,7 +117,7 @@ def draw(t: Traversal, config: TraverseConfig) -> ImageGrid:
     unit = "KL" if t.by_kl else "var"
     rows = len(t.x)
     pairs = zip(t.order[:rows].tolist(), t.weight[:rows].tolist(), strict=True)
-    at = probabilities(config)
+    at, names = probabilities(config), dimension_names(t.side.model.latent)
     if walks.has_prior(t.side.model):
         columns = [f"{round(float(v), 2) + 0.0:.2f}" for v in walks.prior_quantiles(at)]  # no -0.00
     else:
@@ -128,7 +129,7 @@ def draw(t: Traversal, config: TraverseConfig) -> ImageGrid:
         f"{t.side.label}Each dimension varied over the {of} quantiles{around}",
         rows=list(t.x),
         column_titles=columns,
-        row_titles=[f"z{dim}  {unit} {weight:.2f}" for dim, weight in pairs],
+        row_titles=[f"{names[dim]}  {unit} {weight:.2f}" for dim, weight in pairs],
     )
 
 
@@ -142,7 +143,8 @@ def draw_bars(found: Sequence[Traversal]) -> Bars:
         heights[t.side.name or "KL"] = [*weights, *[0.0] * (count - len(weights))]
     labels = [str(rank + 1) for rank in range(count)]
     if len(found) == 1:
-        labels = [f"z{dim}" for dim in found[0].order[:count].tolist()]
+        names = dimension_names(found[0].side.model.latent)
+        labels = [names[dim] for dim in found[0].order[:count].tolist()]
     extent = f"the {count} largest of {total}" if count < total else "largest first"
     return Bars("kl", f"KL of each dimension, {extent}", labels, heights, "nats, mean over images")
 

@@ -21,11 +21,9 @@ def build_recon_mean(config: Any, context: EvaluateContext):
 
 
 def build_kl(config: Any, context: EvaluateContext):
-    from latentforge.metrics import MeanPerImage
+    from .bound import Kl
 
-    from .bound import kl
-
-    return MeanPerImage("kl", kl)
+    return Kl(context)
 
 
 def build_elbo(config: Any, context: EvaluateContext):

@@ -10,11 +10,34 @@ from typing import Any
 from torch import Tensor
 
 from latentforge.contracts import EvaluateContext, Seen
-from latentforge.latent import Likelihood, Point
+from latentforge.latent import Likelihood, Point, group_slices
 from latentforge.metrics import MeanPerImage
 from latentforge_plugins.measures import describe_likelihood, likelihood_of
 
 SAMPLED_TWICE = 1000  # images, from which the sampling error of all is estimated
+
+
+class Kl(MeanPerImage):
+    """The mean KL and, if the code has groups of dimensions, the part of each of them."""
+
+    def __init__(self, context: EvaluateContext) -> None:
+        super().__init__("kl", kl)
+        self.slices = group_slices(context.model.latent)
+        self.groups = dict.fromkeys(self.slices, 0.0)
+        self.protocol = "nats per image, summed over latent dimensions, in closed form"
+        if self.slices:
+            self.protocol += "; kl_NAME: over those of a group"
+
+    def update(self, seen: Seen) -> None:
+        super().update(seen)
+        posterior: Any = seen.posterior
+        values = posterior.kl().flatten(1) if self.slices else None  # (B, D)
+        for name, part in self.slices.items():
+            self.groups[name] += float(values[:, part].sum())
+
+    def compute(self) -> Mapping[str, float]:
+        groups = {f"kl_{name}": total / self.count for name, total in self.groups.items()}
+        return {**super().compute(), **groups}
 
 
 class Bound(MeanPerImage):

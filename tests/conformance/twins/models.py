@@ -308,6 +308,22 @@ class Shrinking(Good):
         self.decoder.bias.add_(self.rate)
 
 
+class Grouped(Good):
+    """Its second group does not reach the decoder."""
+
+    def __init__(self, config, data):
+        super().__init__(config, data)
+        size = config.size
+        self.latent = LatentSpec((2 * size,), "normal", {"used": (size,), "ignored": (size,)})
+
+    def encode(self, x):
+        seen = super().encode(x)
+        return DiagonalGaussian(seen.mean.repeat(1, 2), seen.log_var.repeat(1, 2))
+
+    def decode_logits(self, z):
+        return super().decode_logits(z[:, : z.shape[1] // 2])
+
+
 class Nearest(DiagonalGaussian):
     """Codes whose every value is the nearest of the codebook's single column."""
 
@@ -437,6 +453,7 @@ MODELS = {
     "an image does not depend on its batch": [model(BatchMean)],
     "state survives saving and loading": [model(Hidden), model(RunningMean)],
     "training continues from the saved state": [model(Shrinking)],
+    "every group of the code reaches the image": [model(Grouped)],
     "codes are entries of the codebook": [coded(NextEntry), coded(FewEntries), coded(FlatEntries)],
     "it works on another device": [model(LeftBehind), classifier(OutputOnCpu)],
     "global state is unchanged": [

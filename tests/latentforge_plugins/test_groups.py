@@ -1,0 +1,124 @@
+"""A code with groups of dimensions: names in figures and findings, and the KL of each group."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from latentforge import Forge, LatentSpec
+from latentforge.config.selection import select_explorer
+from latentforge.engine.diagnostics import find_problems
+from latentforge.errors import PluginError
+from latentforge.latent import dimension_names, group_slices
+from latentforge.rendering.report.curves import plot_per_dimension
+from latentforge.runs.compatibility import resolve_stored_config
+from latentforge.workflows.explore import compute_findings
+from latentforge.workflows.load import load_run
+
+from ..plugin import plugin_of
+
+BUILT_IN = Forge().registry.get("models", "vae").spec
+GROUPS = {"top": (1,), "bottom": (2, 2)}
+NAMES = ["top z0", "bottom z0", "bottom z1", "bottom z2", "bottom z3"]
+
+
+def build(config, data):
+    model = BUILT_IN.build(config, data)
+    model.latent = LatentSpec((config.latent_dim,), "normal", GROUPS)
+    return model
+
+
+FORGE = Forge([plugin_of(replace(BUILT_IN, name="ladder", build=build))])
+SMALL = {"encoder": [16], "decoder": [16], "latent_dim": 5}
+
+
+def train(path, name="ladder", **model):
+    options = {"epochs": 1, "batch_size": 300, "device": "cpu"}
+    data = {"name": "digits", "size": 8}
+    model = {**SMALL, **model}
+    return FORGE.train(name, data=data, model=model, run=path, train=options, quiet=True)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return train(tmp_path_factory.mktemp("groups") / "run")
+
+
+def test_names_count_within_each_group_in_the_order_of_the_code():
+    latent = LatentSpec((5,), "normal", GROUPS)
+    assert dimension_names(latent) == NAMES
+    z = torch.arange(5)
+    assert {k: z[part].tolist() for k, part in group_slices(latent).items()} == {
+        "top": [0],
+        "bottom": [1, 2, 3, 4],
+    }
+    assert dimension_names(LatentSpec((2, 2, 1))) == ["z0", "z1", "z2", "z3"]
+    assert group_slices(LatentSpec((2,))) == {}
+    assert hash(latent) == hash(LatentSpec((5,), "normal", GROUPS))
+
+
+@pytest.mark.parametrize(
+    ("shape", "groups", "said"),
+    [
+        ((4,), GROUPS, r"\{'top': 1, 'bottom': 4\} values, and a code has the shape \(4,\)"),
+        ((5, 1), GROUPS, "shape"),
+        ((2,), {"a b": (2,)}, "'a b' needs a name of letters"),
+        ((2,), {"a": (0,), "b": (2,)}, "'a' needs"),
+    ],
+)
+def test_groups_that_do_not_fit_the_code_are_refused(shape, groups, said):
+    with pytest.raises(ValueError, match=said):
+        LatentSpec(shape, None, groups)
+
+
+def test_wrong_groups_name_the_plugin_before_training(tmp_path):
+    with pytest.raises(PluginError, match="building model 'ladder' failed: ValueError: groups"):
+        train(tmp_path / "run", latent_dim=4)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_kl_of_the_groups_is_that_of_their_dimensions(run):
+    answer = FORGE.evaluate(run, measures=["kl"], device="cpu")
+    images = FORGE.load_data("digits", {"size": 8}).split("test")
+    with torch.no_grad():
+        kl = run.load_model().encode(images.x / 255).kl().double().mean(0)
+    assert answer["metrics"] == pytest.approx(
+        {"kl": float(kl.sum()), "kl_top": float(kl[0]), "kl_bottom": float(kl[1:].sum())}, rel=1e-5
+    )
+    assert "kl_NAME: over those of a group" in answer["protocol"]["kl_top"]
+
+
+def test_a_code_without_groups_has_the_metrics_it_had(tmp_path):
+    plain = train(tmp_path / "plain", "vae")
+    assert not [name for name in plain.metrics["test"] if name.startswith("kl_")]
+    assert "dimension_names" not in plain.manifest
+
+
+def test_figures_have_the_names_of_groups(run):
+    found = findings(run, "traverse")
+    assert {row.partition("  KL")[0] for row in found["traversal"].row_titles} == {*NAMES}
+    assert {*found["kl"].labels} == {*NAMES}
+    described = repr(replace(findings(run, "manifold", dims=[0, 4])["manifold"], rows=[]))
+    assert "top z0" in described
+    assert "bottom z3" in described
+
+
+def findings(run, name, **options):
+    """The findings of an explorer by name."""
+    config = resolve_stored_config(FORGE.registry, run)
+    loaded = load_run(run, config, checkpoint="last", roles={}, device="cpu", data=None)
+    [explorer] = select_explorer(FORGE.registry, config, (), name, (), options, None)
+    found = compute_findings(loaded, explorer, None, lambda engine: None)
+    return {item.name: item for item in found.items}
+
+
+def test_findings_and_the_report_use_the_names(run):
+    latent = LatentSpec((5,), "normal", GROUPS)
+    [note] = find_problems({"kl": [0.001, 2.0, 0.0, 3.0, 1.0]}, latent=latent)
+    assert "(top z0, bottom z1) carry less" in note.saw
+    [warning] = find_problems({"kl": [1.0, 2.0, 2000.0, 3.0, 1.0]}, latent=latent)
+    assert "in latent dimension bottom z1: its" in warning.saw
+    assert run.manifest["dimension_names"] == NAMES
+    assert "bottom z3" in "".join(plot_per_dimension([run], ["run"]))
