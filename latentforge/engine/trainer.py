@@ -292,9 +292,8 @@ class Trainer:
         if not last and (epoch < CHECK_AFTER[0] or self.result.steps < CHECK_AFTER[1]):
             return
         warnings, held_out = self.state.warnings, self.state.validation_losses
-        train = self._sample_loss() if held_out else None
-        latent = getattr(self.steps.trainee.model, "latent", None)
-        found = find_problems(self.result.per_dim, train, held_out, latent)
+        train, model = self._sample_loss() if held_out else None, self.steps.trainee.model
+        found = find_problems(self.result.per_dim, train, held_out, getattr(model, "latent", None))
         for finding in warnings.update(epoch, found):
             self.progress.warn(str(finding))
         previous = [f for f in self.result.findings if f.check not in warnings.seen]
@@ -341,8 +340,7 @@ class Trainer:
         rate = (self.result.images - images) / max(self.result.seconds - seconds, 1e-9)
         self._epoch_start = (self.result.images, self.result.seconds)
         speed = {"train/images_per_second": rate, "train/epoch": epoch}
-        scalars = {**flatten_metrics(metrics), **speed, **flatten_per_dim(per_dim)}
-        self.board.add_scalars(scalars, step)
+        self.board.add_scalars(flatten_metrics(metrics) | speed | flatten_per_dim(per_dim), step)
         if epoch == 1:
             self.board.add_charts(metrics)
         provided = self.config.model.entry.provides
