@@ -24,6 +24,17 @@ def widened(values: Tensor) -> Tensor:
     return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
 
 
+def to_range(raw: Tensor, data_range: tuple[float, float] | None) -> Tensor:
+    """Map the raw output of a network to the range of the data (DataSpec.range): by the sigmoid to
+    (0, 1), by tanh to (-1, 1), by softplus to counts; real numbers are unchanged."""
+    if data_range is None:
+        return raw
+    low, high = data_range
+    if math.isinf(high):
+        return F.softplus(raw)
+    return raw.sigmoid() if low == 0 else raw.tanh()
+
+
 class Point:
     """A posterior without variance: the code itself, for a plain autoencoder."""
 

@@ -40,14 +40,16 @@ class NoOptions:
 @dataclass(frozen=True, kw_only=True)
 class Spec:
     """The fields common to all kinds: `name` is what users type, `summary` the line that `list`
-    shows, `config` a frozen dataclass with a default for every field."""
+    shows, `config` a frozen dataclass with a default for every field. Where there is one, `ranges`
+    names the ranges of data (contracts.RANGES) that the component supports, as a set or as a
+    function of the config. None means all, and for a model that decodes only "unit"."""
 
     name: str
     summary: str
     config: type[Any] = NoOptions
 
     def __post_init__(self) -> None:
-        for key in ("provides", "needs"):
+        for key in ("provides", "needs", "ranges"):
             value = getattr(self, key, None)
             if isinstance(value, Set):  # authors write {"encode"}; a spec must be immutable
                 object.__setattr__(self, key, frozenset(value))
@@ -104,6 +106,7 @@ class ModelSpec(Spec):
     default_loss: str
     train: Mapping[str, Any] = field(default_factory=dict)
     roles: Roles | None = None
+    ranges: Set[str] | Callable[[Any], Set[str]] | None = None
 
     def capabilities(self, options: Any = None) -> frozenset[str]:
         """The capabilities with `options`, by default those of the defaults, with implied ones."""
@@ -123,6 +126,7 @@ class LossSpec(Spec):
     labels: bool = False  # whether it reads batch.y
     factors: bool = False  # whether it reads batch.factors
     roles: Roles | None = None
+    ranges: Set[str] | Callable[[Any], Set[str]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +162,7 @@ class ExplorerSpec(Spec):
     roles: Roles | None = None
     optional_roles: Roles | None = None
     searches: str | None = None
+    ranges: Set[str] | Callable[[Any], Set[str]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,6 +174,7 @@ class ObjectiveSpec(Spec):
     labels: bool = False
     roles: Roles | None = None
     optional_roles: Roles | None = None
+    ranges: Set[str] | Callable[[Any], Set[str]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,6 +193,7 @@ class MeasureSpec(Spec):
     default: bool = True
     better: Literal["lower", "higher"] = "lower"
     roles: Roles | None = None
+    ranges: Set[str] | Callable[[Any], Set[str]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,7 +232,7 @@ RESERVED: dict[type[Spec], Set[str]] = {
     CallbackSpec: _SECTION,
     DatasetSpec: _SECTION
     | {"validation", "test", "split_seed", "binarize", "stream", "workers"}
-    | {"layout", "black", "white"},
+    | {"layout", "black", "white", "range"},
     ExplorerSpec: _EXPLORE,
     ObjectiveSpec: _EXPLORE,
 }

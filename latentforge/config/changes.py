@@ -85,11 +85,13 @@ def find_data_edits(about: Mapping[str, Any], saved: Any) -> list[str]:
     """Describe the differences between the section data of run.json and the data in a checkpoint
     (None in an older one)."""
     before = saved if isinstance(saved, Mapping) else {}
+    values = about.get("preprocessing", {}).get("range", [0.0, 1.0])
+    now = {"shape": about["shape"], "classes": about["classes"], "range": values}
+    now["factors"] = about.get("factors", [])  # older runs have none
     return [
-        f"data.{key}: {json.dumps(about.get(key, []))} in run.json, {json.dumps(before[key])} in "
-        "training"
-        for key in ("shape", "classes", "factors")
-        if key in before and before[key] != about.get(key, [])  # older runs have no factors
+        f"data.{key}: {json.dumps(value)} in run.json, {json.dumps(before[key])} in training"
+        for key, value in now.items()
+        if key in before and before[key] != value
     ]
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from latentforge.config.capabilities import describe_missing, list_fitting, suggest_models
+from latentforge.config.data_range import add_range_faults
 from latentforge.config.request import SECTIONS, Draft, separate_options, set_nested, toml_value
 from latentforge.config.schema import (
     DATASET,
@@ -66,6 +67,8 @@ def resolve(draft: Draft, registry: Registry, *, in_memory: bool = False) -> Run
     roles = resolve_roles(values["roles"], faults)
     if model and loss:
         check_match(model.entry.spec, loss.entry.spec, loss.options, registry, faults)
+    if data and data.range:
+        add_range_faults(registry, (model, loss), data.range, faults)
     raise_faults(faults)
     enabled = tuple(callback for callback in callbacks if callback)
     assert model is not None
@@ -178,7 +181,7 @@ def resolve_other_data(
     if not values and not isinstance(data, str):
         return data
     own = plain(config.data)
-    stored: dict[str, Any] = {key: own[key] for key in ("binarize", "black", "white")}
+    stored: dict[str, Any] = {key: own[key] for key in ("binarize", "black", "white", "range")}
     if data is None:
         if config.dataset is None:
             raise UsageError(
@@ -189,7 +192,7 @@ def resolve_other_data(
         stored = {**own, **config.dataset.as_dict()}
         del stored["name"]
     split = not values.keys().isdisjoint(("validation", "test", "split_seed"))
-    scaled = not values.keys().isdisjoint(("black", "white"))
+    scaled = not values.keys().isdisjoint(("black", "white", "range"))
     values = {**stored, **values}
     if isinstance(data, str):
         dataset, checked = resolve_data({"name": data, **values}, registry, faults)

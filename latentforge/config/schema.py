@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from annotated_types import Ge, Gt, Le
 
 from latentforge.config.validation import plain
+from latentforge.contracts import RangeName
 from latentforge.errors import UsageError
 from latentforge.options import Count, Fraction, NonNegative, Positive, Seed, Size
 from latentforge.plugins.attribution import call_component
@@ -64,6 +65,10 @@ class DataConfig:
     width; auto recognises it where the shape has one reading. `black` and `white` are the stored
     values that become 0 and 1: by default 0 and 255 for uint8, 65535 for uint16, 1 for floats.
 
+    `range` is the range of the values that a model sees: unit is from 0 (black) to 1 (white),
+    signed from -1 to 1; counts are whole numbers from 0, and any are real numbers, both kept as
+    they are stored. The default is that of the dataset, or else unit.
+
     `stream` reads images on demand: auto if they take more than half of the free memory. `workers`
     is the number of processes that prefetch such images. 0 reads them in the training process,
     which needs no extra memory and no space in /dev/shm, and is fast enough for files of arrays.
@@ -77,8 +82,24 @@ class DataConfig:
     layout: Annotated[str, LayoutName()] = "auto"
     black: float | None = None
     white: float | None = None
+    range: RangeName | None = None
     stream: Literal["auto", "always", "never"] = "auto"
     workers: Annotated[int, Ge(0), Le(256)] = 0
+
+    def __post_init__(self) -> None:
+        if fault := find_range_fault(self, self.range or "unit"):
+            raise ValueError(fault)
+
+
+def find_range_fault(config: DataConfig, values: RangeName) -> str:
+    """Return what is wrong with options that have no meaning for data of the range `values`, or an
+    empty string."""
+    levels = [f"data.{key}" for key in ("black", "white") if getattr(config, key) is not None]
+    if levels and values in ("counts", "any"):
+        return f"{' and '.join(levels)}: values of data.range={values} are kept as they are stored"
+    if config.binarize != "none" and values != "unit":
+        return f"data.binarize={config.binarize} needs data.range=unit, not {values}"
+    return ""
 
 
 DEVICES = "auto, cpu, mps, cuda or cuda:N"
@@ -201,8 +222,8 @@ class Component:
 @dataclass(frozen=True)
 class OtherData:
     """Data that replaces the own data of a run: a dataset, or `data` that was passed in Python with
-    options. It is split only if `split` is set. `scaled` is whether the request gives its levels.
-    """
+    options. It is split only if `split` is set. `scaled` is whether the request gives its levels or
+    its range."""
 
     dataset: Component | None
     config: DataConfig

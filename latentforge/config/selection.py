@@ -11,6 +11,7 @@ from dataclasses import fields
 from typing import Any
 
 from latentforge.config.capabilities import check_needs, suggest_models
+from latentforge.config.data_range import check_range, describe_unsupported
 from latentforge.config.request import read_toml
 from latentforge.config.resolve import check_defaults, check_options, raise_faults, read_assignments
 from latentforge.config.schema import Component, RunConfig
@@ -33,9 +34,10 @@ def select_measures(
     names: Sequence[str] = (),
     options: Sequence[str] | Mapping[str, Any] = (),
     factors: Collection[Factor] = (),
+    data_range: str = "unit",
 ) -> list[Component]:
-    """Return the requested measures, or the default measures that fit the model, with options.
-    `classes` and `factors` are those of the data."""
+    """Return the requested measures, or the default measures that fit the model and the data, with
+    options. `classes` and `factors` are those of the data, and `data_range` names its range."""
     if isinstance(names, str):
         raise UsageError(f"measures is {names!r}, not a list", hint=f"measures=[{names!r}]")
     provides = config.model.entry.provides
@@ -72,7 +74,12 @@ def select_measures(
             log.warning("%s; the measure is skipped", error.message)
             continue
         options = check_options(entry.spec.config, options_by_name[entry.name], entry.name)
-        selected.append(Component(entry, options, is_default=not names))
+        measure = Component(entry, options, is_default=not names)
+        if names:
+            check_range(registry, [measure], data_range)
+        elif describe_unsupported(measure, data_range):
+            continue
+        selected.append(measure)
     return selected
 
 
@@ -88,10 +95,9 @@ def training_measures(
             "train.monitor and train.patience need a validation split; the data has none",
             hint="--set data.validation=0.1",
         )
-    measures = select_measures(registry, config, data.classes, factors=data.factors)
-    [monitor] = select_measures(
-        registry, config, data.classes, [train.monitor], factors=data.factors
-    )
+    about: dict[str, Any] = {"factors": data.factors, "data_range": data.range_name}
+    measures = select_measures(registry, config, data.classes, **about)
+    [monitor] = select_measures(registry, config, data.classes, [train.monitor], **about)
     measures = [monitor if measure.entry is monitor.entry else measure for measure in measures]
     return monitor, measures if monitor in measures else [*measures, monitor]
 
@@ -105,8 +111,10 @@ def select_explorer(
     options: Mapping[str, Any],
     preset: str | None,
     factors: Collection[Factor] = (),
+    data_range: str = "unit",
 ) -> list[Component]:
     """Return the explorer and, if it searches, its objective, with their options.
+    `data_range` names the range of the data.
 
     Given options override those of the preset. Explorer and objective share one namespace: `n=100`
     is passed to the objective if the explorer has no option `n`.
@@ -151,6 +159,7 @@ def select_explorer(
             owner = f"{component.entry.kind.singular} {component.name!r}"
             hint = f"explore a run on data with {lacking}, or use another explorer"
             raise UsageError(f"{owner} needs {lacking}; the data of the run has none", hint=hint)
+    check_range(registry, components, data_range)
     return components
 
 

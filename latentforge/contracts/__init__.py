@@ -3,11 +3,13 @@ core and plugins exchange. Importing this package imports neither torch nor Igni
 
 from latentforge.contracts.data import (
     LARGEST_BATCH,
+    RANGES,
     Arrays,
     Batch,
     DataSpec,
     Factor,
     Images,
+    RangeName,
     at_once,
 )
 from latentforge.contracts.evaluation import EvaluateContext, Measure, Seen
@@ -18,6 +20,7 @@ from latentforge.contracts.training import Callback, Engines, Loss, Step, Terms
 
 __all__ = [
     "LARGEST_BATCH",
+    "RANGES",
     "Arrays",
     "Autoencoder",
     "Batch",
@@ -34,6 +37,7 @@ __all__ = [
     "Objective",
     "OtherRun",
     "Posterior",
+    "RangeName",
     "RunInfo",
     "Seen",
     "Step",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,22 +27,68 @@ class Factor:
     names: tuple[str, ...] = ()
 
 
+RangeName = Literal["unit", "signed", "counts", "any"]
+
+RANGES: Mapping[str, tuple[float, float] | None] = MappingProxyType(
+    {"unit": (0.0, 1.0), "signed": (-1.0, 1.0), "counts": (0.0, math.inf), "any": None}
+)
+"""The ranges of data by name, as in `data.range`. Counts are whole numbers; None is any real
+number."""
+
+
 @dataclass(frozen=True)
 class DataSpec:
     """The data that a model is built for. `shape` is that of one example: (C, H, W) or (D,).
-    `classes[i]` is the name of label i. All values are in `range`. `factors` are the known
-    properties of the examples; the first one is "class" if there are labels."""
+    `classes[i]` is the name of label i. All values are in `range`, one of RANGES. `limits` are the
+    smallest and the largest value of a sample of the training split, if `range` has no bounds.
+    `factors` are the known properties of the examples; the first one is "class" if there are
+    labels."""
 
     shape: tuple[int, ...]
     kind: Literal["image", "vector"] = "image"
     classes: tuple[str, ...] = ()
-    range: tuple[float, float] = (0.0, 1.0)
+    range: tuple[float, float] | None = (0.0, 1.0)
     factors: tuple[Factor, ...] = ()
+    limits: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         labels = (Factor(CLASS, self.classes),) if self.classes else ()
         others = (factor for factor in self.factors if factor.name != CLASS)
         object.__setattr__(self, "factors", (*labels, *others))
+
+    @property
+    def range_name(self) -> RangeName:
+        """The name of `range` in RANGES. Raises ValueError for another range."""
+        for name, bounds in RANGES.items():
+            if bounds == self.range:
+                return cast(RangeName, name)
+        raise ValueError(f"range must be one of {[*RANGES.values()]}, not {self.range}")
+
+    @property
+    def extent(self) -> tuple[float, float]:
+        """The values that are drawn black and white: the bounds of `range`, or `limits`."""
+        if self.range in (RANGES["unit"], RANGES["signed"]):
+            return cast(tuple[float, float], self.range)
+        low, high = self.limits or (0.0, 1.0)
+        return (low, high) if low < high else (low, low + 1.0)
+
+    def describe_values(self) -> str:
+        """Describe the values for the protocol of a metric, as in "values in [0, 1]"."""
+        texts = {"unit": "values in [0, 1]", "signed": "values in [-1, 1]", "counts": "counts"}
+        return texts.get(self.range_name, "values")
+
+    def to_unit(self, x: Tensor) -> Tensor:
+        """Scale values of examples for drawing: `extent` becomes [0, 1]. Data in [0, 1] is returned
+        as it is."""
+        low, high = self.extent
+        return x if (low, high) == (0.0, 1.0) else (x - low) / (high - low)
+
+    def from_unit(self, x: Tensor) -> Tensor:
+        """Return values of the data for values in [0, 1]: the inverse of `to_unit`, except that
+        counts are rounded."""
+        low, high = self.extent
+        x = x if (low, high) == (0.0, 1.0) else low + (high - low) * x
+        return x.round() if self.range == RANGES["counts"] else x
 
     @property
     def size(self) -> int:
@@ -69,7 +116,8 @@ class Arrays:
     data.layout, data.black and data.white describe others. `y`: (N,) integers that index `classes`,
     names of classes, or None. `files`: of each example. `where` names the data in errors.
     `factors`: by name, numbers (N,), which are numeric, or a categorical factor: strings (N,), or a
-    pair of integers (N,) and the names that they index."""
+    pair of integers (N,) and the names that they index. `range` is that of the values, unless the
+    user sets data.range."""
 
     x: np.ndarray[Any, Any] | Tensor
     y: np.ndarray[Any, Any] | Tensor | None = None
@@ -77,11 +125,12 @@ class Arrays:
     files: Sequence[str] | None = None
     where: str = ""
     factors: Mapping[str, Any] | None = None
+    range: RangeName | None = None
 
 
 @dataclass(slots=True)  # not frozen: one is created per step, and freezing costs 1 µs
 class Batch:
-    """The input of a step. `x`: float32 (B, C, H, W) or (B, D), in [0, 1]. `y`: int64 (B,) or None.
+    """The input of a step. `x`: float32 (B, *data.shape), in data.range. `y`: int64 (B,) or None.
     `index`: int64 (B,), the position of each example in its split, which is `images`."""
 
     x: Tensor
@@ -125,9 +174,9 @@ class BatchFactors(Mapping[str, "Tensor"]):
 
 class Images(Protocol):
     """One preprocessed split of a run's data, in memory or streamed from disk. `x`: all images,
-    (N, *spec.shape), uint8 or float32 in [0, 1]; reading it raises UsageError if they are streamed.
-    `y`: int64 (N,) indices into `spec.classes`, or None. `factors`: by name, (N,) each, int64 if
-    categorical, else float32; "class" is `y`. `dynamic`: binarized in each batch."""
+    (N, *spec.shape), uint8, or float32 in spec.range; reading it raises UsageError if they are
+    streamed. `y`: int64 (N,) indices into `spec.classes`, or None. `factors`: by name, (N,) each,
+    int64 if categorical, else float32; "class" is `y`. `dynamic`: binarized in each batch."""
 
     @property
     def spec(self) -> DataSpec: ...

@@ -60,7 +60,8 @@ class Autoencoder(Protocol):
         """Map x (B, *data.shape) to the posterior over codes."""
 
     def decode(self, z: Tensor) -> Tensor:
-        """Map z (B, *latent.shape) to the mean of x, in [0, 1], (B, *data.shape)."""
+        """Map z (B, *latent.shape) to the mean of x, in data.range, (B, *data.shape)."""
 
     def decode_logits(self, z: Tensor) -> Tensor:
-        """Map z to the logits of `decode(z)`, (B, *data.shape)."""
+        """Map z to the values that `decode` maps to data.range, (B, *data.shape). For the range
+        (0, 1) they are logits."""

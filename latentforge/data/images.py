@@ -1,6 +1,7 @@
 """ImageSplit: the images of one split in memory, and its batches.
 
-Converts stored bytes to floats in [0, 1]. preparation.py creates the splits.
+Converts stored bytes to floats in [0, 1]; values of other ranges are stored as floats.
+preparation.py creates the splits.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ class ImageSplit:
     """One complete split on one device. `StreamedImages` reads on demand and has no `x`; both give
     the same batches.
 
-    `x`: (N, *spec.shape), uint8 or float32 in [0, 1]. `y`: int64 (N,), indices of `spec.classes`,
-    or None. `dynamic`: `batch` samples each value as 0 or 1, with its grey value as the
-    probability, from the default generator, which is seeded for each step. `origin`: int64 (N,) on
-    the CPU, the position of each image in the official split that contains it, None for 0 to N - 1.
-    `files`: the names of the files of that official split, if the images come from files. `table`:
-    the factors other than the class, int64 or float32 (N,) each, on the device of `x`.
+    `x`: (N, *spec.shape), uint8, or float32 in spec.range. `y`: int64 (N,), which indexes
+    `spec.classes`, or None. `dynamic`: `batch` samples each value as 0 or 1, with its grey value as
+    the probability, from the default generator, which is seeded for each step. `origin`: int64 (N,)
+    on the CPU, the position of each image in the official split that contains it, None for 0 to
+    N - 1. `files`: the names of the files of that official split, if the images come from files.
+    `table`: the factors other than the class, int64 or float32 (N,) each, on the device of `x`.
     """
 
     x: Tensor
@@ -92,8 +93,8 @@ class ImageSplit:
             found["file"] = np.array([self.files[i] for i in source.tolist()])
         return found
 
-    def relabelled(self, y: Tensor, spec: DataSpec) -> ImageSplit:
-        """Return the images with other labels, which index the classes of `spec`."""
+    def relabelled(self, y: Tensor | None, spec: DataSpec) -> ImageSplit:
+        """Return the images with another spec and other labels, which index its classes."""
         return replace(self, y=y, spec=spec)
 
     def with_table(self, table: Mapping[str, Tensor], spec: DataSpec) -> ImageSplit:

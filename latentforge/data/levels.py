@@ -50,20 +50,18 @@ class Levels:
         if self.is_stored or not x.numel():
             return x if self.is_stored else x.to(torch.float32)
         x = x.to(torch.float32 if self.dtype in EXACT else torch.float64)
-        low, high = (float(value) for value in x.aminmax())  # nan if x contains one
-        if math.isfinite(low) and math.isfinite(high) and math.isinf(high - low):
+        low, high = check_finite(x, where)
+        if math.isinf(high - low):
             raise UsageError(
                 f"{where}: x has values in [{low:.9g}, {high:.9g}], whose difference is too large",
                 hint=f"x / {max(-low, high):.9g}",
             )
-        if not math.isfinite(high - low):
-            count = x.numel() - int(x.isfinite().sum())
-            raise UsageError(
-                f"{where}: {count} of {x.numel()} values of x {are(count)} NaN or infinite",
-                hint="replace these values, or remove their examples",
-            )
         if math.isnan(self.white) or not self.black <= low <= high <= self.white:
             self._check_range(x, low, high, where)
+        return self.convert(x)
+
+    def convert(self, x: Tensor) -> Tensor:
+        """Scale values that are between black and white to float32 in [0, 1]."""
         if (self.black, self.white) != (0.0, 1.0):
             x = (x - self.black) / (self.white - self.black)
         return x.to(torch.float32).clamp(0.0, 1.0)
@@ -132,6 +130,18 @@ class Levels:
             log.warning(message, where, high, self.white, data_option(where, **levels))
 
 
+def check_finite(x: Tensor, where: str) -> tuple[float, float]:
+    """Return the smallest and the largest value. Raises UsageError for NaN and infinity."""
+    low, high = (float(value) for value in x.aminmax())  # nan if x contains one
+    if not (math.isfinite(low) and math.isfinite(high)):
+        count = x.numel() - int(x.isfinite().sum())
+        raise UsageError(
+            f"{where}: {count} of {x.numel()} values of x {are(count)} NaN or infinite",
+            hint="replace these values, or remove their examples",
+        )
+    return low, high
+
+
 def find_marked_range(sample: Tensor) -> tuple[float, float] | None:
     """Return limits between valid values and those that mark missing ones, such as -9999: values
     that are further away than the range of the others, if they are all equal and not 0, or else
@@ -173,17 +183,26 @@ def find_usual_range(sample: Tensor, low: float, high: float) -> tuple[float, fl
     return (usual[0], usual[1]) if is_small and usual[0] < usual[1] else None
 
 
-def find_levels(dtype: str, config: DataConfig, where: str) -> Levels:
-    """Return the levels for values of a numpy dtype: those of data.black and data.white, or the
-    full scale of the type, or 0 and 1 for floats. Raises UsageError if the values are no real
-    numbers or if black is not below white."""
+def find_kind(dtype: str, where: str) -> str:
+    """Return a numpy dtype without its size, such as uint. Raises UsageError if its values are not
+    real numbers."""
     kind = dtype.rstrip("0123456789")
     if kind not in ("uint", "int", "float", "bfloat", "bool"):
         raise UsageError(
             f"{where}: x has values of type {dtype}, which are not real numbers",
             hint="data=list(x), if each is an image or an array" if dtype == "object" else "",
         )
+    return kind
+
+
+def find_levels(dtype: str, config: DataConfig, where: str) -> Levels:
+    """Return the levels for values of a numpy dtype: those of data.black and data.white, or the
+    full scale of the type, or for floats the range that a model sees. Raises UsageError if the
+    values are no real numbers or if black is not below white."""
+    kind = find_kind(dtype, where)
     black, white = config.black, config.white
+    if black is None and config.range == "signed" and kind in ("float", "bfloat"):
+        black = -1.0
     if white is None and dtype == "uint8":
         white = 255.0
     elif white is None:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from latentforge.config.data_range import to_json
 from latentforge.config.schema import DataConfig
 from latentforge.contracts import Arrays, DataSpec, Factor
 from latentforge.data import readers
@@ -38,8 +39,9 @@ from latentforge.data.fingerprint import (
 from latentforge.data.images import ImageSplit
 from latentforge.data.labels import Labels, check_counts, read_labels, unite
 from latentforge.data.layout import find_layout, to_standard
-from latentforge.data.levels import Levels, find_levels
+from latentforge.data.levels import Levels
 from latentforge.data.memory import streaming_reason
+from latentforge.data.ranges import choose_range, find_scale, find_spec
 from latentforge.data.split_off import split_off
 from latentforge.data.splits import DataSplits
 from latentforge.data.streamed import StreamedImages
@@ -108,9 +110,11 @@ def prepare(
     """
     _check_splits(official, config, name)
     loaded = {split: load(split) for split in official}
+    config = choose_range(loaded, config, name)
     is_array = isinstance(loaded["train"], Arrays)
     sources, splits = _load_sources(loaded, name, config)
-    warn_if_columns_differ(splits["train"], name)
+    if config.range != "counts":  # columns of counts have one unit
+        warn_if_columns_differ(splits["train"], name)
     if is_array and config.layout == "auto":
         warn_if_few_images(sources["train"])
     validation, test, seed = config.validation, config.test, config.split_seed
@@ -161,6 +165,7 @@ def warn_if_columns_differ(images: ImageSplit, name: str) -> None:
 def prepare_whole(loaded: Mapping[str, Any], name: str, config: DataConfig = DEFAULT) -> DataSplits:
     """Prepare the given splits and create no others: the fractions in `config` are ignored. Raises
     UsageError for invalid data."""
+    config = choose_range(loaded, config, name)
     return _build_splits(*_load_sources(dict(loaded), name, config), config)
 
 
@@ -228,7 +233,10 @@ def _unite_labels(sources: dict[str, _Source]) -> tuple[dict[str, _Source], tupl
 def _build_splits(
     sources: Mapping[str, _Source], splits: Mapping[str, ImageSplit], config: DataConfig
 ) -> DataSplits:
-    spec = next(iter(splits.values())).spec
+    assert config.range
+    first = next(iter(splits.values()))
+    spec = find_spec(config.range, first.spec, splits.get("train", first))
+    splits = {split: images.relabelled(images.y, spec) for split, images in splits.items()}
     source = next(iter(sources.values()))  # all have the same dtype, and all or none are streamed
     sample = fingerprint_sample(sources, spec)
     whole = isinstance(source.x, Tensor)
@@ -248,7 +256,8 @@ def _build_splits(
             "black": source.levels.black,
             "white": source.levels.white,
             "divide_by": 255 if source.x.dtype == torch.uint8 else 1,
-            "range": list(spec.range),
+            "range": to_json(spec.range),
+            **({"limits": list(spec.limits)} if spec.limits else {}),
             "binarize": config.binarize,
             **(
                 {"one_hot": source.labels.columns}
@@ -279,7 +288,7 @@ def _load_all(data: Any, source: readers.Source | None, where: str, config: Data
     """Load all images into memory."""
     arrays = data if isinstance(data, Arrays) else _gather(data, source, where, config)
     where = arrays.where or where
-    levels = find_levels(dtype_name(arrays.x), config, where)
+    levels = find_scale(dtype_name(arrays.x), config, where)
     x = as_tensor(arrays.x, where)
     y = arrays.y
     labels = len(y) if y is not None and getattr(y, "ndim", 1) > 0 else None

@@ -25,8 +25,8 @@ from latentforge.data.arrays import as_tensor, data_option
 from latentforge.data.attributes import LABELS, item_values
 from latentforge.data.labels import are_probabilities
 from latentforge.data.layout import find_layout, to_standard
-from latentforge.data.levels import find_levels
 from latentforge.data.pictures import is_image, is_picture, to_pixels
+from latentforge.data.ranges import find_scale
 from latentforge.errors import LatentForgeError, RunFailed, UsageError, one_line
 from latentforge.io.text import counted
 from latentforge.seeding import mix, seeded_draws
@@ -58,7 +58,7 @@ class Source:
                 f"{where}: data.layout={self.layout}, but streamed images must be the first axis",
                 hint="--set data.stream=never for arrays; items of a dataset have no axis N",
             )
-        self.levels = find_levels(stored.dtype.name, config, where)
+        self.levels = find_scale(stored.dtype.name, config, where)
         shape = to_standard(as_tensor(stored, where), self.layout).shape  # values are checked later
         self.shape = (count, *shape[1:])
         self.dtype = torch.uint8 if self.levels.is_stored else torch.float32

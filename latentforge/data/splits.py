@@ -44,8 +44,10 @@ class DataSplits:
         return self.splits[name]
 
     @property
-    def levels(self) -> tuple[float, float]:
-        """The stored values of black and white."""
+    def levels(self) -> tuple[float, float] | None:
+        """The stored values of black and white, or None if values are kept as they are stored."""
+        if self.preprocessing["black"] is None:
+            return None
         return self.preprocessing["black"], self.preprocessing["white"]
 
     def class_counts(self) -> dict[str, dict[str, int]]:
@@ -84,6 +86,15 @@ class DataSplits:
         }
         splits = {name: changed[id(images)] for name, images in self.splits.items()}
         return replace(self, spec=next(iter(splits.values())).spec, splits=splits)
+
+    def with_limits(self, limits: tuple[float, float] | None) -> DataSplits:
+        """Return the splits with the limits of a run's data, so that all are drawn alike."""
+        if limits == self.spec.limits:
+            return self
+        spec = replace(self.spec, limits=limits)
+        changed = {id(s): s.relabelled(s.y, spec) for s in self.splits.values()}
+        splits = {name: changed[id(images)] for name, images in self.splits.items()}
+        return replace(self, spec=spec, splits=splits)
 
     def matches(self, description: Mapping[str, Any]) -> bool:
         """Whether this is the data that a run.json describes under `data`. Compares the hashes of

@@ -168,7 +168,7 @@ class StreamedImages(ImageSplit):
         table = {name: values.to(device) for name, values in self.table.items()}
         return self._replace(y=y, table=table, device=torch.device(device))
 
-    def relabelled(self, y: Tensor, spec: DataSpec) -> StreamedImages:
+    def relabelled(self, y: Tensor | None, spec: DataSpec) -> StreamedImages:
         return self._replace(y=y, spec=spec)
 
     def with_table(self, table: Mapping[str, Tensor], spec: DataSpec) -> StreamedImages:

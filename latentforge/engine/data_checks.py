@@ -24,12 +24,15 @@ SHARE = 0.005  # fraction of images from which blank images and copies are a war
 MARGIN = 0.9  # fraction of values from which constant ones are a warning: a margin may be wide
 DARK = 0.6  # largest value of images that use only a part of [0, 1]
 SHIFT = 0.02  # accepted squared difference of two mean images, in variances of a pixel
+SMALL, LARGE = 0.01, 100.0  # standard deviations of real numbers that a network can learn
 NEIGHBOURS = 5
 REFERENCES, QUERIES = 5000, 1000  # images whose labels are compared
 
+Levels = tuple[float, float] | None
+
 
 def check_training_images(
-    images: ImageSplit, likelihood: Any, *, kl: bool, levels: tuple[float, float] = (0.0, 1.0)
+    images: ImageSplit, likelihood: Any, *, kl: bool, levels: Levels = (0.0, 1.0)
 ) -> list[Diagnosis]:
     """Check a sample of the training images before training, and return the warnings."""
     split = ImageSplit(select(images, at_once(images.spec, BATCH))[0], None, images.spec)
@@ -53,15 +56,21 @@ def select_batch(images: ImageSplit, most: int) -> Batch:
 
 
 def check_value_range(
-    images: ImageSplit, likelihood: Any, *, kl: bool, levels: tuple[float, float] = (0.0, 1.0)
+    images: ImageSplit, likelihood: Any, *, kl: bool, levels: Levels = (0.0, 1.0)
 ) -> Iterator[Diagnosis]:
     """Check the data's range and spread against the likelihood. `kl`: the loss has a KL term.
-    `levels` are the stored values of black and white."""
-    low, high, std, grey, second = value_statistics(images)
-    fact = f"the training values go from {low:g} to {high:g}, standard deviation {std:.3g}"
+    `levels` are the stored values of black and white, or None if all values are kept."""
+    low, high, std, grey, second = value_statistics(images, scaled=levels is not None)
+    black, white = images.spec.extent if levels else (0.0, 1.0)
+    shown, std = [black + (white - black) * value for value in (low, high)], std * (white - black)
+    fact = "the training values go from {:g} to {:g}, standard deviation {:.3g}".format(*shown, std)
     if low == high:
         hint = "look at the data: `latentforge data show`"
-        yield Diagnosis("range", "warning", f"all training values are {high:g}", hint)
+        yield Diagnosis("range", "warning", f"all training values are {shown[0]:g}", hint)
+    elif levels is None:
+        if images.spec.range is None and not SMALL < std < LARGE:
+            hint = "divide the values by their standard deviation"
+            yield Diagnosis("range", "warning", f"{fact}, but a network expects about 1", hint)
     elif low == 0 and 0 < high - second < min(0.1, second):  # far from 0, and close together
         saw = f"the training values that are not 0 go from {second:.4g} to {high:.4g}"
         hint = "replace the zeros if they mark missing values, and set data.black and data.white"
@@ -94,13 +103,16 @@ def check_value_range(
         )
 
 
-def value_statistics(images: ImageSplit) -> tuple[float, float, float, float, float]:
+def value_statistics(
+    images: ImageSplit, *, scaled: bool = True
+) -> tuple[float, float, float, float, float]:
     """Return the values' minimum, maximum and standard deviation, the fraction of grey ones, and
-    the smallest value that is not 0."""
+    the smallest value that is not 0. `scaled` values go from 0 (black) to 1 (white)."""
     low, high, total, squares, grey, count = math.inf, -math.inf, 0.0, 0.0, 0, 0
     second = math.inf
     for batch in images.batches(at_once(images.spec, BATCH)):
-        x = batch.x.cpu().double()  # Apple's GPUs have no float64
+        x = images.spec.to_unit(batch.x) if scaled else batch.x
+        x = x.cpu().double()  # Apple's GPUs have no float64
         low, high = min(low, float(x.min())), max(high, float(x.max()))
         second = min(second, float(torch.where(x == 0, math.inf, x).min()))
         total += float(x.sum())
@@ -191,8 +203,11 @@ def find_shift(train: ImageSplit, held_out: ImageSplit, split: str) -> Iterator[
         "differ from the training images: their mean image is "
         f"{math.sqrt(distance):.2g} standard deviations of a pixel away"
     )
-    if float((1 - other - mean).square().mean()) < distance * scale / 4:
-        how = "seem to be inverted: one minus their mean image is that of the training images"
+    low, high = train.spec.extent
+    is_bounded = train.spec.limits is None
+    if is_bounded and float((low + high - other - mean).square().mean()) < distance * scale / 4:
+        inverse = "one minus their mean image" if low == 0 else "the negative of their mean image"
+        how = f"seem to be inverted: {inverse} is that of the training images"
     elif train.spec.kind == "image":
         place, best = find_offset(mean, other)
         if best < distance * scale / 4:

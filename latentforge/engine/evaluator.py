@@ -111,12 +111,14 @@ class Evaluator:
             return float(self.loss(self.model, batch, step).total())
 
     def reconstructions(self, count: int) -> tuple[Tensor, Tensor]:
-        """The first n <= `count` held-out images and their reconstructions, each (n, C, H, W)."""
+        """The first n <= `count` held-out images and their reconstructions, each (n, C, H, W), as
+        pictures in [0, 1]."""
         images = self.data.split("validation" if "validation" in self.data.splits else "test")
         originals = images.batch_at(list(range(min(count, len(images))))).x
         model: Any = self.model
         with evaluation_mode(model):
-            return originals, model.decode(model.encode(originals).mode())
+            recons = model.decode(model.encode(originals).mode())
+        return images.spec.to_unit(originals), images.spec.to_unit(recons)
 
     def _update(self, engine: Engine, batch: Batch) -> None:
         seen = Seen(self.model, batch)

@@ -18,7 +18,7 @@ import torch
 from ignite.engine import Engine, Events
 
 from latentforge.config.schema import Component, RunConfig
-from latentforge.contracts import DataSpec, Engines, Terms, at_once
+from latentforge.contracts import Engines, Terms, at_once
 from latentforge.data.splits import DataSplits
 from latentforge.engine.best_checkpoint import BestCheckpoint
 from latentforge.engine.build import build_step_runner
@@ -34,7 +34,7 @@ from latentforge.errors import RunFailed
 from latentforge.io.paths import replace_nonfinite
 from latentforge.plugins.attribution import call_component
 from latentforge.runs.checkpoint import CheckpointStore
-from latentforge.runs.manifest import describe_factors
+from latentforge.runs.data_description import describe_spec
 from latentforge.runs.tensorboard import Board, flatten_metrics, flatten_per_dim, tile_pairs
 from latentforge.runtime import torchrun
 from latentforge.runtime.device import deterministic_kernels
@@ -388,12 +388,6 @@ class Trainer:
         now = time.perf_counter()
         self.result.seconds += now - self._since
         self._since = now
-
-
-def describe_spec(spec: DataSpec) -> dict[str, Any]:
-    """The shape, classes and factors of the data, with which an edit of run.json is noticed."""
-    factors = describe_factors(spec.factors)
-    return {"shape": [*spec.shape], "classes": [*spec.classes], "factors": factors}
 
 
 def reraise(error: BaseException) -> None:

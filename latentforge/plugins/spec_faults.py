@@ -8,6 +8,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from latentforge.contracts import RANGES
 from latentforge.specs import RESERVED, DatasetSpec, Kind, LossSpec, ModelSpec, PresetSpec, Spec
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
@@ -50,6 +51,10 @@ def _capability_faults(spec: Spec) -> Iterator[str]:
         may_be_function = isinstance(spec, LossSpec | ModelSpec) and callable(value)
         if not _is_names(value, Set) and not may_be_function:
             yield f"{key} must be a set of names, not {value!r}"
+    ranges: object = getattr(spec, "ranges", None)
+    names = set(ranges) if isinstance(ranges, Set) else set()
+    if not (ranges is None or callable(ranges) or (names and names <= RANGES.keys())):
+        yield f"ranges must be a set of {', '.join(RANGES)}, or a function, not {ranges!r}"
     for key in ("roles", "optional_roles"):
         roles: Any = getattr(spec, key, None) or {}
         if not isinstance(roles, Mapping) or not all(

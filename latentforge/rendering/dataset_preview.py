@@ -90,10 +90,11 @@ def choose_image_path(out: Path | None, name: str) -> Path:
 def create_sample_grid(images: ImageSplit, name: str) -> ImageGrid:
     """The first images of each class, one row per class; one row if there are no labels."""
     if images.y is None:
-        rows = [images.batch_at(list(range(min(SAMPLES, len(images))))).x]
+        x = images.batch_at(list(range(min(SAMPLES, len(images))))).x
+        rows = [images.spec.to_unit(x)]
         return ImageGrid("samples", f"{name}: samples", rows)
     samples = [(c, images.of_class(i)[:SAMPLES]) for i, c in enumerate(images.spec.classes)]
     samples = [(label, index) for label, index in samples if len(index)]
-    rows = [images.batch(index).x for _, index in samples]
+    rows = [images.spec.to_unit(images.batch(index).x) for _, index in samples]
     labels = [label for label, _ in samples]
     return ImageGrid("samples", f"{name}: samples of each class", rows, row_titles=labels)

@@ -149,7 +149,7 @@ def check_same_images(ours: Mapping[str, Any], role: str, other: RunFolder, owne
 def differing_steps(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """Return the keys of `preprocessing` with different values for the model. The type of the
     stored values and the order of their axes do not matter: the model sees neither."""
-    ignored = {"stored", "layout"}
+    ignored = {"stored", "layout", "limits"}
     if one.get("stored") != other.get("stored") or None in (one.get("white"), other.get("white")):
         ignored |= {"black", "white"}  # values of that type; older runs do not store them
     keys = {*one, *other} - ignored

@@ -3,10 +3,12 @@ somebody else or be damaged."""
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from latentforge.contracts import RANGES
 from latentforge.specs import KINDS
 
 Count = Annotated[int, Field(ge=0)]
@@ -17,6 +19,13 @@ def check_splits(images: dict[str, int]) -> dict[str, int]:
     if not images.get("train"):
         raise ValueError("there are no training images")
     return images
+
+
+def check_range(bounds: list[float | None] | None) -> list[float | None] | None:
+    known = [value and [None if v == math.inf else v for v in value] for value in RANGES.values()]
+    if bounds not in known:
+        raise ValueError(f"must be one of {known}")
+    return bounds
 
 
 class Fields(BaseModel):
@@ -43,6 +52,8 @@ class Preprocessing(Fields):
     stored: str = ""
     black: float | None = None
     white: float | None = None
+    range: Annotated[list[float | None] | None, AfterValidator(check_range)] = [0.0, 1.0]
+    limits: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
 
 
 class FactorFields(Fields):

@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from latentforge.config.schema import RunConfig
+from latentforge.contracts import DataSpec
 from latentforge.data.layout import VECTORS, to_stored
 from latentforge.errors import UsageError
 from latentforge.findings import ImageGrid
@@ -54,7 +55,7 @@ def decode(
         torch.manual_seed(mix("decode", config.train.seed))  # for models whose decoder is random
         parts = decode_batches(loaded, config, z, torch_device)
         if loaded.data.drawable:
-            parts = write_images(parts, folder, sheet)
+            parts = write_images(parts, loaded.data, folder, sheet)
         layout = stored_layout(run)
         if not layout.startswith("N"):  # then all images are written at once
             parts = iter([torch.cat([*parts])])
@@ -112,15 +113,18 @@ def decode_batch(model: Any, z: Tensor, shape: tuple[int, ...]) -> Tensor:
     return x
 
 
-def write_images(parts: Iterator[Tensor], folder: Path, sheet: list[Tensor]) -> Iterator[Tensor]:
+def write_images(
+    parts: Iterator[Tensor], data: DataSpec, folder: Path, sheet: list[Tensor]
+) -> Iterator[Tensor]:
     """Yield the images unchanged, write the first PICTURES as PNG files, and collect the first
     SHEET for the contact sheet."""
     (folder / "images").mkdir()
     number = 0
     for x in parts:
+        pictures = data.to_unit(x[: max(0, PICTURES - number)])
         if number < SHEET:
-            sheet.append(x[: SHEET - number])
-        for pixels in pil_pixels(x[: max(0, PICTURES - number)]):
+            sheet.append(pictures[: SHEET - number])
+        for pixels in pil_pixels(pictures):
             Image.fromarray(pixels).save(folder / "images" / f"{number:04}.png")
             number += 1
         yield x

@@ -119,7 +119,7 @@ def encode_batches(
                 z=z.flatten(1).float().cpu().numpy(),
                 y=None if batch.y is None else batch.y.numpy(),
                 kl=None if kl is None else kl.float().cpu().numpy(),
-                x=pil_pixels(batch.x) if images.spec.drawable else None,
+                x=pil_pixels(images.spec.to_unit(batch.x)) if images.spec.drawable else None,
             )
 
 

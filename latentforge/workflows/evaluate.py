@@ -16,8 +16,9 @@ from latentforge.io.checksum import add_checksum
 from latentforge.io.paths import append_json_line
 from latentforge.plugins.registry import Registry
 from latentforge.runs.compatibility import open_roles, resolve_stored_config
+from latentforge.runs.data_description import read_spec
 from latentforge.runs.folder import RunFolder
-from latentforge.runs.manifest import now, stored_factors
+from latentforge.runs.manifest import now
 
 if TYPE_CHECKING:
     from latentforge.contracts import DataSpec
@@ -49,9 +50,9 @@ def evaluate(
     config = resolve_stored_config(registry, run)
     data_options, options = separate_data_options(options)
     data = resolve_other_data(registry, config, data, data_options)
-    about = run.manifest["data"]
+    spec = read_spec(run.manifest["data"])
     selected = select_measures(
-        registry, config, about["classes"], measures, options, stored_factors(about)
+        *(registry, config, spec.classes, measures, options, spec.factors, spec.range_name)
     )
     others = open_roles(registry, roles, [measure.entry for measure in selected])
     from latentforge.workflows.load import load_run

@@ -20,8 +20,8 @@ from latentforge.io.atomic import is_outside
 from latentforge.io.paths import check_free, check_writable, quoted, write_error
 from latentforge.plugins.registry import Registry
 from latentforge.runs.compatibility import check_same_images, open_roles, resolve_stored_config
+from latentforge.runs.data_description import read_spec
 from latentforge.runs.folder import MANIFEST, RunFolder, open_folder
-from latentforge.runs.manifest import stored_factors
 
 if TYPE_CHECKING:
     from ignite.engine import Engine
@@ -51,13 +51,14 @@ def explore(
     if folder:
         check_free(folder)
     config = resolve_stored_config(registry, run)
-    about = run.manifest["data"]
+    spec = read_spec(run.manifest["data"])
     data_options = [text for text in assignments if text.startswith("data.")]
     data = resolve_other_data(registry, config, data, data_options)
     assignments = [text for text in assignments if text not in data_options]
     components = select_explorer(
-        *(registry, config, about["classes"], explorer, assignments, options, preset),
-        factors=stored_factors(about),
+        *(registry, config, spec.classes, explorer, assignments, options, preset),
+        factors=spec.factors,
+        data_range=spec.range_name,
     )
     others = open_roles(registry, roles, [component.entry for component in components])
     kinds = merge_roles(component.entry for component in components)

@@ -22,7 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from latentforge._version import __version__
+from latentforge.config.data_range import to_json
 from latentforge.config.schema import Component, RunConfig, describe_weights
+from latentforge.contracts import DataSpec
 from latentforge.errors import RunFailed
 from latentforge.io.atomic import is_outside, unpredictable
 from latentforge.io.paths import create_numbered_folder, write_error, write_json
@@ -38,17 +40,22 @@ TOLERANCE = 1e-4  # allows float32 sums in another order; a wrong graph differs 
 
 @dataclass(frozen=True)
 class Part:
-    """One function of a model. `call` maps (B, *shape) to one tensor for each of `outputs`."""
+    """One function of a model. `call` maps (B, *shape) to one tensor for each of `outputs`. `data`
+    is the spec of the examples if the input is x."""
 
     input: str
     shape: tuple[int, ...]
     outputs: tuple[str, ...]
     call: Callable[[Tensor], tuple[Tensor, ...]]
+    data: DataSpec | None = None
 
     def example(self, batch: int) -> Tensor:
-        """Random images in [0, 1], or codes from N(0, I), the same in every call."""
-        draw = torch.rand if self.input == "x" else torch.randn
-        return draw(batch, *self.shape, generator=generator("cpu", "export", batch))
+        """Random examples in the range of the data, or codes from N(0, I), the same in every
+        call."""
+        noise = generator("cpu", "export", batch)
+        if self.data is None:
+            return torch.randn(batch, *self.shape, generator=noise)
+        return self.data.from_unit(torch.rand(batch, *self.shape, generator=noise))
 
 
 def export(
@@ -143,8 +150,8 @@ def get_part(loaded: LoadedModel, name: str) -> Part:
     if name == "decoder":
         return Part("z", model.latent.shape, ("x",), decoder)
     if name == "classifier":
-        return Part("x", loaded.data.shape, ("logits",), classifier)
-    part = Part("x", loaded.data.shape, ("mean", "log_var"), encoder)
+        return Part("x", loaded.data.shape, ("logits",), classifier, loaded.data)
+    part = Part("x", loaded.data.shape, ("mean", "log_var"), encoder, loaded.data)
     return replace(part, outputs=part.outputs[: len(encoder(part.example(2)))])
 
 
@@ -297,7 +304,7 @@ def describe_origin(loaded: LoadedModel, config: RunConfig) -> dict[str, Any]:
         "run": str(run.path),
         "checkpoint": loaded.checkpoint,
         "weights": describe_weights(config.train),
-        "data": {**run.manifest["data"], "range": list(loaded.data.range)},
+        "data": {**run.manifest["data"], "range": to_json(loaded.data.range)},
         "latent": latent and {"shape": list(latent.shape), "prior": latent.prior},
         "config": run.config,
         "plugins": run.manifest["plugins"],

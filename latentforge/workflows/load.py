@@ -13,9 +13,16 @@ from typing import Any
 import torch
 
 from latentforge.config.changes import find_data_edits, find_edits
-from latentforge.config.schema import IN_MEMORY, Component, DataConfig, OtherData, RunConfig
+from latentforge.config.schema import (
+    IN_MEMORY,
+    Component,
+    DataConfig,
+    OtherData,
+    RunConfig,
+    find_range_fault,
+)
 from latentforge.config.selection import merge_roles
-from latentforge.contracts import DataSpec, Step, at_once
+from latentforge.contracts import Step, at_once
 from latentforge.data.arrays import data_option, suggestions_for
 from latentforge.data.labels import some
 from latentforge.data.levels import find_levels
@@ -27,8 +34,8 @@ from latentforge.engine.memory_format import set_memory_format
 from latentforge.errors import UsageError
 from latentforge.io.text import counted
 from latentforge.runs.checkpoint import CheckpointStore
+from latentforge.runs.data_description import read_spec
 from latentforge.runs.folder import MANIFEST, RunFolder
-from latentforge.runs.manifest import stored_factors
 from latentforge.runs.roles import weights_digest
 from latentforge.runtime.device import resolve_device
 from latentforge.seeding import callers_state_kept
@@ -46,12 +53,7 @@ def load(run: RunFolder, config: RunConfig, checkpoint: str, device: torch.devic
     """Build the run's model and loss, and load the verified weights of a checkpoint."""
     config = load_roles(config, device, stored=True)
     about = run.manifest["data"]
-    spec = DataSpec(
-        tuple(about["shape"]),
-        about["kind"],
-        tuple(about["classes"]),
-        factors=stored_factors(about),
-    )
+    spec = read_spec(about)
     store = CheckpointStore(run.path / "checkpoints")
     saved = store.load_newest() if checkpoint == "last" else store.load(checkpoint)
     check_size(run.manifest, saved, config, spec)
@@ -127,11 +129,15 @@ def load_data(run: RunFolder, config: RunConfig, data: Any) -> DataSplits:
         splits: DataSplits = run.in_memory
         return splits
     about = run.manifest["data"]
+    values = read_spec(about).range_name
     if data is None:
-        splits = load_splits(config.dataset, limit_workers(config.data))
+        splits = load_splits(config.dataset, replace(limit_workers(config.data), range=values))
     else:
         other = data if isinstance(data, OtherData) else OtherData(None, config.data, data=data)
         own, options = config.data, limit_workers(other.config)
+        if fault := find_range_fault(options, options.range or values):
+            raise UsageError(f"{run.path} was trained on data of the range {values}: {fault}")
+        options = replace(options, range=options.range or values)
         if not other.split:
             splits, has_splits = load_whole(replace(other, config=options))
             if not splits.matches(about):
@@ -187,7 +193,8 @@ def check_levels(run: RunFolder, own: DataConfig, splits: DataSplits, where: str
         return
     own_white = before.white if levels[1] is None else levels[1]
     used = splits.preprocessing
-    high = used["black"] + find_range(splits)[1] * (used["white"] - used["black"])  # as stored
+    share = find_range(splits)[1]
+    high = used["black"] + share * (used["white"] - used["black"])  # as stored
     same = data_option(where, black=levels[0], white=own_white)
     full = data_option(where, black=0.0, white=usual.white)
     hint = same if math.isnan(usual.white) or high > usual.white else full
@@ -201,13 +208,13 @@ def check_levels(run: RunFolder, own: DataConfig, splits: DataSplits, where: str
 
 
 def find_range(splits: DataSplits) -> tuple[float, float]:
-    """The smallest and the largest value, from 0 to 1, of a sample of each split."""
+    """The smallest and the largest value of a sample of each split, from 0 (black) to 1 (white)."""
     low, high = 1.0, 0.0
     for images in {id(split): split for split in splits.splits.values()}.values():
         count = min(RANGE_SAMPLE, len(images))
         places = torch.arange(count, device=images.device) * len(images) // count
         for part in torch.split(places, at_once(images.spec, RANGE_SAMPLE)):
-            x = images.raw(part)
+            x = images.spec.to_unit(images.raw(part))
             scale = 255 if x.dtype == torch.uint8 else 1
             low, high = min(low, float(x.min()) / scale), max(high, float(x.max()) / scale)
     return low, high
@@ -220,13 +227,21 @@ def warn_if_unlike(run: RunFolder, splits: DataSplits) -> None:
     if about.get("stored") == here["stored"] and None not in own and levels != own:
         message = "black is %g and white is %g for this data, but %g and %g for that of %s"
         log.warning(message, *levels, *own, run.path)
-    low, high = find_range(splits)
-    if high <= DARK:
-        message = "this data goes up to %.3g, if 1 is white in %s: it may have been scaled twice"
-        log.warning(message, high, run.path)
-    if low >= BRIGHT and (own[0] or 0) < 0:
-        message = "this data begins at %.3g, if 0 is black in %s: it may have another scale"
-        log.warning(message, low, run.path)
+    if splits.levels:
+        low, high = find_range(splits)
+        if high <= DARK:
+            message = (
+                "this data goes up to %.3g, if 1 is white in %s: it may have been scaled twice"
+            )
+            log.warning(message, high, run.path)
+        if low >= BRIGHT and (own[0] or 0) < 0:
+            message = "this data begins at %.3g, if 0 is black in %s: it may have another scale"
+            log.warning(message, low, run.path)
+    elif splits.spec.limits and (limits := read_spec(run.manifest["data"]).limits):
+        low, high = splits.spec.limits
+        if high < limits[0] or limits[1] < low:
+            message = "this data has values from %g to %g, but that of %s from %g to %g"
+            log.warning(message, low, high, run.path, *limits)
     width = here.get("one_hot")
     if width and width != len(run.manifest["data"]["classes"]):
         raise UsageError(
@@ -257,8 +272,16 @@ def match_run(run: RunFolder, splits: DataSplits, other: OtherData | None = None
             f"this data has shape {splits.spec.shape}",
             hint=hint,
         )
+    spec = read_spec(about)
+    if splits.spec.range != spec.range:
+        raise UsageError(
+            f"{run.path} was trained on data of the range {spec.range_name}, "
+            f"this data has the range {splits.spec.range_name}",
+            hint=data_option("" if other and other.dataset else IN_MEMORY, range=spec.range_name),
+        )
+    splits = splits.with_limits(spec.limits)
     splits = splits.with_classes(tuple(about["classes"]), str(run.path))
-    return splits.with_factors(stored_factors(about), str(run.path))
+    return splits.with_factors(spec.factors, str(run.path))
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from latentforge.config.data_range import check_run_range
 from latentforge.config.schema import RunConfig
 from latentforge.config.selection import find_lacking, training_measures
 from latentforge.data.loading import load_splits
@@ -55,7 +56,8 @@ def train(
             f"loss {config.loss.name!r} needs {lacking}; {config.data_name} has none",
             hint=f"give data with {lacking}, or train a model that needs none, such as ae",
         )
-    training_measures(registry, config, splits.spec, splits.splits)
+    check_run_range(registry, config, spec.range_name)
+    training_measures(registry, config, spec, splits.splits)
     if config.train.cuda_graph == "on" and device.type != "cuda":
         raise UsageError(
             f"train.cuda_graph is on, but {device} has no CUDA graphs",

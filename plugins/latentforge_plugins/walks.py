@@ -5,7 +5,7 @@ flattened here to (N, D)."""
 from __future__ import annotations
 
 from collections.abc import Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any
 
@@ -156,10 +156,17 @@ def mean_kl(model: Any, provides: Set[str], images: Images) -> Tensor | None:
 def select_drawable(
     context: ExploreContext, findings: Sequence[Finding], arrays: NamedArrays
 ) -> tuple[list[Finding], list[str]]:
-    """Return the findings with the arrays, and notes. If examples cannot be drawn, image grids are
-    dropped and a note says so."""
+    """Return the findings with the arrays, and notes. The rows of image grids are examples, which
+    are scaled for drawing. If they cannot be drawn, the grids are dropped and a note says so."""
     if context.data.drawable:
-        return [*findings, arrays], []
+        to_unit = context.data.to_unit
+        scaled: list[Finding] = [
+            replace(item, rows=[to_unit(row) for row in item.rows])
+            if isinstance(item, ImageGrid)
+            else item
+            for item in findings
+        ]
+        return [*scaled, arrays], []
     charts = [item for item in findings if not isinstance(item, ImageGrid)]
     return [*charts, arrays], [not_drawable_note(context, f"their values are in {arrays.name}.npz")]
 

@@ -1,6 +1,7 @@
 """Model `ae`: an MLP autoencoder."""
 
 from latentforge import DataSpec, ModelSpec, hookimpl
+from latentforge.contracts import RANGES
 
 from .config import AutoencoderConfig
 
@@ -19,6 +20,7 @@ def latentforge_models():
         build=build,
         config=AutoencoderConfig,
         provides={"encode", "decode", "decode_logits"},
+        ranges=set(RANGES),
         default_loss="reconstruction",
         train={"lr": 2e-3},
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from latentforge import DataSpec, LatentSpec
-from latentforge.latent import Point
+from latentforge.latent import Point, to_range
 from latentforge_plugins.networks import ACTIVATIONS, mlp
 
 from .config import AutoencoderConfig
@@ -14,7 +14,7 @@ from .config import AutoencoderConfig
 class Autoencoder(nn.Module):
     def __init__(self, config: AutoencoderConfig, data: DataSpec) -> None:
         super().__init__()
-        self.shape = data.shape
+        self.shape, self.range = data.shape, data.range
         self.latent = LatentSpec(shape=(config.latent_dim,))
         widths = [data.size, *config.hidden, config.latent_dim]
         self.encoder = mlp(widths, config.activation)
@@ -29,4 +29,4 @@ class Autoencoder(nn.Module):
         return self.decoder(z).unflatten(1, self.shape)  # (B, C, H, W)
 
     def decode(self, z: Tensor) -> Tensor:
-        return self.decode_logits(z).sigmoid()
+        return to_range(self.decode_logits(z), self.range)

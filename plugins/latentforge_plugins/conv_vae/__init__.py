@@ -1,6 +1,7 @@
 """Model `conv-vae`: a VAE with convolutions, batch norm, pooling and nearest upsampling."""
 
 from latentforge import DataSpec, ModelSpec, hookimpl
+from latentforge.contracts import RANGES
 from latentforge_plugins.vae import PROVIDES
 
 from .config import ConvVaeConfig
@@ -20,5 +21,6 @@ def latentforge_models():
         build=build,
         config=ConvVaeConfig,
         provides=PROVIDES,
+        ranges=set(RANGES),
         default_loss="elbo",
     )

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latentforge import DataSpec, LatentSpec
-from latentforge.latent import DiagonalGaussian
+from latentforge.latent import DiagonalGaussian, to_range
 from latentforge_plugins.networks import GaussianHead, image_shape, padding_to
 
 from .config import ConvVaeConfig
@@ -45,6 +45,7 @@ class ConvVae(nn.Module):
     def __init__(self, config: ConvVaeConfig, data: DataSpec) -> None:
         super().__init__()
         channels, height, width = image_shape("conv-vae", data, "vae")
+        self.range = data.range
         self.latent = LatentSpec(shape=(config.latent_dim,), prior="normal")
         self.padding = padding_to(STRIDE, height, width)
         left, _, top, _ = self.padding
@@ -81,4 +82,4 @@ class ConvVae(nn.Module):
         return self.decoder(z)[..., self.rows, self.columns]  # (B, C, H, W)
 
     def decode(self, z: Tensor) -> Tensor:
-        return self.decode_logits(z).sigmoid()
+        return to_range(self.decode_logits(z), self.range)

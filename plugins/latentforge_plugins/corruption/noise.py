@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from latentforge.contracts import ExploreContext, Images
+from latentforge.contracts import DataSpec, ExploreContext, Images
 from latentforge.findings import Finding, Findings, ImageGrid, Lines, NamedArrays
 from latentforge.io.text import counted
 from latentforge_plugins.measures import BATCH
@@ -29,12 +30,20 @@ def corrupt(x: Tensor, noise: Tensor, s: Tensor | float) -> Tensor:
     return signal * x + (1 - signal) / 2 + s / 2 * noise
 
 
+def corrupt_examples(data: DataSpec, x: Tensor, noise: Tensor, s: Tensor | float) -> Tensor:
+    """Add noise of level s to examples in the range of the data, scaled to [0, 1]."""
+    low, high = data.extent
+    noisy = corrupt(data.to_unit(x), noise, s)
+    return noisy if (low, high) == (0.0, 1.0) else low + (high - low) * noisy
+
+
 def corruption(context: ExploreContext, config: CorruptionConfig) -> Findings:
     images = context.images(config.split)
     levels = torch.linspace(0, 1, config.steps).to(context.device)
     shown = images.batch_at(select_images(config, len(images)))
     noise = torch.randn(shown.x.shape).to(shown.x)  # the same noise at all levels, scaled
-    noisy = torch.stack([corrupt(shown.x, noise, s) for s in levels], 1)  # (images, levels, ...)
+    add = partial(corrupt_examples, context.data)
+    noisy = torch.stack([add(shown.x, noise, s) for s in levels], 1)  # (images, levels, ...)
     count = min(config.n, len(images))
     indices = torch.randperm(len(images))[:count].sort().values.to(images.device)
     curves = compute_curves(context, images, indices, levels)
@@ -49,7 +58,8 @@ def corruption(context: ExploreContext, config: CorruptionConfig) -> Findings:
         for name, curve in curves.items()
         for s, value in zip(levels, curve, strict=True)
     }
-    return Findings(items, metrics, protocol(config, count, curves), notes)
+    text = protocol(config, count, curves, context.data.describe_values())
+    return Findings(items, metrics, text, notes)
 
 
 def select_images(config: CorruptionConfig, total: int) -> tuple[int, ...]:
@@ -68,11 +78,11 @@ def reconstruct(model: Any, x: Tensor) -> Tensor:
     return model.decode(model.encode(x).mode())
 
 
-def protocol(config: CorruptionConfig, count: int, curves: dict[str, Tensor]) -> str:
+def protocol(config: CorruptionConfig, count: int, curves: dict[str, Tensor], values: str) -> str:
     definitions = {
         "accuracy": "accuracy_at_s: fraction of noisy images that are classified correctly",
         "mse_noisy": "mse_noisy_at_s: mean squared difference per value between the noisy and the "
-        "clean image, for clean values in [0, 1]",
+        f"clean image, for clean {values}",
         "mse_recon": "mse_recon_at_s: mean squared difference per value between the reconstruction "
         "of the noisy image and the clean image, z the posterior mode",
     }
@@ -91,7 +101,7 @@ def compute_curves(
         batch = images.batch(part)
         noise = torch.randn(batch.x.shape).to(batch.x)
         for i, s in enumerate(levels):
-            x = corrupt(batch.x, noise, s)
+            x = corrupt_examples(context.data, batch.x, noise, s)
             metrics = {"mse_noisy": squared_error(x, batch.x)}
             if "classify" in context.provides and batch.y is not None:
                 metrics["accuracy"] = (context.model(x).argmax(1) == batch.y).double()
@@ -126,11 +136,11 @@ def draw_grid(
     context: ExploreContext, split: str, indices: Sequence[int], noisy: Tensor, levels: Tensor
 ) -> ImageGrid:
     """Draw a row for each image. For a classifier, captions name the predicted classes; for an
-    autoencoder, a second row shows the reconstructions. Values are clipped to [0, 1] only here."""
+    autoencoder, a second row shows the reconstructions. Values are clipped only here."""
     rows, titles, captions = [], [], []
     classifies = "classify" in context.provides
     for index, row in zip(indices, noisy, strict=True):
-        rows.append(row.clamp(0, 1))
+        rows.append(row.clamp(*context.data.extent))
         titles.append(f"{split} {index}")
         predictions = [""] * len(row)
         if classifies:

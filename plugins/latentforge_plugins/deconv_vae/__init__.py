@@ -1,6 +1,7 @@
 """Model `deconv-vae`: a VAE with strided convolutions and transposed convolutions."""
 
 from latentforge import DataSpec, ModelSpec, hookimpl
+from latentforge.contracts import RANGES
 from latentforge_plugins.vae import PROVIDES
 
 from .config import DeconvVaeConfig
@@ -20,5 +21,6 @@ def latentforge_models():
         build=build,
         config=DeconvVaeConfig,
         provides=PROVIDES,
+        ranges=set(RANGES),
         default_loss="elbo",
     )

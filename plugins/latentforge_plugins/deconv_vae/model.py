@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from latentforge import DataSpec, LatentSpec
 from latentforge.errors import UsageError
-from latentforge.latent import DiagonalGaussian
+from latentforge.latent import DiagonalGaussian, to_range
 from latentforge_plugins.networks import GaussianHead, image_shape
 
 from .config import DeconvVaeConfig
@@ -53,6 +53,7 @@ class DeconvVae(nn.Module):
                 f"not {height}x{width}",
                 hint="the model conv-vae, which supports images of any size",
             )
+        self.range = data.range
         self.latent = LatentSpec(shape=(config.latent_dim,), prior="normal")
         a, b, c = config.encoder
         self.encoder = nn.Sequential(
@@ -81,4 +82,4 @@ class DeconvVae(nn.Module):
         return self.decoder(z)  # (B, C, H, W)
 
     def decode(self, z: Tensor) -> Tensor:
-        return self.decode_logits(z).sigmoid()
+        return to_range(self.decode_logits(z), self.range)

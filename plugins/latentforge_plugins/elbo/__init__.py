@@ -4,6 +4,7 @@ from collections.abc import Set
 
 from latentforge import DataSpec, LossSpec, hookimpl
 from latentforge_plugins.reconstruction import needs as needs_of_likelihood
+from latentforge_plugins.reconstruction import ranges
 
 from .config import BetaElboConfig, BetaTcConfig, ElboConfig
 
@@ -42,6 +43,7 @@ def latentforge_losses():
         build=build_elbo,
         config=ElboConfig,
         needs=needs,
+        ranges=ranges,
     )
     yield LossSpec(
         name="beta-elbo",
@@ -49,6 +51,7 @@ def latentforge_losses():
         build=build_beta_elbo,
         config=BetaElboConfig,
         needs=needs,
+        ranges=ranges,
     )
     yield LossSpec(
         name="beta-tc",
@@ -56,4 +59,5 @@ def latentforge_losses():
         build=build_beta_tc,
         config=BetaTcConfig,
         needs=needs_densities,
+        ranges=ranges,
     )

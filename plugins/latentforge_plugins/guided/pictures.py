@@ -50,12 +50,13 @@ def draw_results(context: ExploreContext, found: Found, first: Tensor, shown: in
             for m, s in zip(satisfied, steps, strict=True)
         ]
     parts = [slice(i, i + COLUMNS) for i in range(0, len(requests), COLUMNS)]
+    to_unit = context.data.to_unit
     above = len(parts) == 1  # else a title would be above the results of several requests
     titles = [""] * len(requests) if above else requests
     return ImageGrid(
         "results",
         "Start images and results",
-        [images[part] for part in parts for images in (first, found.x[:shown])],
+        [to_unit(images[part]) for part in parts for images in (first, found.x[:shown])],
         column_titles=requests if above else (),
         row_titles=["start", "found"] * len(parts),
         captions=[texts[part] for part in parts for texts in (titles, captions)],
@@ -91,7 +92,7 @@ def draw_film(
     for frame, moment in enumerate(moments.tolist()):
         panels: list[ImageGrid | Scatter | Bars] = [
             replace(background, paths={"walk": points[: moment + 1]}),
-            ImageGrid("image", "decoded", [x[frame : frame + 1]]),
+            ImageGrid("image", "decoded", [context.data.to_unit(x[frame : frame + 1])]),
         ]
         if classifier and p is not None:
             heights = {"probability": p[frame].tolist()}

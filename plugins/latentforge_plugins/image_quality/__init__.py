@@ -5,6 +5,11 @@ from typing import Any
 from latentforge import MeasureSpec, hookimpl
 from latentforge.contracts import EvaluateContext
 
+PSNR = (
+    "decibels, 10 log10({} / squared error per pixel) of each image, mean over images, data range "
+    "{}, z the posterior mode; an image without error counts as 100 dB"
+)
+
 
 def build_bce(config: Any, context: EvaluateContext):
     from latentforge.latent import bernoulli_nll
@@ -21,7 +26,11 @@ def build_mse(config: Any, context: EvaluateContext):
 
     from .quality import mse
 
-    return MeanPerImage("mse_per_pixel", lambda seen: mse(seen.recon, seen.batch.x))
+    values = context.data.describe_values()
+    protocol = f"squared error of {values}, mean over pixels and images, z the posterior mode"
+    measure = MeanPerImage("mse_per_pixel", lambda seen: mse(seen.recon, seen.batch.x))
+    measure.protocol = protocol
+    return measure
 
 
 def build_psnr(config: Any, context: EvaluateContext):
@@ -29,7 +38,12 @@ def build_psnr(config: Any, context: EvaluateContext):
 
     from .quality import psnr
 
-    return MeanPerImage("psnr", lambda seen: psnr(seen.recon, seen.batch.x))
+    low, high = context.data.extent
+    to_unit = context.data.to_unit
+    measure = MeanPerImage("psnr", lambda seen: psnr(to_unit(seen.recon), to_unit(seen.batch.x)))
+    if (low, high) != (0.0, 1.0):
+        measure.protocol = PSNR.format(f"{high - low:.6g}^2", f"{high - low:.6g}")
+    return measure
 
 
 def build_ssim(config: Any, context: EvaluateContext):
@@ -46,6 +60,7 @@ def latentforge_measures():
         build=build_bce,
         protocol="nats per pixel, mean over pixels and images, z the posterior mode, from logits",
         needs={"encode", "decode_logits"},
+        ranges={"unit"},
     )
     yield MeasureSpec(
         name="mse_per_pixel",
@@ -59,8 +74,7 @@ def latentforge_measures():
         name="psnr",
         summary="Peak signal-to-noise ratio of reconstructions",
         build=build_psnr,
-        protocol="decibels, 10 log10(1 / squared error per pixel) of each image, mean over images, "
-        "data range 1, z the posterior mode; an image without error counts as 100 dB",
+        protocol=PSNR.format(1, 1),
         needs={"encode", "decode"},
         default=False,
         better="higher",

@@ -1,4 +1,6 @@
-"""MSE, PSNR and SSIM between two batches of images in [0, 1], one value per image."""
+"""MSE, PSNR and SSIM between two batches of images, one value per image.
+
+PSNR and SSIM are computed for the values that are drawn, from 0 (black) to 1 (white)."""
 
 from __future__ import annotations
 
@@ -34,21 +36,24 @@ class Ssim(MeanPerImage):
     def __init__(self, data: DataSpec) -> None:
         if data.kind != "image":
             raise UsageError(
-                f"ssim supports images, not vectors of size {data.size}",
-                hint="use psnr or mse_per_pixel, which support vectors too",
+                f"ssim supports images, not {data.kind}s of size {data.size}",
+                hint="use psnr or mse_per_pixel, which support other data too",
             )
         super().__init__("ssim", self.compute_batch)
+        self.to_unit, (low, high) = data.to_unit, data.extent
         self.window = window(data)
         size = len(self.window)
         self.protocol = (
             f"structural similarity (Wang et al. 2004), {size}x{size} Gaussian window of sigma "
-            f"{SIGMA}{'' if size == WINDOW else ', the largest that fits'}, data range 1, mean "
+            f"{SIGMA}{'' if size == WINDOW else ', the largest that fits'}, data range "
+            f"{high - low:.6g}, mean "
             "over its whole positions, channels and images, z the posterior mode"
         )
 
     def compute_batch(self, seen: Seen) -> Tensor:
         rows = max(1, CHUNK // seen.batch.x[0].numel())
-        pairs = zip(seen.recon.split(rows), seen.batch.x.split(rows), strict=True)
+        recon, x = self.to_unit(seen.recon), self.to_unit(seen.batch.x)
+        pairs = zip(recon.split(rows), x.split(rows), strict=True)
         return torch.cat([ssim(recon, x, self.window) for recon, x in pairs])
 
 

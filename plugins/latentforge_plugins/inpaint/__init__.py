@@ -19,4 +19,5 @@ def latentforge_objectives():
         summary="Complete images that are partly hidden",
         build=build,
         config=InpaintConfig,
+        ranges={"unit"},
     )

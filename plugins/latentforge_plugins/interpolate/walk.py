@@ -29,7 +29,7 @@ MAX_COLUMNS = 20  # maximum number of columns in the picture; the arrays contain
 PROTOCOL = (
     "largest_step: ratio of the largest to the mean Euclidean distance in pixels between "
     "consecutive decoded images, 1 if all distances are equal; endpoint_mse_per_pixel: squared "
-    "difference between decoded end points and their images, values in [0, 1]; z the posterior mode"
+    "difference between decoded end points and their images, {}; z the posterior mode"
 )
 
 
@@ -69,7 +69,8 @@ def interpolate(context: ExploreContext, config: InterpolateConfig) -> Findings:
     names = stop_names(images, config, stops)
     grid = draw_grid(walks, t, stops, short_names(images, config, stops), make_title(config, names))
     items, notes = select_drawable(context, [grid, *charts], NamedArrays("codes", arrays))
-    protocol = f"{PROTOCOL}; {pair_protocol}"
+    values = context.data.describe_values()
+    protocol = f"{PROTOCOL.format(values)}; {pair_protocol}"
     if runs[1:]:
         protocol += f"; metrics with the prefix other_ are of {runs[1].name}, "
         protocol += f"all others of {runs[0].name}"

@@ -177,7 +177,8 @@ def make_thumbnails(images: Images, indices: Tensor) -> Tensor:
     scale = min(1.0, math.sqrt(THUMBNAILS / (len(indices) * channels * math.prod(sides))))
     size = tuple(max(1, int(side * scale)) for side in sides)
     parts = (images.batch(part.to(images.device)).x for part in indices.split(1000))
-    return torch.cat([x if size == x.shape[2:] else F.adaptive_avg_pool2d(x, size) for x in parts])
+    shown = [x if size == x.shape[2:] else F.adaptive_avg_pool2d(x, size) for x in parts]
+    return images.spec.to_unit(torch.cat(shown))
 
 
 def decode_plane(context: ExploreContext, points: Tensor) -> Plane | None:
@@ -191,4 +192,5 @@ def decode_plane(context: ExploreContext, points: Tensor) -> Plane | None:
         torch.linspace(y0, y1, KNOTS), torch.linspace(x0, x1, KNOTS), indexing="ij"
     )
     z = torch.stack([x, y], 2).flatten(0, 1).to(context.device)  # (knots, 2)
-    return Plane(decode(context.model, z).unflatten(0, (KNOTS, KNOTS)), (x0, x1), (y0, y1))
+    x = context.data.to_unit(decode(context.model, z))
+    return Plane(x.unflatten(0, (KNOTS, KNOTS)), (x0, x1), (y0, y1))

@@ -28,7 +28,7 @@ class Match:
     """
 
     def __init__(self, config: MatchConfig, context: ExploreContext) -> None:
-        self.config, self.drawable = config, context.data.drawable
+        self.config, self.data = config, context.data
         self.represent = make_representation(config.features, context)
         self.batch = select_images(context, config.split, config.images)
         self.located = context.images(config.split).locate(self.batch.index)
@@ -52,7 +52,7 @@ class Match:
         metrics = {"match_mse_per_pixel": float((x - self.batch.x).square().mean())}
         protocol = (
             "match_mse_per_pixel: squared difference from the target, mean over requests and "
-            "values in [0, 1]"
+            f"{self.data.describe_values()}"
         )
         if self.config.features != "pixels":
             distance = (self.represent(x) - self.target).square().mean()
@@ -62,11 +62,11 @@ class Match:
                 f"outputs of the classifier's layer {self.config.features}, which the search used"
             )
         items: list[Finding] = [NamedArrays("match-of", self.located)]
-        if self.drawable:
+        if self.data.drawable:
             grid = ImageGrid(
                 "match",
                 f"Targets and found images, compared by {self.config.features}",
-                rows=(self.batch.x[:MAX_COLUMNS], x[:MAX_COLUMNS]),
+                rows=[self.data.to_unit(images[:MAX_COLUMNS]) for images in (self.batch.x, x)],
                 column_titles=[f"image {i}" for i in self.batch.index[:MAX_COLUMNS].tolist()],
                 row_titles=("target", "found"),
             )

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from latentforge.config.data_range import from_json
 from latentforge.config.schema import DataConfig
-from latentforge.contracts import ExploreContext, Images
+from latentforge.contracts import DataSpec, ExploreContext, Images
 from latentforge.data.arrays import as_tensor
 from latentforge.data.images import ImageSplit
-from latentforge.data.levels import find_levels
 from latentforge.data.pictures import Values as Pixels
+from latentforge.data.ranges import find_scale
 from latentforge.errors import MissingError, UsageError, one_line
 
 COLOUR = {1: "grey", 3: "colour"}
@@ -55,11 +56,13 @@ def read(file: Path, context: ExploreContext) -> Images:
 
 
 def scale(pixels: Pixels, where: str, preprocessing: Mapping[str, Any]) -> Tensor:
-    """Scale values to [0, 1] as those of the run's data if they have the same type, otherwise by
-    the full scale of their type. uint8 is unchanged."""
+    """Convert values as those of the run's data if they have the same type, otherwise by the full
+    scale of their type. uint8 is unchanged if it becomes [0, 1]."""
     same = pixels.dtype.name == preprocessing.get("stored")
     given = {key: preprocessing.get(key) for key in ("black", "white")} if same else {}
-    levels = find_levels(pixels.dtype.name, DataConfig(**given), where)
+    bounds = from_json(preprocessing.get("range", [0.0, 1.0]))
+    config = DataConfig(**given, range=DataSpec((), range=bounds).range_name)
+    levels = find_scale(pixels.dtype.name, config, where)
     try:
         return levels.scale(as_tensor(pixels, where), where)
     except UsageError as error:  # its hint is an option of the run's data
@@ -70,4 +73,7 @@ def is_inverted(image: Images, train: Images) -> bool:
     """Return whether the negative of the image would be much closer to the mean training image."""
     mean_image = torch.cat([batch.x.mean(0, keepdim=True) for batch in train.batches(1000)]).mean(0)
     x = image.batch_at([0]).x[0]
-    return bool((1 - x - mean_image).square().mean() < 0.5 * (x - mean_image).square().mean())
+    if image.spec.limits:  # there is no negative of values without bounds
+        return False
+    total = sum(image.spec.extent)  # of black and white
+    return bool((total - x - mean_image).square().mean() < 0.5 * (x - mean_image).square().mean())

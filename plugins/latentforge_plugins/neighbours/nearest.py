@@ -35,7 +35,7 @@ def neighbours(context: ExploreContext, config: NeighboursConfig) -> Findings:
         if image_file.is_inverted(image, train):
             notes.append(
                 f"{config.file.name} looks like a negative of the run's images, which are "
-                f"{'dark' if query.x.mean() > 0.5 else 'light'}: invert it"
+                f"{'dark' if query.x.mean() > sum(context.data.extent) / 2 else 'light'}: invert it"
             )
     available = len(train) - (excluded is not None)
     if config.n > available:
@@ -59,18 +59,19 @@ def neighbours(context: ExploreContext, config: NeighboursConfig) -> Findings:
             metrics[f"same_class_share_{space}"] = float(same_class.double().mean())
     grid = draw_grid(context, config, query, names, train, nearest)
     items, more = select_drawable(context, [grid], NamedArrays("nearest", arrays))
-    return Findings(items, metrics, protocol(config, len(query.x), len(train)), notes + more)
+    text = protocol(config, len(query.x), len(train), context.data.describe_values())
+    return Findings(items, metrics, text, notes + more)
 
 
-def protocol(config: NeighboursConfig, queries: int, train_count: int) -> str:
+def protocol(config: NeighboursConfig, queries: int, train_count: int, values: str) -> str:
     share, subject = "", "of the file"
     if config.file is None:
         share = "same_class_share: fraction of neighbours that have the class of the query; "
         subject = f"of {counted(queries, 'image')} of the split {config.split}"
     return (
         f"{share}the {counted(config.n, 'nearest neighbour')} {subject} among {train_count} "
-        "training images, by Euclidean distance of posterior means (codes) or of values in [0, 1] "
-        "(pixels)"
+        "training images, by Euclidean distance of posterior means (codes) or of "
+        f"{values} (pixels)"
     )
 
 

@@ -37,8 +37,8 @@ def reconstruct(context: ExploreContext, config: ReconstructConfig) -> Findings:
     unit = describe_error(context)
     protocol = (
         f"mse_per_pixel: mean over all {len(images)} images of the split {config.split} and their "
-        f"values in [0, 1]; error_best, error_median, error_worst: error of single images, {unit}; "
-        "z the posterior mode"
+        f"{context.data.describe_values()}; error_best, error_median, error_worst: error of single "
+        f"images, {unit}; z the posterior mode"
     )
     grid = draw_grid(context, config, images, groups, shown, error)
     items, notes = select_drawable(context, [grid], NamedArrays("errors", arrays))

@@ -3,12 +3,18 @@
 from collections.abc import Set
 
 from latentforge import DataSpec, LossSpec, hookimpl
+from latentforge.contracts import RANGES
 
 from .config import ReconstructionConfig
 
 
 def needs(config: ReconstructionConfig) -> Set[str]:
     return {"encode", "decode_logits" if config.likelihood == "bernoulli" else "decode"}
+
+
+def ranges(config: ReconstructionConfig) -> Set[str]:
+    """The ranges of data on which the likelihood is defined."""
+    return {"unit"} if config.likelihood == "bernoulli" else set(RANGES)
 
 
 def build_loss(config: ReconstructionConfig, data: DataSpec):
@@ -25,4 +31,5 @@ def latentforge_losses():
         build=build_loss,
         config=ReconstructionConfig,
         needs=needs,
+        ranges=ranges,
     )

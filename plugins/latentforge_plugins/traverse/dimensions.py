@@ -60,7 +60,8 @@ def traverse(context: ExploreContext, config: TraverseConfig) -> Findings:
     same_note = len({note for _, note in run_notes}) == 1
     notes += [run_notes[0][1]] if same_note else [f"{t.side.label}{note}" for t, note in run_notes]
     roles = {item.name: "other" for item in items if item.name == OTHER}
-    return Findings(items, metrics, describe_protocol(found, config), notes, roles)
+    protocol = describe_protocol(found, config, context.data.describe_values())
+    return Findings(items, metrics, protocol, notes, roles)
 
 
 def traverse_dimensions(
@@ -149,14 +150,14 @@ def draw_bars(found: Sequence[Traversal]) -> Bars:
     return Bars("kl", f"KL of each dimension, {extent}", labels, heights, "nats, mean over images")
 
 
-def describe_protocol(found: Sequence[Traversal], config: TraverseConfig) -> str:
-    """Define the metrics; for a second run, name only the differences."""
+def describe_protocol(found: Sequence[Traversal], config: TraverseConfig, values: str) -> str:
+    """Define the metrics; for a second run, name only the differences. `values` is their unit."""
     low, high = config.quantiles
     (what, of, rest), *others = [describe_setup(t, config) for t in found]
     sentences = [
         f"active_dims: number of dimensions whose {what} over training images is above {ACTIVE}",
         "largest_effect: largest effect of a dimension, where the effect is the mean squared "
-        f"difference of pixels, values in [0, 1], from the image at {rest}, over {config.steps} "
+        f"difference of pixels, {values}, from the image at {rest}, over {config.steps} "
         f"steps from the {low:g} to the {high:g} quantile of {of}, with the other dimensions at "
         f"{rest}",
         "effect_of_first: the effect of the dimension in the first row",

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from latentforge import DataSpec, ModelSpec, Size, hookimpl
+from latentforge.contracts import RANGES
 
 from .config import VaeConfig
 
@@ -34,6 +35,7 @@ def latentforge_models():
         build=build,
         config=VaeConfig,
         provides=PROVIDES,
+        ranges=set(RANGES),
         default_loss="elbo",
         train=TRAIN,
     )
@@ -43,6 +45,7 @@ def latentforge_models():
         build=build,
         config=BetaVaeConfig,
         provides=PROVIDES,
+        ranges=set(RANGES),
         default_loss="beta-elbo",
         train=TRAIN,
     )

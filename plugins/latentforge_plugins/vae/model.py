@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from latentforge import DataSpec, LatentSpec
-from latentforge.latent import DiagonalGaussian
+from latentforge.latent import DiagonalGaussian, to_range
 from latentforge_plugins.networks import GaussianHead, mlp
 
 from .config import VaeConfig
@@ -14,7 +14,7 @@ from .config import VaeConfig
 class Vae(nn.Module):
     def __init__(self, config: VaeConfig, data: DataSpec) -> None:
         super().__init__()
-        self.shape = data.shape
+        self.shape, self.range = data.shape, data.range
         self.latent = LatentSpec(shape=(config.latent_dim,), prior="normal")
         widths = [data.size, *config.encoder]
         last = len(config.encoder) == 1 if config.activate_last is None else config.activate_last
@@ -29,4 +29,4 @@ class Vae(nn.Module):
         return self.decoder(z).unflatten(1, self.shape)  # (B, C, H, W)
 
     def decode(self, z: Tensor) -> Tensor:
-        return self.decode_logits(z).sigmoid()
+        return to_range(self.decode_logits(z), self.range)

@@ -1,0 +1,126 @@
+"""Checks that components support the range of the data, before torch loads where it is known.
+
+Must not import torch.
+"""
+
+from __future__ import annotations
+
+import math
+import typing
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import fields, replace
+from typing import Any, Literal
+
+from latentforge.config.schema import Component, RunConfig
+from latentforge.config.validation import Faults
+from latentforge.contracts import RANGES
+from latentforge.errors import UsageError
+from latentforge.plugins.registry import Entry, Registry
+from latentforge.specs import ModelSpec
+
+TEXTS = {
+    "unit": "values from 0 to 1",
+    "signed": "values from -1 to 1",
+    "counts": "whole numbers from 0",
+    "any": "any real numbers",
+}
+
+
+def supported_ranges(entry: Entry, options: Any) -> Set[str]:
+    """Return the names of the ranges that a component supports with these options."""
+    ranges = getattr(entry.spec, "ranges", None)
+    if callable(ranges):
+        ranges = ranges(options)
+    if ranges is not None:
+        return frozenset(ranges)
+    # a decoder for another range must say so, because its images would be wrong without an error
+    decodes = isinstance(entry.spec, ModelSpec) and "decode" in entry.provides
+    return frozenset({"unit"} if decodes else RANGES)
+
+
+def describe_unsupported(part: Component, values: str) -> str:
+    """Return a message if a component does not support data of the range `values`, or else an empty
+    string."""
+    ranges = supported_ranges(part.entry, part.options)
+    if values in ranges:
+        return ""
+    wanted = " or ".join(f"{TEXTS[name]} ({name})" for name in RANGES if name in ranges)
+    what = f"{part.entry.kind.singular} {part.name!r}"
+    return f"{what} supports {wanted}, but data.range is {values}: {TEXTS[values]}"
+
+
+def suggest_changes(registry: Registry, part: Component, values: str) -> str:
+    """Return the options or the models that support data of the range `values`, or the range that
+    the component supports if the data has the usual one."""
+    kind = part.entry.kind.singular
+    hints = [f"--set {kind}.{name}={value}" for name, value in find_options(part, values)]
+    if values == "unit":
+        ranges = supported_ranges(part.entry, part.options)
+        hints = [f"--set data.range={name}" for name in RANGES if name in ranges] + hints
+    if kind == "model":
+        others = [
+            entry.name
+            for entry in registry.entries("models")
+            if entry.provides >= part.entry.provides
+            and values in supported_ranges(entry, entry.spec.config())
+        ]
+        hints += [f"a model that supports it: {', '.join(others)}"] if others else []
+    return " or ".join(hints)
+
+
+def find_options(part: Component, values: str) -> Iterator[tuple[str, str]]:
+    """Yield each option and value with which the component supports the range `values`: those that
+    support the fewest other ranges, as they are made for it."""
+    found = []
+    annotations = typing.get_type_hints(type(part.options))
+    for field in fields(part.options):
+        choices = typing.get_args(annotations[field.name])
+        if typing.get_origin(annotations[field.name]) is not Literal:
+            continue
+        for choice in choices:
+            try:
+                ranges = supported_ranges(part.entry, replace(part.options, **{field.name: choice}))
+            except ValueError:  # it does not go with the other options
+                continue
+            if values in ranges:
+                found.append((len(ranges), field.name, choice))
+    fewest = min((count for count, _, _ in found), default=0)
+    yield from ((name, choice) for count, name, choice in found if count == fewest)
+
+
+def add_range_faults(
+    registry: Registry, parts: Sequence[Component | None], values: str, faults: Faults
+) -> None:
+    """Add a fault for each component that does not support the range that data.range requests.
+    Components without valid options are None or have none."""
+    for part in parts:
+        if part is None or part.options is None:
+            continue
+        if message := describe_unsupported(part, values):
+            hint = suggest_changes(registry, part, values)
+            faults.add("data.range", f"{message}; try {hint}" if hint else message)
+
+
+def check_range(registry: Registry, parts: Sequence[Component], values: str) -> None:
+    """Raise UsageError if a component does not support data of the range `values`."""
+    for part in parts:
+        if message := describe_unsupported(part, values):
+            raise UsageError(message, hint=suggest_changes(registry, part, values))
+
+
+def check_run_range(registry: Registry, config: RunConfig, values: str) -> None:
+    """Raise UsageError if the model or the loss of a run does not support the range of its data."""
+    check_range(registry, [config.model, config.loss], values)
+
+
+def from_json(bounds: Sequence[float | None] | None) -> tuple[float, float] | None:
+    """Return the range that `to_json` has written."""
+    if bounds is None:
+        return None
+    low, high = (math.inf if value is None else float(value) for value in bounds)
+    return low, high
+
+
+def to_json(bounds: tuple[float, float] | None) -> list[float | None] | None:
+    """Return a range as JSON values, in which no bound is null."""
+    return bounds and [None if value == math.inf else value for value in bounds]
