@@ -24,14 +24,21 @@ def widened(values: Tensor) -> Tensor:
     return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
 
 
+LOG_COUNT = 24 * math.log(2)
+"""The log of the largest mean of counts: float32 represents all whole numbers up to 2^24."""
+
+
 def to_range(raw: Tensor, data_range: tuple[float, float] | None) -> Tensor:
     """Map the raw output of a network to the range of the data (DataSpec.range): by the sigmoid to
-    (0, 1), by tanh to (-1, 1), by softplus to counts; real numbers are unchanged."""
+    (0, 1), by tanh to (-1, 1), by exp to the mean of counts; real numbers are unchanged.
+
+    exp is the canonical link of a Poisson likelihood. With softplus, a network must output a mean
+    of 1000 itself, which takes thousands of steps."""
     if data_range is None:
         return raw
     low, high = data_range
     if math.isinf(high):
-        return F.softplus(raw)
+        return raw.clamp(max=LOG_COUNT).exp()
     return raw.sigmoid() if low == 0 else raw.tanh()
 
 

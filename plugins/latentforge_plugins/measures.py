@@ -30,6 +30,8 @@ def describe_likelihood(likelihood: Likelihood) -> str:
         return "Bernoulli from logits"
     if isinstance(likelihood, Gaussian):
         return f"Gaussian of sigma {float(likelihood.sigma):.4g}"
+    if hasattr(likelihood, "describe"):
+        return str(likelihood.describe())
     return type(likelihood).__name__
 
 

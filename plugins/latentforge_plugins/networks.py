@@ -8,6 +8,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from latentforge import DataSpec
+from latentforge.contracts import RANGES
 from latentforge.errors import UsageError
 from latentforge.latent import DiagonalGaussian
 
@@ -29,6 +30,12 @@ def mlp(widths: Sequence[int], activation: str, *, activate_last: bool = False) 
     for inputs, outputs in pairwise(widths):
         layers += [nn.Linear(inputs, outputs), ACTIVATIONS[activation]()]
     return nn.Sequential(*layers if activate_last else layers[:-1])
+
+
+def network_input(x: Tensor, data_range: tuple[float, float] | None) -> Tensor:
+    """Return what a network reads of examples: log(1 + x) of counts, whose values may differ by
+    orders of magnitude, and other data unchanged."""
+    return x.log1p() if data_range == RANGES["counts"] else x
 
 
 class GaussianHead(nn.Module):

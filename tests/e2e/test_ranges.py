@@ -45,6 +45,31 @@ def test_the_run_stores_the_range_and_opens_with_it(counts):
     assert again["protocol"]["mse_per_pixel"].startswith("squared error of counts")
 
 
+def test_a_training_recovers_the_dispersion_of_counts(tmp_path):
+    """Counts without a structure, so that the mean of each value is all that a decoder can learn;
+    other structure that it does not learn would count as dispersion."""
+    random, true, mean = np.random.default_rng(0), 3.0, np.linspace(1, 30, 24)
+    x = random.poisson(random.gamma(true, mean / true, (2000, 24)))
+    run = FORGE.train(
+        "vae",
+        data=Arrays(x, range="counts"),
+        model={"latent_dim": 2, "encoder": [32], "decoder": [32]},
+        loss={"likelihood": "negative-binomial"},
+        train={"epochs": 25, "lr": 0.02, "batch_size": 50},
+        run=tmp_path / "run",
+        quiet=True,
+    )
+    assert run.metrics["train"]["dispersion"] == pytest.approx(true, rel=0.1)
+    decoded = run.load_model().decode(torch.zeros(1, 2))[0].numpy()
+    np.testing.assert_allclose(decoded, mean, rtol=0.2)
+    text = run.manifest["protocol"]["recon"]
+    assert "negative binomial with dispersion" in text
+    other = {"likelihood": "poisson"}
+    with pytest.raises(UsageError, match="whole numbers from 0") as error:
+        FORGE.train("vae", data="digits", loss=other)
+    assert error.value.hint.startswith("data={'name': 'digits', 'range': 'counts'} or loss=")
+
+
 def test_other_data_with_another_range_is_refused(counts):
     with pytest.raises(UsageError, match="not whole numbers from 0"):
         FORGE.evaluate(counts, data=COUNTS / 10)
@@ -120,7 +145,7 @@ def test_a_component_that_does_not_support_the_range_is_refused_before_torch_loa
     assert process.returncode == 2
     assert out.strip() == "False"
     assert "loss 'elbo' supports values from 0 to 1 (unit), but data.range is counts" in err
-    assert "--set loss.likelihood=gaussian" in err
+    assert "--set loss.likelihood=poisson or --set loss.likelihood=negative-binomial" in err
 
 
 def build_nothing(config, data):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from torch.distributions import Bernoulli, Normal, kl_divergence
 from latentforge import DataSpec, Forge
 from latentforge.contracts import Batch, Step
 from latentforge.errors import ConfigError, UsageError
+from latentforge.latent import Point
 
 REGISTRY = Forge().registry
 DATA = DataSpec((1, 4, 6), classes=("a", "b", "c"))
@@ -49,6 +51,92 @@ def terms_of(name, model, batch, step=LATER, **options):
 
 def normal_of(posterior):
     return Normal(posterior.mean, (posterior.log_var / 2).exp())
+
+
+# ---------------------------------------------------------------- counts
+
+
+COUNTS = DataSpec((30,), "vector", range=(0.0, math.inf), limits=(0.0, 20.0))
+
+
+def counts_of(mean, dispersion, images=4000):
+    """Counts with these means, as a gamma-Poisson mixture."""
+    r = torch.as_tensor(dispersion).expand(COUNTS.shape)
+    rate = torch.distributions.Gamma(r, r / mean).sample((images,))
+    return torch.poisson(rate)
+
+
+class Means(torch.nn.Module):
+    """A decoder that ignores the code and knows the means."""
+
+    def __init__(self, mean):
+        super().__init__()
+        self.mean = mean
+
+    def encode(self, x):
+        return Point(torch.zeros(len(x), 1))
+
+    def decode(self, z):
+        return self.mean.expand(len(z), *COUNTS.shape)
+
+
+@pytest.mark.parametrize("of", ["all", "value"])
+@pytest.mark.parametrize("true", [0.5, 3.0, 20.0])
+def test_the_dispersion_of_synthetic_counts_is_recovered(true, of):
+    mean = torch.linspace(1, 30, 30)
+    dispersion = torch.full((30,), true) * (torch.linspace(0.5, 2, 30) if of == "value" else 1)
+    torch.manual_seed(0)
+    x = counts_of(mean, dispersion, images=20_000 if of == "value" else 4000)
+    spec = REGISTRY.get("losses", "reconstruction").spec
+    loss = spec.build(spec.config(likelihood="negative-binomial", dispersion_of=of), COUNTS)
+    optimizer = torch.optim.LBFGS(loss.parameters(), max_iter=40, line_search_fn="strong_wolfe")
+
+    def closure():
+        optimizer.zero_grad()
+        total = loss(Means(mean), batch_of(x), LATER).total()
+        total.backward()
+        return total
+
+    optimizer.step(closure)
+    terms = loss(Means(mean), batch_of(x), LATER)
+    found = terms.per_dim["dispersion"] if of == "value" else terms.values["dispersion"]
+    expected = dispersion if of == "value" else torch.tensor(true)
+    error = (found.detach() / expected - 1).abs()
+    assert error.mean() < 0.1
+    assert terms.weights["dispersion"] == 0
+
+
+@pytest.mark.parametrize("name", ["reconstruction", *VARIATIONAL])
+@pytest.mark.parametrize("likelihood", ["poisson", "negative-binomial", "laplace"])
+def test_every_loss_has_the_likelihoods_of_other_data(name, likelihood):
+    spec, model_spec = (REGISTRY.get(*p).spec for p in (("losses", name), ("models", "vae")))
+    loss = spec.build(spec.config(likelihood=likelihood), COUNTS)
+    model = model_spec.build(model_spec.config(latent_dim=3), COUNTS)
+    x = counts_of(torch.full((30,), 4.0), 3.0, images=8)
+    terms = loss(model, batch_of(x), FIRST)
+    terms.check()
+    expected = loss.likelihood.nll(model, model.encode(x).mode(), x).mean().item()
+    assert terms.values["recon"].item() == pytest.approx(expected, rel=0.2)
+    assert all(value.isfinite() for value in terms.values.values())
+    with (
+        pytest.raises(UsageError, match="whole numbers")
+        if likelihood != "laplace"
+        else (nullcontext())
+    ):
+        loss(model, batch_of(x + 0.5), FIRST)
+
+
+def test_options_of_other_likelihoods_are_refused():
+    config = REGISTRY.get("losses", "elbo").spec.config
+    for options in (
+        {"likelihood": "poisson", "sigma": 2.0},
+        {"likelihood": "negative-binomial", "learn_sigma": True},
+        {"likelihood": "gaussian", "dispersion": 2.0},
+        {"likelihood": "poisson", "learn_dispersion": False},
+        {"dispersion_of": "value"},
+    ):
+        with pytest.raises(ValueError, match="need likelihood"):
+            config(**options)
 
 
 # ---------------------------------------------------------------- the terms

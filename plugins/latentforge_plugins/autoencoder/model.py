@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from latentforge import DataSpec, LatentSpec
 from latentforge.latent import Point, to_range
-from latentforge_plugins.networks import ACTIVATIONS, mlp
+from latentforge_plugins.networks import ACTIVATIONS, mlp, network_input
 
 from .config import AutoencoderConfig
 
@@ -23,6 +23,7 @@ class Autoencoder(nn.Module):
             self.encoder.append(ACTIVATIONS[config.latent_activation]())
 
     def encode(self, x: Tensor) -> Point:
+        x = network_input(x, self.range)
         return Point(self.encoder(x.flatten(1)))  # (B, latent_dim)
 
     def decode_logits(self, z: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from latentforge import DataSpec, LatentSpec
 from latentforge.latent import DiagonalGaussian, to_range
-from latentforge_plugins.networks import GaussianHead, image_shape, padding_to
+from latentforge_plugins.networks import GaussianHead, image_shape, network_input, padding_to
 
 from .config import ConvVaeConfig
 
@@ -74,6 +74,7 @@ class ConvVae(nn.Module):
         )
 
     def encode(self, x: Tensor) -> DiagonalGaussian:
+        x = network_input(x, self.range)
         if any(self.padding):
             x = F.pad(x, self.padding)
         return self.head(self.encoder(x))

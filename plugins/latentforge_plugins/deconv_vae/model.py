@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from latentforge import DataSpec, LatentSpec
 from latentforge.errors import UsageError
 from latentforge.latent import DiagonalGaussian, to_range
-from latentforge_plugins.networks import GaussianHead, image_shape
+from latentforge_plugins.networks import GaussianHead, image_shape, network_input
 
 from .config import DeconvVaeConfig
 
@@ -76,7 +76,7 @@ class DeconvVae(nn.Module):
         )
 
     def encode(self, x: Tensor) -> DiagonalGaussian:
-        return self.head(self.encoder(x))
+        return self.head(self.encoder(network_input(x, self.range)))
 
     def decode_logits(self, z: Tensor) -> Tensor:
         return self.decoder(z)  # (B, C, H, W)

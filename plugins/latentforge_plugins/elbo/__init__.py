@@ -20,19 +20,19 @@ def needs_densities(config: BetaTcConfig) -> Set[str]:
 def build_elbo(config: ElboConfig, data: DataSpec):
     from .loss import Elbo
 
-    return Elbo(config)
+    return Elbo(config, data)
 
 
 def build_beta_elbo(config: BetaElboConfig, data: DataSpec):
     from .loss import BetaElbo
 
-    return BetaElbo(config)
+    return BetaElbo(config, data)
 
 
 def build_beta_tc(config: BetaTcConfig, data: DataSpec):
     from .total_correlation import BetaTc
 
-    return BetaTc(config)
+    return BetaTc(config, data)
 
 
 @hookimpl

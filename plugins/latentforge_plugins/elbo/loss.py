@@ -26,7 +26,8 @@ class Elbo(Reconstruction):
         posterior = model.encode(batch.x)
         recon = self.recon(model, posterior.sample(), batch.x, step)
         kl = posterior.kl().mean(0)  # (*latent.shape)
-        return recon._replace(values={**recon.values, "kl": kl.sum()}, per_dim={"kl": kl.detach()})
+        values, per_dim = {**recon.values, "kl": kl.sum()}, {**recon.per_dim, "kl": kl.detach()}
+        return recon._replace(values=values, per_dim=per_dim)
 
     def facts(self, model: nn.Module, data: DataSpec) -> dict[str, float]:
         """Return the equivalent of `beta` in other conventions, which average over pixels or
@@ -56,8 +57,8 @@ class BetaElbo(Elbo):
 
     config: BetaElboConfig
 
-    def __init__(self, config: BetaElboConfig) -> None:
-        super().__init__(config)
+    def __init__(self, config: BetaElboConfig, data: DataSpec) -> None:
+        super().__init__(config, data)
         self.beta = config.beta
 
     def forward(self, model: nn.Module, batch: Batch, step: Step) -> Terms:

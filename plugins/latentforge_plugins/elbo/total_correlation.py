@@ -31,7 +31,8 @@ class BetaTc(Reconstruction):
         kl = posterior.kl().mean(0)  # (*latent.shape)
         values = {**recon.values, **decomposition(posterior, z, step.images), "kl": kl.sum()}
         weights = {"mi": config.alpha, "tc": config.beta, "dim_kl": config.gamma, "kl": 0.0}
-        return Terms(values, {**recon.weights, **weights}, {"kl": kl.detach()})
+        per_dim = {**recon.per_dim, "kl": kl.detach()}
+        return Terms(values, {**recon.weights, **weights}, per_dim)
 
     def facts(self, model: nn.Module, data: DataSpec) -> dict[str, float]:
         """Return `beta` and its equivalent for a mean over pixels, for which alpha and gamma must

@@ -14,20 +14,22 @@ def needs(config: ReconstructionConfig) -> Set[str]:
 
 def ranges(config: ReconstructionConfig) -> Set[str]:
     """The ranges of data on which the likelihood is defined."""
-    return {"unit"} if config.likelihood == "bernoulli" else set(RANGES)
+    counts = {"counts"}
+    own = {"bernoulli": {"unit"}, "poisson": counts, "negative-binomial": counts}
+    return own.get(config.likelihood, set(RANGES))
 
 
 def build_loss(config: ReconstructionConfig, data: DataSpec):
     from .loss import Reconstruction
 
-    return Reconstruction(config)
+    return Reconstruction(config, data)
 
 
 @hookimpl
 def latentforge_losses():
     yield LossSpec(
         name="reconstruction",
-        summary="-log p(x|z) in nats per image, Bernoulli from logits or Gaussian",
+        summary="-log p(x|z) in nats per image: Bernoulli, Gaussian, Laplace or counts",
         build=build_loss,
         config=ReconstructionConfig,
         needs=needs,

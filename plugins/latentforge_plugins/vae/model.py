@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from latentforge import DataSpec, LatentSpec
 from latentforge.latent import DiagonalGaussian, to_range
-from latentforge_plugins.networks import GaussianHead, mlp
+from latentforge_plugins.networks import GaussianHead, mlp, network_input
 
 from .config import VaeConfig
 
@@ -23,6 +23,7 @@ class Vae(nn.Module):
         self.decoder = mlp([config.latent_dim, *config.decoder, data.size], config.activation)
 
     def encode(self, x: Tensor) -> DiagonalGaussian:
+        x = network_input(x, self.range)
         return self.head(self.encoder(x.flatten(1)))
 
     def decode_logits(self, z: Tensor) -> Tensor:
