@@ -25,7 +25,8 @@ def read(config: ActivationsConfig, split: str, role: OtherRun) -> Arrays:
             output = output_of(layer, role.model, batch.x)
             parts.append(to_vectors(output, config.positions).cpu())
     y = None if images.y is None else images.y.cpu()
-    return Arrays(torch.cat(parts), y, role.data.classes, where=f"activations of {role.name}")
+    where = f"activations of {role.name}"
+    return Arrays(torch.cat(parts), y, role.data.classes, where=where, range="any")
 
 
 def select_layer(model: Any, requested: str) -> str:
