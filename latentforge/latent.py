@@ -1,4 +1,4 @@
-"""Posteriors, likelihoods (in nats) and spherical interpolation, for models and losses.
+"""Posteriors, priors, likelihoods (in nats) and spherical interpolation, for models and losses.
 
 A likelihood sums over the values of an image. `nll` returns one value per image, for measures and
 importance sampling; `mean_nll` returns the mean over the batch, for losses.
@@ -7,13 +7,15 @@ importance sampling; `mean_nll` returns the mean over the batch, for losses.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from latentforge.contracts import LatentSpec
+from latentforge.contracts import LatentSpec, Posterior, Prior
 from latentforge.errors import UsageError
 from latentforge.seeding import noise_like as noise_like
 
@@ -89,6 +91,67 @@ class DiagonalGaussian:
 def standard_normal_log_prob(z: Tensor) -> Tensor:
     """log N(z; 0, I) in nats, summed over the latent dimensions: (B, *latent.shape) to (B,)."""
     return -0.5 * (z.square() + math.log(2 * math.pi)).flatten(1).sum(1)
+
+
+class StandardNormal:
+    """The prior N(0, I) of codes of this `shape`. It samples on `device`."""
+
+    def __init__(self, shape: Sequence[int], device: torch.device | str = "cpu") -> None:
+        self.shape, self.device = tuple(shape), torch.device(device)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        return standard_normal_log_prob(z)
+
+    def sample(self, n: int) -> Tensor:
+        return torch.randn(n, *self.shape, device=self.device)
+
+
+def prior_of(model: Any) -> Prior | None:
+    """Return the prior of a model on the model's device, or None if the model has no prior."""
+    kind = model.latent.prior
+    if kind == "own":
+        own: Prior = model.prior()
+        return own
+    if kind != "normal":
+        return None
+    tensor = next(chain(model.parameters(), model.buffers()), None)
+    return StandardNormal(model.latent.shape, "cpu" if tensor is None else tensor.device)
+
+
+def closed_form_kl(model: Any, posterior: Posterior) -> Tensor | None:
+    """Return KL(q(z|x) || p(z)) of each latent dimension in nats, (B, *latent.shape), or None if it
+    has no closed form: if the prior is the model's own, or if the posterior has no `kl()`.
+
+    For a model that provides `variational`.
+    """
+    if model.latent.prior == "own":
+        return None
+    kl: Callable[[], Tensor] | None = getattr(posterior, "kl", None)
+    return kl() if kl is not None else None
+
+
+def kl_estimate(model: Any, posterior: Posterior, z: Tensor) -> Tensor:
+    """Return KL(q(z|x) || p(z)) of each image in nats, (B,): in closed form if there is one, else
+    the unbiased estimate log q(z|x) - log p(z) from the samples z (B, *latent.shape) of q(z|x).
+
+    For a model that provides `variational`.
+    """
+    exact = closed_form_kl(model, posterior)
+    if exact is not None:
+        return exact.flatten(1).sum(1)
+    return log_ratio(model, posterior, z)
+
+
+def log_ratio(model: Any, posterior: Any, z: Tensor) -> Tensor:
+    """Return log q(z|x) - log p(z) in nats, (B,). For a model that provides `prior` and `log_prob`.
+
+    Raises UsageError if the model has no prior.
+    """
+    prior = prior_of(model)
+    if prior is None:
+        raise UsageError("the model has no prior", hint="a model that provides `prior`")
+    difference: Tensor = posterior.log_prob(z) - prior.log_prob(z)
+    return difference
 
 
 class Likelihood(Protocol):

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 from torch.distributions import Bernoulli as TorchBernoulli
-from torch.distributions import Normal, kl_divergence
+from torch.distributions import Independent, Normal, kl_divergence
 
+from latentforge import LatentSpec
 from latentforge.contracts import Posterior, VariationalPosterior
 from latentforge.errors import UsageError
 from latentforge.latent import (
@@ -18,8 +19,13 @@ from latentforge.latent import (
     DiagonalGaussian,
     Gaussian,
     Point,
+    StandardNormal,
     bernoulli_nll,
+    closed_form_kl,
     gaussian_nll,
+    kl_estimate,
+    log_ratio,
+    prior_of,
     slerp,
     standard_normal_log_prob,
 )
@@ -179,3 +185,77 @@ def test_slerp_is_linear_if_no_arc_is_defined(a, b):
 def test_slerp_keeps_the_shape_of_spatial_codes():
     a, b = torch.randn(2, 4, 7, 7)
     assert slerp(a, b, torch.linspace(0, 1, 3)).shape == (3, 4, 7, 7)
+
+
+# ---------------------------------------------------------------- priors
+
+
+class Shifted(nn.Module):
+    """A model whose prior is N(2, I)."""
+
+    def __init__(self, prior):
+        super().__init__()
+        self.latent = LatentSpec((3,), prior)
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def prior(self):
+        normal = Normal(2.0 + torch.zeros(3), 1.0)
+        return Independent(normal, 1)
+
+
+@pytest.fixture
+def posterior():
+    return DiagonalGaussian(torch.randn(4, 3), torch.randn(4, 3))
+
+
+def test_the_standard_normal_prior_matches_torch_distributions():
+    prior = StandardNormal((2, 3))
+    z = torch.randn(7, 2, 3)
+    expected = Normal(0.0, 1.0).log_prob(z).sum((1, 2))
+    torch.testing.assert_close(prior.log_prob(z), expected)
+    torch.manual_seed(3)
+    sampled = prior.sample(7)
+    torch.manual_seed(3)
+    torch.testing.assert_close(sampled, torch.randn(7, 2, 3), rtol=0, atol=0)
+
+
+def test_the_prior_of_a_model_is_on_the_device_of_the_model():
+    model = Shifted("normal")
+    assert isinstance(prior_of(model), StandardNormal)
+    assert prior_of(model.to("meta")).sample(2).device.type == "meta"
+    assert isinstance(prior_of(Shifted("own")), Independent)
+    assert prior_of(Shifted(None)) is None
+
+
+def test_the_kl_to_the_standard_normal_is_in_closed_form(posterior):
+    model, z = Shifted("normal"), posterior.sample()
+    torch.testing.assert_close(closed_form_kl(model, posterior), posterior.kl(), rtol=0, atol=0)
+    torch.testing.assert_close(kl_estimate(model, posterior, z), posterior.kl().sum(1))
+
+
+def test_the_kl_to_an_own_prior_is_estimated_without_bias(posterior):
+    """The posterior has kl(), which is the KL to N(0, I) and thus not used."""
+    model = Shifted("own")
+    assert closed_form_kl(model, posterior) is None
+    samples = [kl_estimate(model, posterior, posterior.sample()) for _ in range(4000)]
+    values = torch.stack(samples)  # (4000, 4)
+    q = Normal(posterior.mean, (0.5 * posterior.log_var).exp())
+    exact = kl_divergence(q, Normal(2.0, 1.0)).sum(1)
+    error = values.std(0) / 4000**0.5
+    assert bool(((values.mean(0) - exact).abs() < 4 * error).all())
+    z = posterior.sample()
+    torch.testing.assert_close(log_ratio(model, posterior, z), kl_estimate(model, posterior, z))
+
+
+def test_a_posterior_without_kl_is_estimated_for_the_standard_normal_too(posterior):
+    class OnlyDensity:
+        log_prob = staticmethod(posterior.log_prob)
+
+    model, z = Shifted("normal"), posterior.sample()
+    expected = posterior.log_prob(z) - standard_normal_log_prob(z)
+    torch.testing.assert_close(kl_estimate(model, OnlyDensity(), z), expected)
+
+
+def test_importance_weights_need_a_prior(posterior):
+    with pytest.raises(UsageError, match="the model has no prior"):
+        log_ratio(Shifted(None), posterior, posterior.sample())

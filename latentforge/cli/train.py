@@ -162,10 +162,12 @@ def apply_options(
 
 def format_next(run: Run) -> list[str]:
     """Return the commands that a user is likely to want after the training of `run`."""
-    provides, path = run.registry.get("models", run.config["model"]["name"]).provides, run.path
+    from latentforge.runs.compatibility import resolve_stored_config
+
+    path, provides = run.path, resolve_stored_config(run.registry, run).model.entry.provides
     explorer = "activations"
     if {"encode", "decode"} <= provides:
-        explorer = "sample" if "kl" in provides else "reconstruct"
+        explorer = "sample" if "prior" in provides else "reconstruct"
     return [
         f"explore: latentforge explore {explorer} {quoted(path)}",
         f"check: latentforge doctor {quoted(path)}",

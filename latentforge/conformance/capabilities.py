@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 from latentforge.conformance.subject import CheckFailed, Subject
+from latentforge.contracts import LatentSpec
 from latentforge.specs import with_implied
 
 MODEL_ATTRIBUTES = {
@@ -56,7 +57,8 @@ def restrict_to_needs(
     run was trained with."""
     used: list[str] = []
     for model, provides, needs in models:
-        hide_capabilities(model, provides - with_implied(needs), used, exempt)
+        implied = with_implied(needs)
+        hide_capabilities(model, provides - implied, used, exempt, "variational" in implied)
     try:
         yield
     except Exception as error:
@@ -67,23 +69,31 @@ def restrict_to_needs(
 
 
 def hide_capabilities(
-    model: Any, hidden: Set[str], used: list[str], exempt: tuple[type, ...]
+    model: Any,
+    hidden: Set[str],
+    used: list[str],
+    exempt: tuple[type, ...],
+    variational: bool = False,
 ) -> None:
     """Hide capabilities of a model and its posteriors from all code except their own. `used`
     collects the hidden capabilities that other code uses. Copies lack the capabilities too, because
-    the class is replaced."""
+    the class is replaced. With `variational`, `kl_estimate` and `closed_form_kl` can use them."""
+    functions = _kl_functions() if variational else ()
 
     def encode(self: Any, x: Any) -> Any:
         posterior = super(limited, self).encode(x)
         with suppress(TypeError):  # an object with slots cannot change its class
-            cls = restrict_class(type(posterior), POSTERIOR_ATTRIBUTES, hidden, used, exempt, self)
+            attributes, cls = POSTERIOR_ATTRIBUTES, type(posterior)
+            cls = restrict_class(cls, attributes, hidden, used, exempt, functions, self)
             object.__setattr__(posterior, "__class__", cls)  # a dataclass may be frozen
         return posterior
 
-    limited = restrict_class(type(model), MODEL_ATTRIBUTES, hidden, used, exempt)
+    limited = restrict_class(type(model), MODEL_ATTRIBUTES, hidden, used, exempt, functions)
     if "encode" not in hidden and hasattr(model, "encode"):
         limited.encode = encode
     model.__class__ = limited
+    if "prior" in hidden and isinstance(latent := getattr(model, "latent", None), LatentSpec):
+        model.latent = _without_prior(latent, model, used, (exempt, functions))
 
 
 def restrict_class(
@@ -92,15 +102,17 @@ def restrict_class(
     hidden: Set[str],
     used: list[str],
     exempt: tuple[type, ...],
+    functions: Sequence[CodeType],
     *objects: Any,
 ) -> Any:
     """Return a subclass of `cls` without the attributes of the `hidden` capabilities. Only methods
-    of the object itself, of `objects`, and of the types in `exempt` can still use them."""
+    of the object itself, of `objects`, and of the types in `exempt`, and the `functions` can still
+    use them."""
     limited: Any = type(cls.__name__, (cls,), {"__module__": cls.__module__})
 
     def hidden_attribute(name: str, capability: str) -> property:
         def get(self: Any) -> Any:
-            if not is_called_by((self, *objects), exempt):
+            if not is_called_by((self, *objects), exempt, functions):
                 used.append(capability)
                 raise AttributeError(f"{name} is not among its needs")
             return vars(self)[name] if name in vars(self) else getattr(super(limited, self), name)
@@ -113,10 +125,44 @@ def restrict_class(
     return limited
 
 
-def is_called_by(owners: tuple[Any, ...], types: tuple[type, ...]) -> bool:
-    """Whether a method of one of these objects, or of an object of these types, is on the stack."""
+def _kl_functions() -> tuple[CodeType, ...]:
+    """The functions through which a component that needs `variational` uses the KL."""
+    from latentforge.latent import closed_form_kl, kl_estimate
+
+    return closed_form_kl.__code__, kl_estimate.__code__
+
+
+def _without_prior(
+    latent: LatentSpec,
+    model: Any,
+    used: list[str],
+    allowed: tuple[tuple[type, ...], Sequence[CodeType]],
+) -> LatentSpec:
+    """Return the spec of codes without a prior, except for methods of the model and `allowed`
+    callers. A component may read that there is none, so the access alone is no fault."""
+    own = latent.prior
+
+    def prior(_: Any) -> Any:
+        if is_called_by((model,), *allowed):
+            return own
+        used.append("prior")
+        return None
+
+    limited: Any = type("LatentSpec", (LatentSpec,), {"prior": property(prior)})
+    hidden: LatentSpec = object.__new__(limited)
+    object.__setattr__(hidden, "shape", latent.shape)
+    return hidden
+
+
+def is_called_by(
+    owners: tuple[Any, ...], types: tuple[type, ...], functions: Sequence[CodeType]
+) -> bool:
+    """Whether a method of one of these objects, or of an object of these types, or one of the
+    functions, is on the stack."""
     frame: FrameType | None = sys._getframe(2)
     while frame:
+        if frame.f_code in functions:
+            return True
         caller = frame.f_locals.get("self")
         if isinstance(caller, types) or any(caller is owner for owner in owners):
             return True

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import MultivariateNormal
 
 from latentforge.conformance.assertions import (
     CLASSES,
@@ -36,6 +37,9 @@ from latentforge.errors import UsageError
 from latentforge.latent import group_slices
 
 SAMPLES = 400  # samples of a posterior, to estimate its KL
+DRAWS = 1000  # samples that are compared with their density
+MAX_FULL = 64  # dimensions of a Gaussian with full covariance
+DENSITY_ERROR = 0.01  # nats; accepted error of a mean log density
 Shape = tuple[int, ...]
 
 
@@ -51,6 +55,13 @@ def it_implements_what_it_provides(subject: Subject) -> None:
         names = {"encode": ("mode", "sample"), **POSTERIOR_ATTRIBUTES}
         owner = f"the {type(posterior).__name__} that `encode` returns"
         _require_attributes(posterior, names, provides, owner)
+    if "prior" in provides and _latent_of(model).prior == "own":
+        hint = "define prior(), which returns a latentforge.contracts.Prior"
+        require(hasattr(model, "prior"), "latent.prior is 'own', but it has no prior()", hint)
+        prior = model.prior()
+        for name in ("log_prob", "sample"):
+            saw = f"the {type(prior).__name__} that `prior` returns has no {name}"
+            require(hasattr(prior, name), saw, f"define {name}")
     if "layers" in provides:
         modules = dict(model.named_modules())
         unknown = [name for name in model.layers() if name not in modules]
@@ -142,7 +153,7 @@ def the_mode_is_the_mean(subject: Subject) -> None:
 
 
 def samples_depend_only_on_the_seed(subject: Subject) -> None:
-    skip_unless_provided(subject, "kl")
+    skip_unless_provided(subject, "variational")
     one, same, other = run_with_seeds((0, 0, 1), _posterior_of(subject).sample)
     hint = "use torch.randn_like or latentforge.latent.noise_like"
     require(torch.equal(one, same), "two samples with the same seed differ", hint)
@@ -176,6 +187,36 @@ def kl_matches_the_posterior(subject: Subject) -> None:
     saw = f"kl() sums to {total.tolist()}, its estimate from samples is {mean.tolist()}"
     hint = "kl() is KL(q || p) in nats for each latent dimension; log_prob(z) is log q(z|x)"
     require((excess < 0).all(), saw, hint)
+
+
+def log_prob_matches_the_samples(subject: Subject) -> None:
+    """The samples are of the posterior of one image."""
+    skip_unless_provided(subject, "log_prob")
+    x = make_batch(supported_shape(subject)).x
+    posterior = _build(subject).eval().encode(x[:1].expand(DRAWS, *x.shape[1:]))
+    hint = "log_prob(z) is log q(z|x) in nats, with its constant, of the z that sample() returns"
+    _require_density(lambda _: posterior.sample(), posterior.log_prob, "log_prob(z)", hint)
+
+
+def the_prior_matches_its_samples(subject: Subject) -> None:
+    """Applies to a model whose prior is its own."""
+    skip_unless_provided(subject, "prior")
+    model = _build(subject).eval()
+    latent = _latent_of(model)
+    saw = f"it provides prior, but latent.prior is {latent.prior!r}"
+    require(latent.prior in ("normal", "own"), saw, "prior='normal' or prior='own'")
+    if latent.prior == "normal":
+        raise CheckSkipped("its prior is N(0, I)")
+    prior = model.prior()
+    one, same = run_with_seeds((0, 0), lambda: prior.sample(6).detach())
+    require_tensor(one, (6, *latent.shape), "a sample of the prior", torch.float32)
+    hint = "sample with torch's default generator"
+    require(torch.equal(one, same), "two samples of the prior with the same seed differ", hint)
+    z = one.clone().requires_grad_()
+    hint = "a search follows the gradient of log p(z): keep log_prob differentiable in z"
+    require(prior.log_prob(z).requires_grad, "the prior's log_prob(z) has no gradient", hint)
+    hint = "log_prob(z) is log p(z) in nats, with its constant, of the z that sample(n) returns"
+    _require_density(prior.sample, prior.log_prob, "the prior's log_prob(z)", hint)
 
 
 def decode_is_the_sigmoid_of_its_logits(subject: Subject) -> None:
@@ -301,6 +342,38 @@ def two_models_share_no_parameters(subject: Subject) -> None:
     addresses = {value.data_ptr() for value in (*one.parameters(), *one.buffers())}
     shared = [name for name, p in other.named_parameters() if p.data_ptr() in addresses]
     require(not shared, f"two models share {', '.join(shared)}", "make the layers inside build")
+
+
+def _require_density(
+    draw: Callable[[int], Tensor], log_prob: Callable[[Tensor], Tensor], what: str, hint: str
+) -> None:
+    """Raise CheckFailed if samples contradict their density p.
+
+    For every Gaussian r, the mean of log p - log r is at least 0 over samples of p, and at most 0
+    over samples of r: both are Kullback-Leibler divergences, up to the sign. r is fitted to other
+    samples of p, so that they are small. The means may deviate by five standard errors.
+    """
+    seed_torch(0)
+    with torch.no_grad():
+        first, z = draw(DRAWS), draw(DRAWS)
+        values = log_prob(z)
+        require_tensor(values, (DRAWS,), what, torch.float32)
+        rows = first.flatten(1).double()
+        if rows.shape[1] <= MAX_FULL:
+            root = torch.linalg.cholesky(rows.T.cov() + 1e-12 * torch.eye(rows.shape[1]))
+        else:
+            root = (rows.std(0) + 1e-6).diag()
+        gaussian: Any = MultivariateNormal(rows.mean(0), scale_tril=root, validate_args=False)
+        other = gaussian.sample((DRAWS,))
+        difference = values.double() - gaussian.log_prob(z.flatten(1).double())
+        other_values = log_prob(other.float().view_as(z)).double()
+        other_difference = other_values - gaussian.log_prob(other)
+    least, most = float(difference.mean()), float(other_difference.mean())
+    error, other_error = (float(v.std()) / DRAWS**0.5 for v in (difference, other_difference))
+    saw = f"on its samples, {what} is on average {-least:.3g} nats below that of a fitted Gaussian"
+    require(least >= -5 * error - DENSITY_ERROR, saw, hint)
+    saw = f"on samples of a Gaussian, {what} is on average {most:.3g} nats above the Gaussian's"
+    require(not most > 5 * other_error + DENSITY_ERROR, saw, hint)
 
 
 DEVICE_HINT = (

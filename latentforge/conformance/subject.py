@@ -90,7 +90,13 @@ class Subject:
 
     @cached_property
     def entry(self) -> Entry:
-        return self.forge.registry.get(self.kind, self.name)
+        """The component. The capabilities of a model are those that it has with the options."""
+        entry = self.forge.registry.get(self.kind, self.name)
+        if not self.options or self.kind != "models":
+            return entry
+        from latentforge.config.resolve import check_options
+
+        return entry.with_options(check_options(entry.spec.config, self.options, self.name))
 
     def describe_error(self, error: Exception) -> str:
         """The message of an exception, and the innermost line of the plugin's code."""

@@ -14,7 +14,13 @@ from latentforge.contracts.data import (
 )
 from latentforge.contracts.evaluation import EvaluateContext, Measure, Seen
 from latentforge.contracts.exploration import ExploreContext, Objective
-from latentforge.contracts.models import Autoencoder, LatentSpec, Posterior, VariationalPosterior
+from latentforge.contracts.models import (
+    Autoencoder,
+    LatentSpec,
+    Posterior,
+    Prior,
+    VariationalPosterior,
+)
 from latentforge.contracts.roles import OtherRun, RunInfo
 from latentforge.contracts.training import Callback, Engines, Loss, Step, Terms
 
@@ -37,6 +43,7 @@ __all__ = [
     "Objective",
     "OtherRun",
     "Posterior",
+    "Prior",
     "RangeName",
     "RunInfo",
     "Seen",

@@ -1,4 +1,4 @@
-"""Models and their codes: LatentSpec, posteriors and the Autoencoder protocol."""
+"""Models and their codes: LatentSpec, posteriors, priors and the Autoencoder protocol."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LatentSpec:
-    """The `shape` of one code, and the `prior` if the model has one. `groups` names the parts of a
-    flat code (D,), in order, and gives their shapes: {"top": (4,), "bottom": (2, 2)} for D = 8."""
+    """The `shape` of one code, and the prior p(z): `prior` is "normal" for N(0, I), "own" if the
+    model has a method `prior()` that returns a Prior, and None for a model without a prior.
+    `groups` names the parts of a flat code (D,), in order, and gives their shapes:
+    {"top": (4,), "bottom": (2, 2)} for D = 8."""
 
     shape: tuple[int, ...]
-    prior: Literal["normal"] | None = None
+    prior: Literal["normal", "own"] | None = None
     groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
@@ -30,6 +32,17 @@ class LatentSpec:
                 raise ValueError(
                     f"group {name!r} needs a name of letters, digits and _, and at least one value"
                 )
+
+
+class Prior(Protocol):
+    """p(z), which may have parameters of the model. `latentforge.latent.prior_of(model)` returns
+    the prior of any model."""
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """log p(z) in nats, differentiable in z: (B, *latent.shape) to (B,)."""
+
+    def sample(self, n: int) -> Tensor:
+        """n codes from torch's default generator, (n, *latent.shape)."""
 
 
 @runtime_checkable
@@ -45,7 +58,7 @@ class Posterior(Protocol):
 
 @runtime_checkable
 class VariationalPosterior(Posterior, Protocol):
-    """The posterior of a model with a prior (capability `kl`)."""
+    """The posterior of a model whose prior is N(0, I) (capability `kl`)."""
 
     def kl(self) -> Tensor:
         """KL(q(z|x) || p(z)) in nats for each latent dimension, (B, *latent.shape)."""

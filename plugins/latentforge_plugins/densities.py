@@ -1,13 +1,12 @@
-"""Densities of codes (N, D), used as priors for sampling and search: normal, Gaussian, mixture.
-
-Each is a torch distribution: `log_prob` is in nats and differentiable, and `sample` uses torch's
-default generator. Arguments are not validated: the density of a NaN code is NaN.
-"""
+"""Densities of codes (N, D), used for sampling and search: a model's prior, a fitted Gaussian or
+mixture. `log_prob` is in nats and differentiable, and `sample` uses torch's default generator.
+Arguments are not validated: the density of a NaN code is NaN."""
 
 from __future__ import annotations
 
 import warnings
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -20,9 +19,44 @@ from torch.distributions import (
     Normal,
 )
 
+from latentforge.contracts import Prior
+from latentforge.latent import prior_of
+
 MAX_FULL = 64  # dimensions of a mixture with full covariances; beyond it, they cost too much
 MAX_DIMENSIONS = 4096  # maximum number of dimensions for which a density is fitted
 MAX_FITTED = 10_000  # codes for fitting a mixture; more codes make no visible difference
+
+
+class Density(Protocol):
+    """The part of a torch distribution that is used."""
+
+    def log_prob(self, z: Tensor, /) -> Tensor:
+        """The log density of codes (N, D) in nats, (N,)."""
+
+    def sample(self, size: torch.Size, /) -> Tensor:
+        """Codes of shape (*size, D)."""
+
+
+class ModelPrior:
+    """The own prior of a model, for flat codes (N, D) of any dtype and device."""
+
+    def __init__(self, prior: Prior, shape: Sequence[int], like: Tensor) -> None:
+        self.prior, self.shape, self.like = prior, tuple(shape), like
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        codes = z.reshape(-1, *self.shape).to(self.like)
+        return self.prior.log_prob(codes).to(z).view(z.shape[:-1])
+
+    def sample(self, size: torch.Size) -> Tensor:
+        return self.prior.sample(size.numel()).reshape(*size, -1)
+
+
+def prior_density(model: Any, z: Tensor) -> Density | None:
+    """Return the prior of a model for codes (N, D) of the dtype and device of z, or None."""
+    if model.latent.prior == "normal":
+        return standard_normal(z)
+    prior = prior_of(model)
+    return prior and ModelPrior(prior, model.latent.shape, z)
 
 
 def standard_normal(z: Tensor) -> Distribution:

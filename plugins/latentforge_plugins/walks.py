@@ -15,9 +15,10 @@ from torch import Tensor
 from latentforge.contracts import ExploreContext, Images
 from latentforge.errors import UsageError
 from latentforge.findings import Finding, ImageGrid, NamedArrays
-from latentforge.latent import dimension_names
+from latentforge.latent import dimension_names, prior_of
 
 BATCH = 1000  # codes per call of the decoder
+PRIOR_SAMPLES = 10_000  # codes that represent a prior whose quantiles are not known
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,39 @@ def sides(context: ExploreContext) -> list[Side]:
     ]
 
 
-def has_prior(model: Any) -> bool:
-    return bool(model.latent.prior == "normal")
+@dataclass(frozen=True)
+class Spread:
+    """The distribution of codes that an explorer covers: N(0, I) if `normal`, otherwise that of
+    `codes` (N, D), which are samples of the model's own prior or the training codes."""
+
+    owner: str  # "the prior's" or "the codes'", for titles
+    name: str  # for the protocol
+    centre_name: str
+    centre: Tensor  # (D,)
+    codes: Tensor
+    normal: bool
+    prior: bool  # whether the model has a prior
+
+    def quantiles(self, p: Tensor) -> Tensor:
+        """The quantiles at p (P,) of each dimension, (D, P)."""
+        if self.normal:
+            return prior_quantiles(p).to(self.codes).expand(self.codes.shape[1], -1)
+        return code_quantiles(self.codes, p.to(self.codes))
+
+
+def spread_of(model: Any, codes: Tensor) -> Spread:
+    """Return what the codes of a model cover: its prior or, if it has none, its training codes
+    (N, D). An own prior is represented by samples from torch's default generator."""
+    if model.latent.prior == "normal":
+        zero = torch.zeros_like(codes[0])
+        return Spread("prior's", "the prior N(0, I)", "0", zero, codes, normal=True, prior=True)
+    if (prior := prior_of(model)) is not None:
+        samples = prior.sample(PRIOR_SAMPLES).flatten(1).to(codes)
+        name = f"the model's prior, from {PRIOR_SAMPLES} samples"
+        centre = samples.mean(0)
+        return Spread("prior's", name, "the prior's mean", centre, samples, False, prior=True)
+    centre, name = codes.mean(0), "its training codes"
+    return Spread("codes'", name, "the mean code", centre, codes, normal=False, prior=False)
 
 
 def axis_names(context: ExploreContext) -> tuple[str, str]:

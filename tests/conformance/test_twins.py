@@ -14,6 +14,7 @@ from latentforge.conformance.common import the_hook_module_imports_nothing_heavy
 from latentforge.errors import PluginError, UsageError
 from latentforge.specs import KINDS
 
+from ..plugin import plugin_of
 from . import twins
 
 LIGHT = "the hook module imports nothing heavy"
@@ -138,6 +139,26 @@ def test_other_checks_are_skipped_after_the_first_fails():
     assert list(failed) == ["it implements what it provides"]
     [saw] = failed.values()
     assert "but the tuple that `encode` returns has no mode" in saw
+
+
+def test_a_good_model_with_its_own_prior_passes():
+    skipped = set()
+    for check in checks("models", twins.models.with_prior()).values():
+        try:
+            check()
+        except CheckSkipped:
+            skipped.add(check.name)
+    assert "kl matches the posterior" in skipped
+    assert not skipped & {"log prob matches the samples", "the prior matches its samples"}
+
+
+@pytest.mark.parametrize("own_prior", [False, True])
+def test_a_loss_that_needs_variational_may_estimate_the_kl(own_prior):
+    needs = {"encode", "decode_logits", "variational"}
+    model = twins.models.with_prior() if own_prior else twins.models.model()
+    forge = Forge([plugin_of(model, twins.loss(twins.losses.Estimates, needs=needs))])
+    found = checks_of("losses", "Plugin/good", forge=forge)
+    {check.name: check for check in found}["it uses only declared capabilities"]()
 
 
 def refuse(*arguments):

@@ -45,6 +45,7 @@ def test_every_python_block_runs_in_order(page, tmp_path):
     for line, code in blocks("python"):
         exec(compile("\n" * line + code, str(PAGE), "exec"), vars(page))
     assert sorted(folder.name for folder in (tmp_path / "runs").iterdir()) == [
+        "mixture-vae-rings-1",
         "tiny-flow-rings-1",
         "tiny-vae-photons-1",
         "tiny-vae-rings-1",
@@ -140,5 +141,5 @@ def test_page_lists_the_capabilities_that_the_checks_know():
 
 def test_the_page_names_every_capability_of_the_built_in_models():
     for entry in Forge().registry.entries("models"):
-        for capability in entry.spec.provides:
+        for capability in entry.provides:
             assert f"| `{capability}` |" in TEXT

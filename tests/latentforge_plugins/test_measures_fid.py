@@ -88,7 +88,7 @@ def fid(forge: Forge, run: str = "runs/ae", classifier: str = "runs/cnn", split=
         options={"fid": {"grid": 1, **options}},
         device="cpu",
     )
-    return answer["metrics"], answer["protocol"]["fid_samples"]
+    return answer["metrics"], answer["protocol"]["fid_recon"]
 
 
 def reference_features(classifier, x: torch.Tensor) -> torch.Tensor:
@@ -121,8 +121,8 @@ def test_metrics_match_reference_features_and_scipy(forge):
     unpaired = fit_rows(reference_features(classifier, ae.decode(ae.encode(chosen).mode())))
     expected = scipy_distance(unpaired, reference)
     assert metrics["fid_recon_other"] == pytest.approx(expected, rel=1e-3)
-    assert metrics["fid_floor"] < 0.3 * min(metrics["fid_recon"], metrics["fid_samples"])
-    for name in ("fid_samples", "fid_recon", "fid_recon_other"):
+    assert metrics["fid_floor"] < 0.3 * min(metrics["fid_recon"], metrics["fid_samples_gaussian"])
+    for name in ("fid_samples_gaussian", "fid_recon", "fid_recon_other"):
         ratio = metrics[name] / metrics["fid_floor"]
         assert metrics[f"{name}_over_floor"] == pytest.approx(ratio)
         assert 0 < metrics[f"{name}_se"] < 0.5 * metrics[name]
@@ -416,7 +416,7 @@ def test_data_with_one_split_is_refused(forge):
 def test_the_command_line_accepts_the_classifier_by_role(cli, runs):
     command = ("evaluate", "runs/ae", "--measure", "fid", "--set", "fid.grid=1")
     result = cli(*command, "--with", "classifier=runs/cnn", "--json").json
-    distances = {"fid_samples", "fid_recon", "fid_recon_other"}
+    distances = {"fid_samples_gaussian", "fid_recon", "fid_recon_other"}
     assert set(result["metrics"]) == {
         *distances,
         *(f"{name}_se" for name in distances),

@@ -157,7 +157,7 @@ def test_a_model_without_a_prior_is_refused(evaluate, x):
         def encode(self, x):
             return Point(x[:, :2])
 
-    with pytest.raises(UsageError, match="normal prior"):
+    with pytest.raises(UsageError, match="needs a model with a prior"):
         evaluate("nll", NoPrior(), x)
 
 
@@ -174,4 +174,4 @@ def test_the_command_line_refuses_zero_samples(cli, runs):
     assert "K=100 samples" in result["protocol"]["nll"]
     refused = cli("evaluate", "runs/ae", "--measure", "nll")
     assert refused.code == 2
-    assert "needs kl, log_prob" in refused.err
+    assert "needs log_prob, prior;" in refused.err

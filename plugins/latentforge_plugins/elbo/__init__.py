@@ -10,11 +10,11 @@ from .config import BetaElboConfig, BetaTcConfig, ElboConfig
 
 
 def needs(config: ElboConfig) -> Set[str]:
-    return {*needs_of_likelihood(config), "kl"}
+    return {*needs_of_likelihood(config), "variational"}
 
 
 def needs_densities(config: BetaTcConfig) -> Set[str]:
-    return {*needs(config), "log_prob", "diagonal_gaussian"}
+    return {*needs_of_likelihood(config), "kl", "log_prob", "diagonal_gaussian"}
 
 
 def build_elbo(config: ElboConfig, data: DataSpec):

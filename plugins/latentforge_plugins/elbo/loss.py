@@ -11,6 +11,7 @@ from torch import nn
 
 from latentforge import DataSpec
 from latentforge.contracts import Batch, Step, Terms
+from latentforge.latent import closed_form_kl, kl_estimate
 from latentforge_plugins.reconstruction.loss import Reconstruction
 
 from .config import BetaElboConfig
@@ -18,14 +19,20 @@ from .config import BetaElboConfig
 
 class Elbo(Reconstruction):
     """The negative ELBO (Kingma and Welling 2014), estimated with one sample of z. `per_dim`
-    contains the KL of each dimension."""
+    contains the KL of each dimension. If the KL has no closed form, it is estimated with the same
+    sample, and `per_dim` is empty."""
 
     beta = 1.0
 
     def forward(self, model: nn.Module, batch: Batch, step: Step) -> Terms:
         posterior = model.encode(batch.x)
-        recon = self.recon(model, posterior.sample(), batch.x, step)
-        kl = posterior.kl().mean(0)  # (*latent.shape)
+        z = posterior.sample()
+        recon = self.recon(model, z, batch.x, step)
+        each = closed_form_kl(model, posterior)  # (B, *latent.shape)
+        if each is None:
+            kl = kl_estimate(model, posterior, z).mean()
+            return recon._replace(values={**recon.values, "kl": kl})
+        kl = each.mean(0)  # (*latent.shape)
         values, per_dim = {**recon.values, "kl": kl.sum()}, {**recon.per_dim, "kl": kl.detach()}
         return recon._replace(values=values, per_dim=per_dim)
 

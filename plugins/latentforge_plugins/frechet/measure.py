@@ -18,6 +18,7 @@ from torch import Tensor
 from latentforge.contracts import EvaluateContext, Images, Seen
 from latentforge.errors import UsageError
 from latentforge.io.text import are, counted
+from latentforge.latent import prior_of
 from latentforge.seeding import generator
 from latentforge_plugins.measures import BATCH, Moments, products, select_random
 
@@ -32,8 +33,9 @@ PER_FEATURE = 10  # minimum number of images; with fewer, covariance and distanc
 
 class Fid:
     """Computes `fid_samples`, `fid_recon`, `fid_recon_other` and `fid_floor`, each of N images
-    against the same N real images, and `fid_floor_train` of two sets of N training images.
-    Distances of generated images have a standard error, and a ratio to the floor."""
+    against the same N real images, and `fid_floor_train` of two sets of N training images. For a
+    model without a prior, `fid_samples_gaussian` replaces `fid_samples`. Distances of generated
+    images have a standard error, and a ratio to the floor."""
 
     def __init__(self, config: FidConfig, context: EvaluateContext) -> None:
         classifier = context.roles["classifier"]
@@ -63,16 +65,19 @@ class Fid:
         self.recon: list[Tensor] = []  # features
         self.model: Any = context.model
         latent: Any = context.model.latent
-        self.latent_shape, self.normal = latent.shape, latent.prior == "normal"
-        source = "N(0, I)" if self.normal else "a Gaussian fitted to the codes of the train split"
+        self.latent_shape, self.prior = latent.shape, prior_of(context.model)
+        self.samples = "fid_samples" if self.prior else "fid_samples_gaussian"
+        fitted = "a Gaussian fitted to the codes of the train split, as the model has no prior"
+        source = {"normal": "N(0, I)", "own": "the model's own prior"}.get(latent.prior, fitted)
         self.protocol = (
             f"Fréchet distance of Gaussian fits to {len(self.reference.mean)} features: layer "
             f"{self.features.layer}{self.features.describe_pooling()} of classifier "
             f"{classifier.run.path} "
             f"({classifier.checkpoint}, weights {self.features.weights[:12]}, trained on "
             f"{describe_data(classifier)}); N={self.count} images each, against N of the {split} "
-            f"split. fid_samples: decoded z from {source}; fid_recon: reconstructions of the same "
-            f"N images, z the posterior mode; fid_recon_other: of N images of the {other} split; "
+            f"split. {self.samples}: decoded z from {source}; fid_recon: reconstructions of the "
+            "same N images, z the posterior mode; fid_recon_other: of N images of the "
+            f"{other} split; "
             f"fid_floor: real images of the {other} split; fid_floor_train: two sets of N images "
             "of the train split, the part of the floor that is due to N"
             f"{'' if 'fid_floor_train' in self.floors else ' (not computed: it has fewer than 2N)'}"
@@ -112,7 +117,7 @@ class Fid:
             self.recon.append(self.features(seen.recon[selected]).cpu())
 
     def compute(self) -> Mapping[str, float]:
-        draw = self.sample_prior if self.normal else self.fitted_sampler()
+        draw = self.prior.sample if self.prior else self.fitted_sampler()
         sizes = (min(BATCH, self.count - start) for start in range(0, self.count, BATCH))
         samples = [self.features(self.model.decode(draw(size))).cpu() for size in sizes]
         other = [
@@ -121,7 +126,7 @@ class Fid:
             if (selected := self.selected_others[batch.index]).any()
         ]
         metrics: dict[str, float] = {}
-        parts = {"fid_samples": samples, "fid_recon": self.recon, "fid_recon_other": other}
+        parts = {self.samples: samples, "fid_recon": self.recon, "fid_recon_other": other}
         for name, features in parts.items():
             rows = torch.cat(features).double()
             metrics[name] = frechet_distance(fit_rows(rows), self.reference)
@@ -138,9 +143,6 @@ class Fid:
             chosen = torch.randint(len(rows), (len(rows),), generator=noise)
             distances.append(frechet_distance(fit_rows(rows[chosen]), self.reference))
         return float(torch.tensor(distances, dtype=torch.float64).std())
-
-    def sample_prior(self, n: int) -> Tensor:
-        return torch.randn(n, *self.latent_shape, device=self.selected.device)
 
     def fitted_sampler(self) -> Callable[[int], Tensor]:
         """Return a function that samples n codes from a Gaussian fitted to the training codes."""

@@ -17,7 +17,8 @@ from latentforge.engine.latent_search import Found
 from latentforge.errors import UsageError
 from latentforge.findings import Finding, Findings, Lines, NamedArrays
 from latentforge.io.text import counted
-from latentforge_plugins.densities import MAX_DIMENSIONS
+from latentforge_plugins.densities import MAX_DIMENSIONS, prior_density
+from latentforge_plugins.densities import Density as CodeDensity
 from latentforge_plugins.walks import decode, not_drawable_note
 
 from . import starts
@@ -46,9 +47,7 @@ def guide(context: ExploreContext, config: GuidedConfig) -> Findings:
             f"{counted(codes.shape[1], 'dimension')}",
             hint="--set prior=none",
         )
-    prior = starts.prior_density(model, codes) if config.prior == "gaussian" else mixture
-    if config.prior == "none":
-        prior = None
+    prior = select_prior(context, config, codes, mixture)
     start = starts.sample_starts(context, config, codes)
     start_time = time.perf_counter()
     found = search(
@@ -70,9 +69,9 @@ def guide(context: ExploreContext, config: GuidedConfig) -> Findings:
         attach=context.attach,
     )
     if samples:
-        assert mixture is not None
+        assert prior is not None
         unit = starts.code_deviation(codes)
-        density = Density(partial(decode, model), objective, mixture.log_prob, unit, context.seed)
+        density = Density(partial(decode, model), objective, prior.log_prob, unit, context.seed)
         sample = average_samples if getattr(objective, "open_ended", False) else sample_results
         found = sample(found, density, samples)
     metrics = {"requests_per_second": count / (time.perf_counter() - start_time)}
@@ -92,6 +91,24 @@ def guide(context: ExploreContext, config: GuidedConfig) -> Findings:
     if hasattr(objective, "findings"):
         parts.insert(0, objective.findings(found.x))
     return merge_findings([*parts, search_findings])
+
+
+def select_prior(
+    context: ExploreContext, config: GuidedConfig, codes: Tensor, mixture: CodeDensity | None
+) -> CodeDensity | None:
+    """Return the density that keeps the search close to the training codes (N, D), if any. Raises
+    UsageError if it is the model's prior and the model has none."""
+    if config.prior == "model":
+        prior = prior_density(context.model, codes)
+        if prior is None:
+            raise UsageError(
+                "prior is 'model', but the model has no prior",
+                hint="--set prior=mixture, or --set prior=gaussian for a fitted Gaussian",
+            )
+        return prior
+    if config.prior == "gaussian":
+        return starts.gaussian_density(context.model, codes)
+    return mixture if config.prior == "mixture" else None
 
 
 def sample_steps(context: ExploreContext, config: GuidedConfig) -> int:
@@ -128,6 +145,8 @@ def notes(context: ExploreContext, config: GuidedConfig) -> list[str]:
         notes_found.append(not_drawable_note(context, "their values are in found.npz"))
     if "judge" in context.roles and not classes:
         notes_found.append("the judge was not used, because the objective does not request classes")
+    if config.start == "prior" and context.model.latent.prior is None:
+        notes_found.append(f"the model has no prior, so starts are samples of {starts.FITTED}")
     excluded = starts.excluded_classes(context, config)
     if classes and excluded is None and config.start == "data" and not config.any_class:
         notes_found.append("the training images have no labels, so starts can be of any class")
@@ -151,7 +170,9 @@ def protocol(
     if mixture is not None:
         components = len(mixture.mixture_distribution.probs)
         fitted = f"a mixture of {components} Gaussians fitted to the training images' posteriors"
-    density = {"mixture": fitted, "gaussian": starts.describe_prior(context)}.get(config.prior)
+    densities = {"mixture": fitted, "model": starts.describe_prior(context)}
+    densities["gaussian"] = starts.describe_gaussian(context)
+    density = densities.get(config.prior)
     weight = f"{config.prior_weight:g}"
     text += f"; the search maximises the score + {weight} x the log density of " if density else ""
     text += density or "; the search maximises only the score"

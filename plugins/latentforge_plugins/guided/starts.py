@@ -6,12 +6,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, MixtureSameFamily
+from torch.distributions import MixtureSameFamily
 
 from latentforge.contracts import ExploreContext
 from latentforge.errors import UsageError
-from latentforge_plugins.densities import fit_gaussian, fit_mixture, standard_normal
-from latentforge_plugins.walks import code_quantiles, has_prior
+from latentforge_plugins.densities import (
+    Density,
+    fit_gaussian,
+    fit_mixture,
+    prior_density,
+    standard_normal,
+)
+from latentforge_plugins.walks import code_quantiles
 
 from .config import GuidedConfig
 
@@ -40,15 +46,30 @@ def describe_starts(context: ExploreContext, config: GuidedConfig) -> str:
     return f"codes of random training images{any_class}"
 
 
+FITTED = "the Gaussian fitted to the training images' codes"
+
+
 def describe_prior(context: ExploreContext) -> str:
-    if has_prior(context.model):
-        return "N(0, I), the model's prior"
-    return "the Gaussian fitted to the training images' codes"
+    """Describe the model's prior or, if it has none, what is used instead."""
+    prior = context.model.latent.prior
+    return {"normal": "N(0, I), the model's prior", "own": "the model's own prior"}.get(
+        prior, FITTED
+    )
 
 
-def prior_density(model: Any, codes: Tensor) -> Distribution:
-    """Return N(0, I) if the model has that prior, else a Gaussian fitted to its codes (N, D)."""
-    return standard_normal(codes) if has_prior(model) else fit_gaussian(codes)
+def prior_or_gaussian(model: Any, codes: Tensor) -> Density:
+    """Return the model's prior or, if it has none, a Gaussian fitted to its codes (N, D)."""
+    return prior_density(model, codes) or fit_gaussian(codes)
+
+
+def describe_gaussian(context: ExploreContext) -> str:
+    normal = context.model.latent.prior == "normal"
+    return describe_prior(context) if normal else FITTED
+
+
+def gaussian_density(model: Any, codes: Tensor) -> Density:
+    """Return N(0, I) if it is the model's prior, else a Gaussian fitted to its codes (N, D)."""
+    return standard_normal(codes) if model.latent.prior == "normal" else fit_gaussian(codes)
 
 
 def code_deviation(codes: Tensor) -> Tensor:
@@ -77,7 +98,7 @@ def sample_starts(context: ExploreContext, config: GuidedConfig, codes: Tensor) 
         excluded = excluded_classes(context, config)
         return sample_data_starts(context, codes, config.restarts, excluded)
     if config.start == "prior":
-        return prior_density(context.model, codes).sample(torch.Size(size))
+        return prior_or_gaussian(context.model, codes).sample(torch.Size(size))
     return WIDE * torch.randn(*size, codes.shape[1], device=codes.device)
 
 

@@ -20,6 +20,6 @@ def latentforge_measures():
         build=build,
         protocol="nats per image, -log mean p(x|z) p(z) / q(z|x) over samples of q(z|x)",
         config=NllConfig,
-        needs={"encode", "decode", "kl", "log_prob"},
+        needs={"encode", "decode", "prior", "log_prob"},
         default=False,
     )

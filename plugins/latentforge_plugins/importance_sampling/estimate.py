@@ -15,7 +15,7 @@ from torch import Tensor
 
 from latentforge.contracts import EvaluateContext, Seen
 from latentforge.errors import UsageError
-from latentforge.latent import standard_normal_log_prob
+from latentforge.latent import log_ratio
 from latentforge_plugins.measures import describe_likelihood, likelihood_of, select_random
 
 from .config import NllConfig
@@ -28,8 +28,8 @@ class Nll:
 
     def __init__(self, config: NllConfig, context: EvaluateContext) -> None:
         latent: Any = context.model.latent
-        if latent.prior != "normal":
-            raise UsageError("nll needs a model with a normal prior, but this model has none")
+        if latent.prior is None:
+            raise UsageError("nll needs a model with a prior, but this model has none")
         images = context.images(context.split)
         count = min(config.images or len(images), len(images))
         self.selected = select_random(count, len(images), images.device)
@@ -60,8 +60,8 @@ class Nll:
         log_square = log_sum
         for done in range(0, self.samples, copies):
             z = posterior.sample()
-            log_ratio = standard_normal_log_prob(z) - posterior.log_prob(z)  # log p(z) / q(z|x)
-            log_w = log_ratio - self.likelihood.nll(model, z, repeated)  # (B * copies,)
+            log_p_q = -log_ratio(model, posterior, z)  # log p(z) / q(z|x)
+            log_w = log_p_q - self.likelihood.nll(model, z, repeated)  # (B * copies,)
             log_w = log_w.view(-1, copies)[:, : self.samples - done].cpu().double()
             log_sum = torch.logaddexp(log_sum, log_w.logsumexp(1))
             log_square = torch.logaddexp(log_square, (2 * log_w).logsumexp(1))

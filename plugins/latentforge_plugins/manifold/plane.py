@@ -23,14 +23,17 @@ TAIL = 0.01  # fraction of the codes beyond each end of an axis that has no prio
 @dataclass(frozen=True)
 class Plane:
     """The plane z = base + a u0 + b u1 with `base` (D,) and `axes` u (2, D). `coordinates` (N, 2)
-    are the values a and b of the training codes."""
+    are the values a and b of the training codes, and `covered` (M, 2) those of the codes that the
+    grid covers: samples of the model's own prior or the training codes."""
 
     base: Tensor
     axes: Tensor
     coordinates: Tensor
+    covered: Tensor
     names: tuple[str, str]
     description: str
-    prior: bool  # whether the prior of a and b is N(0, I)
+    normal: bool  # whether the prior of a and b is N(0, I)
+    of: str = "the codes"  # whose quantiles the grid covers, unless `normal`
 
 
 def manifold(context: ExploreContext, config: ManifoldConfig) -> Findings:
@@ -64,10 +67,10 @@ def manifold(context: ExploreContext, config: ManifoldConfig) -> Findings:
         "coordinates are in these ranges"
     )
     metrics = {"codes_inside": float(inside.double().mean())}
-    if config.reach != type(config).reach and not plane.prior:
+    if config.reach != type(config).reach and not plane.normal:
         notes.append(
-            f"reach {config.reach:g} had no effect: it needs a model with a prior; the grid covers "
-            f"the {TAIL:.0%} to {1 - TAIL:.0%} quantile of the codes"
+            f"reach {config.reach:g} had no effect: it needs a model with the prior N(0, I); the "
+            f"grid covers the {TAIL:.0%} to {1 - TAIL:.0%} quantile of {plane.of}"
         )
     return Findings(items, metrics, protocol, [*notes, *walks.shape_note(context.model)])
 
@@ -90,43 +93,58 @@ def make_plane(context: ExploreContext, config: ManifoldConfig) -> Plane:
             hint="--set plane=dims",
         )
     codes = context.codes("train").flatten(1)  # (N, D)
-    prior = walks.has_prior(context.model)
+    spread = walks.spread_of(context.model, codes)
     chosen = config.dims is not None or config.plane == "dims" or size == 2
-    if config.plane == "principal" or not (chosen or prior or size > MAX_DIMENSIONS):
-        return principal(codes)
-    if chosen or not prior:
-        return through_dims(context, codes, list(config.dims or (0, 1)))
+    if config.plane == "principal" or not (chosen or spread.normal or size > MAX_DIMENSIONS):
+        return principal(spread, codes, config.plane == "principal")
+    if chosen or not spread.normal:
+        return through_dims(context, spread, codes, list(config.dims or (0, 1)))
     kl = walks.mean_kl(context.model, context.provides, context.images("train"))
     if kl is None:
-        return through_dims(context, codes, [0, 1])
+        return through_dims(context, spread, codes, [0, 1])
     dims = sorted(kl.topk(2).indices.tolist())
-    plane = through_dims(context, codes, dims)
+    plane = through_dims(context, spread, codes, dims)
     values = " and ".join(f"{float(kl[d]):.2f}" for d in dims)
     return replace(plane, description=f"the largest KL, {values} nats; {plane.description}")
 
 
-def through_dims(context: ExploreContext, codes: Tensor, dims: list[int]) -> Plane:
-    prior = walks.has_prior(context.model)
+def through_dims(
+    context: ExploreContext, spread: walks.Spread, codes: Tensor, dims: list[int]
+) -> Plane:
     axes = torch.eye(codes.shape[1], device=codes.device)[dims]
-    base = torch.zeros_like(codes[0]) if prior else codes.mean(0)
+    base = spread.centre.clone()
     base[dims] = 0.0
     named = dimension_names(context.model.latent)
     names = (named[dims[0]], named[dims[1]])
-    rest = "0, the prior's mean" if prior else "the mean of the training codes"
+    rest = "0, the prior's mean" if spread.normal else spread.centre_name
+    rest = rest if spread.prior else "the mean of the training codes"
     description = f"the other dimensions at {rest}"
     if len(base) == 2:
         description = "the model has no other dimensions"
-    return Plane(base, axes, codes[:, dims], names, description, prior)
+    covered = spread.codes[:, dims]
+    of = describe_covered(spread)
+    return Plane(base, axes, codes[:, dims], covered, names, description, spread.normal, of)
 
 
-def principal(codes: Tensor) -> Plane:
-    """Return the plane through the mean of the codes along their two principal directions."""
-    mean, axes, shares = walks.principal_directions(codes)
+def principal(spread: walks.Spread, codes: Tensor, by_name: bool) -> Plane:
+    """Return the plane through the mean of the codes along their two principal directions. `codes`
+    are the training codes. For a model with its own prior, the plane is that of the prior's
+    samples, unless the principal directions of the training codes were requested `by_name`."""
+    own = spread.prior and not spread.normal and not by_name
+    covered = spread.codes if own else codes
+    mean, axes, shares = walks.principal_directions(covered)
     share = float(shares.sum())
-    description = f"principal directions of the training codes, {share:.0%} of their variance"
-    coordinates = (codes.double() - mean) @ axes.T
-    mean, axes, coordinates = (part.to(codes) for part in (mean, axes, coordinates))
-    return Plane(mean, axes, coordinates, ("PC 1", "PC 2"), description, prior=False)
+    owner = f"{walks.PRIOR_SAMPLES} samples of the model's prior" if own else "the training codes"
+    description = f"principal directions of {owner}, {share:.0%} of their variance"
+    coordinates, on_plane = ((rows.double() - mean) @ axes.T for rows in (codes, covered))
+    mean, axes, coordinates, on_plane = (v.to(codes) for v in (mean, axes, coordinates, on_plane))
+    of = describe_covered(spread) if own else "the codes"
+    names = ("PC 1", "PC 2")
+    return Plane(mean, axes, coordinates, on_plane, names, description, normal=False, of=of)
+
+
+def describe_covered(spread: walks.Spread) -> str:
+    return "the prior's samples" if spread.prior else "the codes"
 
 
 def knots(plane: Plane, config: ManifoldConfig) -> tuple[Tensor, Tensor]:
@@ -134,15 +152,15 @@ def knots(plane: Plane, config: ManifoldConfig) -> tuple[Tensor, Tensor]:
     device = plane.coordinates.device
     if config.spacing == "quantile":  # midpoints of intervals of equal probability
         p = (torch.arange(config.size, device=device) + 0.5) / config.size
-        if plane.prior:
+        if plane.normal:
             return walks.prior_quantiles(p), walks.prior_quantiles(p)
-        a, b = walks.code_quantiles(plane.coordinates, p)
+        a, b = walks.code_quantiles(plane.covered, p)
         return a, b
     even = torch.linspace(0.0, 1.0, config.size, device=device)
-    if plane.prior:
+    if plane.normal:
         ends = even.new_tensor([[-config.reach, config.reach]] * 2)  # (2, 2)
     else:
-        ends = walks.code_quantiles(plane.coordinates, even.new_tensor([TAIL, 1 - TAIL]))
+        ends = walks.code_quantiles(plane.covered, even.new_tensor([TAIL, 1 - TAIL]))
     a, b = ends[:, :1] + even * (ends[:, 1:] - ends[:, :1])
     return a, b
 

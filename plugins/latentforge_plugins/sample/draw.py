@@ -14,7 +14,7 @@ from latentforge.findings import Findings, ImageGrid, NamedArrays
 from latentforge.io.text import counted
 from latentforge.neighbours import topk
 from latentforge_plugins.measures import select_random
-from latentforge_plugins.walks import BATCH, decode, has_prior, probabilities, select_drawable
+from latentforge_plugins.walks import BATCH, decode, probabilities, select_drawable
 
 from .config import SampleConfig
 from .sources import Source, make_source
@@ -63,7 +63,7 @@ def sample(context: ExploreContext, config: SampleConfig) -> Findings:
         )
     arrays = {f"z_{name}": values.reshape(-1, *model.latent.shape) for name, values in z.items()}
     arrays |= {f"x_{name}": values for name, values in x.items()}
-    no_prior = "prior" in config.sources and not has_prior(model)
+    no_prior = "prior" in config.sources and model.latent.prior is None
     grid = draw_grid(sources, x, config, no_prior)
     items, notes = select_drawable(context, [grid], NamedArrays("codes", arrays))
     if no_prior:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
 
 from latentforge.contracts import ExploreContext
 from latentforge.errors import UsageError
 from latentforge.io.text import counted
 from latentforge_plugins import densities
-from latentforge_plugins.walks import BATCH, code_size, has_prior
+from latentforge_plugins.densities import Density
+from latentforge_plugins.walks import BATCH, code_size
 
 from .config import SampleConfig
 
@@ -26,7 +26,7 @@ class Source:
     title: str
     description: str  # for the protocol
     draw: Callable[[int], Tensor]
-    density: Distribution | None = None
+    density: Density | None = None
 
 
 def make_source(name: str, context: ExploreContext, codes: Tensor, config: SampleConfig) -> Source:
@@ -34,9 +34,11 @@ def make_source(name: str, context: ExploreContext, codes: Tensor, config: Sampl
     has no prior, "prior" gives the source "gaussian", a Gaussian fitted to the codes."""
     if name == "aggregate":
         return aggregate_source(context)
-    if name == "prior" and has_prior(context.model):
+    if name == "prior" and context.model.latent.prior == "normal":
         density = densities.standard_normal(codes[:1].double().cpu())
         return density_source("prior", "prior N(0, I)", "N(0, I)", density, codes)
+    if name == "prior" and (prior := densities.prior_density(context.model, codes)) is not None:
+        return density_source("prior", "the model's prior", "the model's own prior", prior, codes)
     count, size = len(codes), code_size(context.model)
     if count < 2 or size > densities.MAX_DIMENSIONS:
         raise UsageError(
@@ -62,10 +64,12 @@ def make_source(name: str, context: ExploreContext, codes: Tensor, config: Sampl
 
 
 def density_source(
-    name: str, title: str, description: str, density: Distribution, like: Tensor
+    name: str, title: str, description: str, density: Density, like: Tensor
 ) -> Source:
     description = f"{name}: {description}"
-    return Source(name, title, description, lambda n: density.sample((n,)).to(like), density)
+    return Source(
+        name, title, description, lambda n: density.sample(torch.Size([n])).to(like), density
+    )
 
 
 def aggregate_source(context: ExploreContext) -> Source:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,6 +28,7 @@ class Traversal:
     that are drawn."""
 
     side: walks.Side
+    spread: walks.Spread
     by_kl: bool
     order: Tensor  # int64 (D,)
     weight: Tensor  # KL in nats, or the variance of the codes, in `order`
@@ -69,14 +69,12 @@ def traverse_dimensions(
 ) -> Traversal:
     """Traverse every dimension of one run, around the code of `base` (1, ...) if it is given."""
     model, codes = side.model, context.codes("train", side.model).flatten(1)
+    spread = walks.spread_of(model, codes)
     kl = walks.mean_kl(model, side.provides, context.images("train"))
     weight = codes.var(0, correction=0) if kl is None else kl  # (D,)
     order = weight.argsort(descending=True, stable=True)
-    values = positions(model, codes, config)  # (D, steps)
-    if base is not None:
-        start = model.encode(base).mode().flatten()
-    else:
-        start = torch.zeros_like(codes[0]) if walks.has_prior(model) else codes.mean(0)
+    values = positions(spread, config)  # (D, steps)
+    start = spread.centre if base is None else model.encode(base).mode().flatten()
     middle = walks.decode(model, start[None])
     codes_along, images, effect = [], [], []
     for rank, dim in enumerate(order.tolist()):
@@ -88,17 +86,13 @@ def traverse_dimensions(
             codes_along.append(z)
             images.append(x)
     stacked = map(torch.stack, (effect, codes_along, images))
-    return Traversal(side, kl is not None, order, weight[order], *stacked)
+    return Traversal(side, spread, kl is not None, order, weight[order], *stacked)
 
 
-def positions(model: Any, codes: Tensor, config: TraverseConfig) -> Tensor:
+def positions(spread: walks.Spread, config: TraverseConfig) -> Tensor:
     """Return the values of each dimension, (D, steps), evenly spaced in probability. Raises
     UsageError if a value is infinite or NaN."""
-    p = probabilities(config)
-    if walks.has_prior(model):
-        found = walks.prior_quantiles(p).to(codes).expand(codes.shape[1], -1)
-    else:
-        found = walks.code_quantiles(codes, p.to(codes))
+    found = spread.quantiles(probabilities(config))
     if not bool(found.isfinite().all()):
         low, high = config.quantiles
         raise UsageError(
@@ -119,15 +113,14 @@ def draw(t: Traversal, config: TraverseConfig) -> ImageGrid:
     rows = len(t.x)
     pairs = zip(t.order[:rows].tolist(), t.weight[:rows].tolist(), strict=True)
     at, names = probabilities(config), dimension_names(t.side.model.latent)
-    if walks.has_prior(t.side.model):
+    if t.spread.normal:
         columns = [f"{round(float(v), 2) + 0.0:.2f}" for v in walks.prior_quantiles(at)]  # no -0.00
     else:
         columns = [f"{float(p):.0%}" for p in at]
     around = f", around {config.split} image {config.image}" if config.image is not None else ""
-    of = "prior's" if walks.has_prior(t.side.model) else "codes'"
     return ImageGrid(
         OTHER if t.side.prefix else "traversal",
-        f"{t.side.label}Each dimension varied over the {of} quantiles{around}",
+        f"{t.side.label}Each dimension varied over the {t.spread.owner} quantiles{around}",
         rows=list(t.x),
         column_titles=columns,
         row_titles=[f"{names[dim]}  {unit} {weight:.2f}" for dim, weight in pairs],
@@ -176,9 +169,8 @@ def describe_protocol(found: Sequence[Traversal], config: TraverseConfig, values
 def describe_setup(t: Traversal, config: TraverseConfig) -> tuple[str, str, str]:
     """Return what ranks the dimensions, which distribution's quantiles they cover, and the values
     of the other dimensions."""
-    prior = walks.has_prior(t.side.model)
-    rest = "0" if prior else "the mean code"
+    rest = t.spread.centre_name
     if config.image is not None:
         rest = f"the code of {config.split} image {config.image}"
     what = "mean KL(q(z|x) || p(z)) in nats" if t.by_kl else "variance of codes"
-    return what, "the prior N(0, I)" if prior else "its training codes", rest
+    return what, t.spread.name, rest

@@ -58,21 +58,21 @@ def latentforge_measures():
         summary="-log p(x|z) of the posterior's mean, under the loss's likelihood",
         build=build_recon_mean,
         protocol="nats per image, summed over pixels, z the posterior mean",
-        needs={"encode", "decode", "kl"},
+        needs={"encode", "decode", "variational"},
     )
     yield MeasureSpec(
         name="kl",
         summary="KL(q(z|x) || p(z))",
         build=build_kl,
         protocol="nats per image, summed over latent dimensions, in closed form",
-        needs={"encode", "kl"},
+        needs={"encode", "variational"},
     )
     yield MeasureSpec(
         name="elbo",
         summary="Evidence lower bound, -(recon + kl)",
         build=build_elbo,
         protocol="nats per image, -(recon + kl), one seeded posterior sample",
-        needs={"encode", "decode", "kl"},
+        needs={"encode", "decode", "variational"},
         better="higher",
     )
     yield MeasureSpec(
@@ -89,6 +89,6 @@ def latentforge_measures():
         build=build_active_units,
         protocol="latent dimensions whose posterior mean varies over the split",
         config=ActiveUnitsConfig,
-        needs={"encode", "kl"},
+        needs={"encode", "variational"},
         better="higher",
     )

@@ -5,39 +5,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 from torch import Tensor
 
 from latentforge.contracts import EvaluateContext, Seen
-from latentforge.latent import Likelihood, Point, group_slices
+from latentforge.latent import Likelihood, Point, closed_form_kl, group_slices, kl_estimate
 from latentforge.metrics import MeanPerImage
 from latentforge_plugins.measures import describe_likelihood, likelihood_of
 
 SAMPLED_TWICE = 1000  # images, from which the sampling error of all is estimated
-
-
-class Kl(MeanPerImage):
-    """The mean KL and, if the code has groups of dimensions, the part of each of them."""
-
-    def __init__(self, context: EvaluateContext) -> None:
-        super().__init__("kl", kl)
-        self.slices = group_slices(context.model.latent)
-        self.groups = dict.fromkeys(self.slices, 0.0)
-        self.protocol = "nats per image, summed over latent dimensions, in closed form"
-        if self.slices:
-            self.protocol += "; kl_NAME: over those of a group"
-
-    def update(self, seen: Seen) -> None:
-        super().update(seen)
-        posterior: Any = seen.posterior
-        values = posterior.kl().flatten(1) if self.slices else None  # (B, D)
-        for name, part in self.slices.items():
-            self.groups[name] += float(values[:, part].sum())
-
-    def compute(self) -> Mapping[str, float]:
-        groups = {f"kl_{name}": total / self.count for name, total in self.groups.items()}
-        return {**super().compute(), **groups}
 
 
 class Bound(MeanPerImage):
@@ -47,21 +23,25 @@ class Bound(MeanPerImage):
     differences is the variance of a value, from which the standard error of the mean follows.
     """
 
-    def __init__(self, name: str, context: EvaluateContext, *, sampled: bool) -> None:
-        self.likelihood, self.sampled = likelihood_of(context), sampled
+    def __init__(self, name: str, likelihood: Likelihood | None, *, sampled: bool) -> None:
+        self.likelihood, self.sampled = likelihood, sampled
         super().__init__(name, self.value)
         self.squares, self.pairs = 0.0, 0
 
-    def value(self, seen: Seen) -> Tensor:
-        return recon(seen, self.likelihood, sampled=self.sampled)
+    def value(self, seen: Seen, number: int = 0) -> Tensor:
+        """The value of each image, (B,), for the sample with this number, 0 or 1."""
+        raise NotImplementedError
+
+    def varying(self, seen: Seen, number: int) -> Tensor:
+        """The part of the value that depends on the sample, up to its sign: (B,)."""
+        return self.value(seen, number)
 
     def update(self, seen: Seen) -> None:
         super().update(seen)
         if not self.sampled or self.pairs >= SAMPLED_TWICE:
             return
-        first = recon(seen, self.likelihood, sampled=True)
-        second = recon(seen, self.likelihood, sampled=True, number=1)
-        self.squares += float((first.double() - second.double()).square().sum())
+        first, second = (self.varying(seen, number).double() for number in (0, 1))
+        self.squares += float((first - second).square().sum())
         self.pairs += len(first)
 
     def compute(self) -> Mapping[str, float]:
@@ -72,6 +52,7 @@ class Bound(MeanPerImage):
         return metrics
 
     def describe(self, what: str, z: str) -> str:
+        assert self.likelihood is not None
         error = f"; {self.name}_se: standard error of the sampling" if "sample" in z else ""
         return f"nats per image, {what}, {z}, {describe_likelihood(self.likelihood)}{error}"
 
@@ -80,8 +61,11 @@ class Recon(Bound):
     """-log p(x | z)."""
 
     def __init__(self, name: str, context: EvaluateContext, *, sampled: bool) -> None:
-        super().__init__(name, context, sampled=sampled)
+        super().__init__(name, likelihood_of(context), sampled=sampled)
         self.protocol = self.describe("summed over pixels", describe_z(sampled))
+
+    def value(self, seen: Seen, number: int = 0) -> Tensor:
+        return recon(seen, self.likelihood, sampled=self.sampled, number=number)
 
     def update(self, seen: Seen) -> None:
         super().update(seen)
@@ -89,16 +73,57 @@ class Recon(Bound):
             self.protocol = self.describe("summed over pixels", "z the code")
 
 
+class Kl(Bound):
+    """KL(q(z | x) || p(z)) and, if it has a closed form and the code has groups of dimensions, the
+    part of each of them."""
+
+    def __init__(self, context: EvaluateContext) -> None:
+        super().__init__("kl", None, sampled=True)
+        self.slices = group_slices(context.model.latent)
+        self.groups = dict.fromkeys(self.slices, 0.0)
+        self.protocol = "nats per image, summed over latent dimensions, in closed form"
+        if self.slices:
+            self.protocol += "; kl_NAME: over those of a group"
+
+    def value(self, seen: Seen, number: int = 0) -> Tensor:
+        return kl(seen, number)
+
+    def update(self, seen: Seen) -> None:
+        each = closed_form_kl(seen.model, seen.posterior)  # (B, *latent.shape)
+        self.sampled = each is None
+        if each is not None:
+            for name, part in self.slices.items():
+                self.groups[name] += float(each.flatten(1)[:, part].sum())
+        else:
+            self.groups = {}
+            self.protocol = (
+                "nats per image, mean of log q(z|x) - log p(z), one seeded posterior sample; "
+                "kl_se: standard error of the sampling"
+            )
+        super().update(seen)
+
+    def compute(self) -> Mapping[str, float]:
+        groups = {f"kl_{name}": total / self.count for name, total in self.groups.items()}
+        return {**super().compute(), **groups}
+
+
 class Elbo(Bound):
     """-(recon + kl)."""
 
     def __init__(self, name: str, context: EvaluateContext, *, sampled: bool) -> None:
-        super().__init__(name, context, sampled=sampled)
+        super().__init__(name, likelihood_of(context), sampled=sampled)
         what = "-(recon + kl) summed over pixels and latent dimensions"
         self.protocol = self.describe(what, describe_z(sampled))
 
-    def value(self, seen: Seen) -> Tensor:
-        return -super().value(seen) - kl(seen)
+    def value(self, seen: Seen, number: int = 0) -> Tensor:
+        value = recon(seen, self.likelihood, sampled=self.sampled, number=number)
+        return -value - kl(seen, number)
+
+    def varying(self, seen: Seen, number: int) -> Tensor:
+        value = recon(seen, self.likelihood, sampled=True, number=number)
+        # a KL in closed form cancels, but would round the difference
+        exact = closed_form_kl(seen.model, seen.posterior) is not None
+        return value if exact else value + kl(seen, number)
 
 
 def describe_z(sampled: bool) -> str:
@@ -113,8 +138,10 @@ def recon(seen: Seen, likelihood: Likelihood, *, sampled: bool, number: int = 0)
     return seen.once(key, lambda: likelihood.nll(seen.model, z, seen.batch.x))
 
 
-def kl(seen: Seen) -> Tensor:
-    """Return KL(q(z | x) || p(z)) summed over the latent dimensions, (B,)."""
-    posterior: Any = seen.posterior
-    summed: Tensor = posterior.kl().flatten(1).sum(1)
-    return summed
+def kl(seen: Seen, number: int = 0) -> Tensor:
+    """Return KL(q(z | x) || p(z)) summed over the latent dimensions, (B,), in closed form if there
+    is one, else estimated with one of the two samples."""
+    exact = closed_form_kl(seen.model, seen.posterior)
+    if exact is not None:
+        return exact.flatten(1).sum(1)
+    return kl_estimate(seen.model, seen.posterior, seen.z_samples[number])

@@ -7,7 +7,7 @@ from torch import nn
 
 from latentforge import LossSpec
 from latentforge.contracts import Terms
-from latentforge.latent import bernoulli_nll
+from latentforge.latent import bernoulli_nll, closed_form_kl, kl_estimate, prior_of
 
 from .common import GoodConfig, meddle
 
@@ -66,6 +66,29 @@ class Spreads(GoodLoss):
     def terms(self, model, batch, step):
         spread = model.encode(batch.x).log_var.exp().mean()
         return {**super().terms(model, batch, step), "spread": spread}
+
+
+class UsesKl(GoodLoss):
+    def terms(self, model, batch, step):
+        kl = model.encode(batch.x).kl().sum(1).mean()
+        return {**super().terms(model, batch, step), "kl": kl}
+
+
+class UsesPrior(GoodLoss):
+    def terms(self, model, batch, step):
+        log_p = prior_of(model).log_prob(model.encode(batch.x).sample())
+        return {**super().terms(model, batch, step), "log_p": log_p.mean()}
+
+
+class Estimates(GoodLoss):
+    """Uses all that a loss with the need `variational` may use."""
+
+    def terms(self, model, batch, step):
+        posterior = model.encode(batch.x)
+        kl = kl_estimate(model, posterior, posterior.sample()).mean()
+        exact = closed_form_kl(model, posterior)
+        exact = kl if exact is None else exact.sum(1).mean()
+        return {**super().terms(model, batch, step), "kl": kl, "exact": exact}
 
 
 class Indexes(GoodLoss):
@@ -219,6 +242,8 @@ LOSSES = {
     "it uses only declared capabilities": [
         loss(needs={"encode"}),
         loss(Spreads, needs={"encode", "decode_logits", "kl"}),
+        loss(UsesKl, needs={"encode", "decode_logits", "variational"}),
+        loss(UsesPrior, needs={"encode", "decode_logits", "variational"}),
     ],
     "it works without labels": [loss(ClassMeans), loss(Indexes)],
     "it works without factors": [loss(ReadsLevel), loss(ReadsFirst)],

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from latentforge import LatentSpec, ModelSpec
-from latentforge.latent import DiagonalGaussian
+from latentforge.latent import DiagonalGaussian, standard_normal_log_prob
 
 from .common import GoodConfig, meddle
 
@@ -261,6 +261,96 @@ class NoPrior(Good):
         self.latent = LatentSpec((config.size,))
 
 
+class Wide(DiagonalGaussian):
+    def sample(self):
+        return self.mean + 1.5 * (super().sample() - self.mean)
+
+
+class NoConstant(DiagonalGaussian):
+    def log_prob(self, z):
+        return super().log_prob(z) + 0.9 * z.shape[1]  # about log(2 pi) / 2 for each dimension
+
+
+class EachLogProb(DiagonalGaussian):
+    def log_prob(self, z):
+        return torch.stack([super().log_prob(z)] * 2, 1)
+
+
+# ---------------------------------------------------------------- priors
+
+
+class GoodPrior(nn.Module):
+    """N(mean, I)."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.mean = nn.Parameter(torch.ones(size))
+
+    def log_prob(self, z):
+        return standard_normal_log_prob(z - self.mean)
+
+    def sample(self, n):
+        return self.mean + torch.randn(n, len(self.mean), device=self.mean.device)
+
+
+def with_prior(cls=GoodPrior, provides=PROVIDES - {"kl"} | {"prior"}):
+    """Return a model that is good except for its own prior."""
+
+    class Other(Good):
+        def __init__(self, config, data):
+            super().__init__(config, data)
+            self.latent = LatentSpec((config.size,), "own")
+            self.own = cls(config.size)
+
+        def prior(self):
+            return self.own
+
+    return model(Other, provides)
+
+
+class Unmade(Good):
+    def __init__(self, config, data):
+        super().__init__(config, data)
+        self.latent = LatentSpec((config.size,), "own")
+
+
+class OnlyDensity(nn.Module):
+    def __init__(self, size):
+        super().__init__()
+        self.log_prob = standard_normal_log_prob
+
+
+class OnlySamples(nn.Module):
+    def __init__(self, size):
+        super().__init__()
+        self.sample = lambda n: torch.randn(n, size)
+
+
+class OneSample(GoodPrior):
+    def sample(self, n):
+        return super().sample(1)[0]
+
+
+class OwnNoisePrior(GoodPrior):
+    def sample(self, n):
+        return self.mean + torch.randn(n, len(self.mean), generator=OWN)
+
+
+class DetachedPrior(GoodPrior):
+    def log_prob(self, z):
+        return super().log_prob(z.detach()).detach()
+
+
+class ElsewherePrior(GoodPrior):
+    def sample(self, n):
+        return super().sample(n) + 1
+
+
+class NoConstantPrior(GoodPrior):
+    def log_prob(self, z):
+        return -0.5 * (z - self.mean).square().sum(1)
+
+
 class OtherSigmoid(Good):
     def decode(self, z):
         return (0.5 * self.decode_logits(z)).sigmoid()
@@ -417,6 +507,9 @@ MODELS = {
         model(Pair),
         classifier(Unfinished),
         model(NoLatent),
+        model(Unmade, PROVIDES - {"kl"} | {"prior"}),
+        with_prior(OnlyDensity),
+        with_prior(OnlySamples),
     ],
     "every capability is known": [model(provides={*PROVIDES - {"decode_logits"}, "decode_logit"})],
     "the batch is not modified": [model(Darkens)],
@@ -446,6 +539,19 @@ MODELS = {
         model(with_posterior(TwiceKl)),
         model(with_posterior(SummedKl)),
         model(NoPrior),
+    ],
+    "log prob matches the samples": [
+        model(with_posterior(Wide)),
+        model(with_posterior(NoConstant)),
+        model(with_posterior(EachLogProb)),
+    ],
+    "the prior matches its samples": [
+        model(NoPrior),
+        with_prior(OneSample),
+        with_prior(OwnNoisePrior),
+        with_prior(DetachedPrior),
+        with_prior(ElsewherePrior),
+        with_prior(NoConstantPrior),
     ],
     "decode is the sigmoid of its logits": [model(OtherSigmoid)],
     "images are differentiable in the code": [model(Detached), model(WithoutGradient)],
