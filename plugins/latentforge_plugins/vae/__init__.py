@@ -1,5 +1,6 @@
 """Models `vae` and `beta-vae`: one MLP variational autoencoder with two sets of defaults."""
 
+from collections.abc import Set
 from dataclasses import dataclass
 
 from latentforge import DataSpec, ModelSpec, Size, hookimpl
@@ -18,13 +19,22 @@ class BetaVaeConfig(VaeConfig):
 
 
 def build(config: VaeConfig, data: DataSpec):
-    from .model import Vae
+    if config.prior == "normal":
+        from .model import Vae
 
-    return Vae(config, data)
+        return Vae(config, data)
+    from .priors import build_vae
+
+    return build_vae(config, data)
 
 
 TRAIN = {"lr": 2e-3}
 PROVIDES = {"encode", "decode", "decode_logits", "kl", "log_prob", "diagonal_gaussian"}
+
+
+def provides(config: VaeConfig) -> Set[str]:
+    """The KL to a learnt prior has no closed form."""
+    return PROVIDES if config.prior == "normal" else {*PROVIDES - {"kl"}, "prior"}
 
 
 @hookimpl
@@ -34,7 +44,7 @@ def latentforge_models():
         summary="MLP variational autoencoder for images or vectors of any size",
         build=build,
         config=VaeConfig,
-        provides=PROVIDES,
+        provides=provides,
         ranges=set(RANGES),
         default_loss="elbo",
         train=TRAIN,
@@ -44,7 +54,7 @@ def latentforge_models():
         summary="The network of vae with one hidden layer, trained with beta 4",
         build=build,
         config=BetaVaeConfig,
-        provides=PROVIDES,
+        provides=provides,
         ranges=set(RANGES),
         default_loss="beta-elbo",
         train=TRAIN,

@@ -1,6 +1,7 @@
 """Options of `vae`."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from latentforge import Size
 from latentforge_plugins.autoencoder.config import Activation, LatentActivation
@@ -15,6 +16,10 @@ class VaeConfig:
     only if this layer is the encoder's only layer, because the encoder would otherwise be linear.
     `latent_activation` is applied to the posterior's mean. The default `activation` is elu, because
     with relu the posterior often collapses in the first epochs.
+
+    The `prior` is N(0, I) or is learnt: flow is a RealNVP with `couplings` affine couplings, each
+    with a network of two hidden layers of `coupling_width` units; vamp is a mixture of the
+    posteriors of `components` learnt pseudo-inputs.
     """
 
     encoder: tuple[Size, ...] = (256, 128)
@@ -23,3 +28,16 @@ class VaeConfig:
     activation: Activation = "elu"
     activate_last: bool | None = None
     latent_activation: LatentActivation = "none"
+    prior: Literal["normal", "flow", "vamp"] = "normal"
+    couplings: Size = 6
+    coupling_width: Size = 64
+    components: Size = 500
+
+    def __post_init__(self) -> None:
+        # an option that differs from its default was set by the user, but would have no effect
+        owners = {"couplings": "flow", "coupling_width": "flow", "components": "vamp"}
+        for name, owner in owners.items():
+            if self.prior != owner and getattr(self, name) != getattr(type(self), name):
+                raise ValueError(f"{name} needs prior = {owner!r}")
+        if self.prior == "flow" and self.latent_dim < 2:
+            raise ValueError("prior = 'flow' needs a latent_dim of at least 2")
