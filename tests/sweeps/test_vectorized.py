@@ -72,6 +72,15 @@ CASES = {
         {"model": SMALL, "loss": {"name": "elbo", "likelihood": "gaussian", "learn_sigma": True}},
         {},
     ),
+    "flow prior": ("vae", {"model": {**SMALL, "prior": "flow", "couplings": 2}}, {}),
+    "vamp prior": ("vae", {"model": {**SMALL, "prior": "vamp", "components": 5}}, {}),
+    "iwae": ("vae", {"model": SMALL, "loss": {"name": "iwae", "samples": 3}}, {}),
+    "wae": ("vae", {"model": SMALL, "loss": "wae"}, {"loss.weight": [10.0, 100.0]}),
+    "wae, vamp prior": (
+        "vae",
+        {"model": {**SMALL, "prior": "vamp", "components": 5}, "loss": "wae"},
+        {},
+    ),
     "classifier": ("mlp-classifier", {}, {}),
     "dynamic binarization": ("vae", {"model": SMALL, "data": {"binarize": "dynamic"}}, {}),
     "adamw, weight decay and schedule": (

@@ -1,5 +1,7 @@
 """Model `ae`: an MLP autoencoder."""
 
+from collections.abc import Set
+
 from latentforge import DataSpec, ModelSpec, hookimpl
 from latentforge.contracts import RANGES
 
@@ -12,6 +14,10 @@ def build(config: AutoencoderConfig, data: DataSpec):
     return Autoencoder(config, data)
 
 
+def provides(config: AutoencoderConfig) -> Set[str]:
+    return {"encode", "decode", "decode_logits", *({"prior"} if config.prior == "normal" else ())}
+
+
 @hookimpl
 def latentforge_models():
     yield ModelSpec(
@@ -19,7 +25,7 @@ def latentforge_models():
         summary="MLP autoencoder for images or vectors of any size",
         build=build,
         config=AutoencoderConfig,
-        provides={"encode", "decode", "decode_logits"},
+        provides=provides,
         ranges=set(RANGES),
         default_loss="reconstruction",
         train={"lr": 2e-3},

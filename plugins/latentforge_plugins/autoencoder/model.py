@@ -15,7 +15,8 @@ class Autoencoder(nn.Module):
     def __init__(self, config: AutoencoderConfig, data: DataSpec) -> None:
         super().__init__()
         self.shape, self.range = data.shape, data.range
-        self.latent = LatentSpec(shape=(config.latent_dim,))
+        prior = "normal" if config.prior == "normal" else None
+        self.latent = LatentSpec(shape=(config.latent_dim,), prior=prior)
         widths = [data.size, *config.hidden, config.latent_dim]
         self.encoder = mlp(widths, config.activation)
         self.decoder = mlp(widths[::-1], config.activation)
