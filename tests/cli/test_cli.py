@@ -479,8 +479,8 @@ def test_show_describes_every_component(cli, kind):
 
 def test_show_model_lists_options_with_types_and_defaults(cli):
     lines = cli("show", "model", "ae").out.splitlines()
-    assert lines[-4].split() == ["hidden", "list", "of", "int", ">", "0", "[512,", "128]"]
-    assert lines[-3].split() == ["latent_dim", "int", ">", "0", "16"]
+    assert lines[-5].split() == ["hidden", "list", "of", "int", ">", "0", "[512,", "128]"]
+    assert lines[-4].split() == ["latent_dim", "int", ">", "0", "16"]
     assert "provides:" in "".join(lines)
 
 
