@@ -15,7 +15,7 @@ def needs(config: CommitmentConfig) -> Set[str]:
 def build_loss(config: CommitmentConfig, data: DataSpec):
     from .loss import Commitment
 
-    return Commitment(config)
+    return Commitment(config, data)
 
 
 @hookimpl
@@ -26,4 +26,5 @@ def latentforge_losses():
         build=build_loss,
         config=CommitmentConfig,
         needs=needs,
+        ranges=reconstruction.ranges,
     )

@@ -1,6 +1,7 @@
 """Model `fsq`: a convolutional autoencoder whose codes are rounded (finite scalar quantization)."""
 
 from latentforge import DataSpec, ModelSpec, hookimpl
+from latentforge.contracts import RANGES
 
 from .config import FsqConfig
 
@@ -19,6 +20,7 @@ def latentforge_models():
         build=build,
         config=FsqConfig,
         provides={"encode", "decode", "decode_logits", "codebook"},
+        ranges=set(RANGES),
         default_loss="reconstruction",
         train={"lr": 2e-3},
     )

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from latentforge import DataSpec, LatentSpec
-from latentforge.latent import widened
+from latentforge.latent import to_range, widened
 from latentforge_plugins.grids import GridDecoder, GridEncoder, Quantized
-from latentforge_plugins.networks import image_shape
+from latentforge_plugins.networks import image_shape, network_input
 
 from .config import FsqConfig
 
@@ -20,6 +20,7 @@ MARGIN = 1e-3  # beyond the outer levels, so that tanh reaches them
 class Fsq(nn.Module):
     def __init__(self, config: FsqConfig, data: DataSpec) -> None:
         super().__init__()
+        self.range = data.range
         shape = image_shape("fsq", data, "ae")
         dim = len(config.levels)
         self.encoder = GridEncoder(shape, config.width, dim)
@@ -36,7 +37,7 @@ class Fsq(nn.Module):
         self.register_buffer(name, value[:, None, None], persistent=False)  # (D, 1, 1)
 
     def encode(self, x: Tensor) -> Quantized:
-        z = widened(self.encoder(x))  # (B, D, H, W)
+        z = widened(self.encoder(network_input(x, self.range)))  # (B, D, H, W)
         reach = (self.count - 1) * (1 + MARGIN) / 2
         offset = 0.5 * (self.count % 2 == 0)  # an even number of levels has none in the middle
         bounded = (z + (offset / reach).atanh()).tanh() * reach - offset
@@ -55,4 +56,4 @@ class Fsq(nn.Module):
         return self.decoder(z)  # (B, C, H, W)
 
     def decode(self, z: Tensor) -> Tensor:
-        return self.decode_logits(z).sigmoid()
+        return to_range(self.decode_logits(z), self.range)

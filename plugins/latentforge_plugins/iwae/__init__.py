@@ -4,6 +4,7 @@ from collections.abc import Set
 
 from latentforge import DataSpec, LossSpec, hookimpl
 from latentforge_plugins.reconstruction import needs as needs_of_likelihood
+from latentforge_plugins.reconstruction import ranges
 
 from .config import IwaeConfig
 
@@ -15,7 +16,7 @@ def needs(config: IwaeConfig) -> Set[str]:
 def build(config: IwaeConfig, data: DataSpec):
     from .loss import Iwae
 
-    return Iwae(config)
+    return Iwae(config, data)
 
 
 @hookimpl
@@ -26,4 +27,5 @@ def latentforge_losses():
         build=build,
         config=IwaeConfig,
         needs=needs,
+        ranges=ranges,
     )

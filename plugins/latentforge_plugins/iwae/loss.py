@@ -33,15 +33,10 @@ class Iwae(Reconstruction):
             kl.append(log_ratio(model, posterior, z))
         log_weights = -(torch.stack(recon) + torch.stack(kl))  # (K, B)
         bound = log_weights.logsumexp(0) - math.log(self.config.samples)  # (B,)
-        values = {
-            "iwae": -bound.mean(),
-            "recon": torch.stack(recon).detach().mean(),
-            "kl": torch.stack(kl).detach().mean(),
-        }
-        weights = {"recon": 0.0, "kl": 0.0}
-        if not self.config.learn_sigma:
-            return Terms(values, weights)
-        return Terms({**values, "sigma": likelihood.sigma}, {**weights, "sigma": 0.0})
+        terms = self.with_parameters(torch.stack(recon).detach().mean(), likelihood)
+        values = {"iwae": -bound.mean(), "kl": torch.stack(kl).detach().mean()}
+        weights = {**terms.weights, "recon": 0.0, "kl": 0.0}
+        return terms._replace(values={**values, **terms.values}, weights=weights)
 
     def facts(self, model: nn.Module, data: DataSpec) -> dict[str, int]:
         return {"samples of z per image": self.config.samples}

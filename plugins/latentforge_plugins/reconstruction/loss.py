@@ -48,10 +48,14 @@ class Reconstruction(nn.Module):
     def recon(self, model: nn.Module, z: Tensor, x: Tensor, step: Step) -> Terms:
         """Return the terms of all losses with this likelihood: `recon` and, if learnt, `sigma` or
         the geometric mean of the `dispersion`, which is in `per_dim` if each value has its own."""
-        likelihood, config = self.likelihood, self.config
+        likelihood = self.likelihood
         if step.first:
             likelihood.check(x)
-        recon = likelihood.mean_nll(model, z, x)
+        return self.with_parameters(likelihood.mean_nll(model, z, x), likelihood)
+
+    def with_parameters(self, recon: Tensor, likelihood: Likelihood) -> Terms:
+        """Return the terms `recon` and the learnt parameters of the likelihood."""
+        config = self.config
         if config.likelihood == "negative-binomial":
             mean = self.log_dispersion.mean().exp()
             each = likelihood.dispersion.detach().flatten()

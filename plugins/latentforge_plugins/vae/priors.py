@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from latentforge import DataSpec, LatentSpec
 from latentforge.contracts import Prior
-from latentforge.latent import DiagonalGaussian, standard_normal_log_prob, widened
+from latentforge.latent import DiagonalGaussian, standard_normal_log_prob, to_range, widened
 from latentforge_plugins.networks import mlp
 
 from .config import VaeConfig
 from .model import Vae
 
 MAX_LOG_SCALE = 2.0  # a coupling scales a dimension by at most e^2, so that no step explodes
-START = (0.0, 1.0)  # mean and standard deviation of the logits of new pseudo-inputs
+START = (0.0, 1.0)  # mean and standard deviation of new pseudo-inputs, before to_range
 
 
 class Coupling(nn.Module):
@@ -124,7 +124,7 @@ class VampVae(Vae):
         )
 
     def prior(self) -> Prior:
-        return Mixture(self.encode(self.pseudo_inputs.sigmoid()))  # images in [0, 1]
+        return Mixture(self.encode(to_range(self.pseudo_inputs, self.range)))
 
 
 def build_vae(config: VaeConfig, data: DataSpec) -> Vae:

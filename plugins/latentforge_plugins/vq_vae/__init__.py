@@ -1,6 +1,7 @@
 """Model `vq-vae`: a convolutional autoencoder whose codes are entries of a learnt codebook."""
 
 from latentforge import DataSpec, ModelSpec, hookimpl
+from latentforge.contracts import RANGES
 
 from .config import VqVaeConfig
 
@@ -19,6 +20,7 @@ def latentforge_models():
         build=build,
         config=VqVaeConfig,
         provides={"encode", "decode", "decode_logits", "codebook", "commitment"},
+        ranges=set(RANGES),
         default_loss="commitment",
         train={"lr": 2e-3},
     )

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from latentforge import DataSpec, LatentSpec
-from latentforge.latent import noise_like, widened
+from latentforge.latent import noise_like, to_range, widened
 from latentforge_plugins.grids import GridDecoder, GridEncoder, Quantized, nearest
-from latentforge_plugins.networks import image_shape
+from latentforge_plugins.networks import image_shape, network_input
 
 from .config import VqVaeConfig
 
@@ -19,6 +19,7 @@ SHARPNESS, USUAL = 20.0, 2.0  # of the softmax, and a usual maximum, which avoid
 class VqVae(nn.Module):
     def __init__(self, config: VqVaeConfig, data: DataSpec) -> None:
         super().__init__()
+        self.range = data.range
         shape = image_shape("vq-vae", data, "ae")
         self.encoder = GridEncoder(shape, config.width, config.dim)
         self.decoder = GridDecoder(shape, config.width, config.dim)
@@ -32,7 +33,7 @@ class VqVae(nn.Module):
         self.register_buffer("seen", torch.zeros(entries, 2 * dim + 2), persistent=False)
 
     def encode(self, x: Tensor) -> Quantized:
-        z = widened(self.encoder(x))
+        z = widened(self.encoder(network_input(x, self.range)))
         vectors = z.movedim(1, -1)  # (B, H, W, D)
         entry = nearest(vectors, self.codebook)
         if self.training:
@@ -71,4 +72,4 @@ class VqVae(nn.Module):
         return self.decoder(z)  # (B, C, H, W)
 
     def decode(self, z: Tensor) -> Tensor:
-        return self.decode_logits(z).sigmoid()
+        return to_range(self.decode_logits(z), self.range)

@@ -4,6 +4,7 @@ from collections.abc import Set
 
 from latentforge import DataSpec, LossSpec, hookimpl
 from latentforge_plugins.reconstruction import needs as needs_of_likelihood
+from latentforge_plugins.reconstruction import ranges
 
 from .config import WaeConfig
 
@@ -15,7 +16,7 @@ def needs(config: WaeConfig) -> Set[str]:
 def build(config: WaeConfig, data: DataSpec):
     from .loss import Wae
 
-    return Wae(config)
+    return Wae(config, data)
 
 
 @hookimpl
@@ -26,4 +27,5 @@ def latentforge_losses():
         build=build,
         config=WaeConfig,
         needs=needs,
+        ranges=ranges,
     )
