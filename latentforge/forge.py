@@ -158,8 +158,7 @@ class Forge:
 
         A member that fails does not stop the others; `failed` of the sweep lists it. Raises the
         errors of `train` for an invalid request, MissingError for a search without Optuna or with
-        an unusable storage, and Interrupted after Ctrl-C.
-        """
+        an unusable storage, and Interrupted after Ctrl-C."""
         draft, data = draft_request(self.registry, name, **request)
         from latentforge.sweeps.start import start_sweep
 
@@ -253,20 +252,10 @@ class Forge:
         Without `measures`, every default measure that the model supports is computed. `options` are
         `measure.key=value` and `data.key=value`. `data`, a dataset's name or data, replaces the
         run's own. It is split as in training if it is the same, otherwise only if requested.
-        `protocol` is the version of the evaluation protocol.
-        """
-        return evaluate(
-            self.registry,
-            open_folder(run),
-            split,
-            checkpoint=checkpoint,
-            measures=measures,
-            roles=roles,
-            options=options,
-            device=device,
-            data=data,
-            protocol=protocol,
-        )
+        `protocol` is the version of the evaluation protocol."""
+        request: Any = {"measures": measures, "roles": roles, "options": options, "data": data}
+        request |= {"checkpoint": checkpoint, "device": device, "protocol": protocol}
+        return evaluate(self.registry, open_folder(run), split, **request)
 
     def diagnose(
         self,
@@ -299,6 +288,7 @@ class Forge:
         device: str = "auto",
         data: Any = None,
         preset: str | None = None,
+        condition: int | None = None,
         quiet: bool = False,
         **options: Any,
     ) -> dict[str, Any]:
@@ -306,7 +296,8 @@ class Forge:
 
         Options of the explorer are keywords (`steps=5`) or `key=value` strings in `assignments`;
         they override those of a `preset`. `out` is `RUN/explore/<explorer>` by default, with a
-        number appended if that folder exists."""
+        number appended if that folder exists. `condition` is the number of a class: a conditional
+        model then works under it, on images of the class."""
         return explore(
             self.registry,
             explorer,
@@ -318,6 +309,7 @@ class Forge:
             device=device,
             data=data,
             preset=preset,
+            condition=condition,
             quiet=quiet,
             **options,
         )
@@ -380,16 +372,18 @@ class Forge:
         codes: Any,
         out: str | Path,
         *,
+        condition: int | None = None,
         checkpoint: str = "last",
         device: str = "auto",
     ) -> dict[str, Any]:
         """Decode codes into images in the new folder `out`. Returns `images`, `pictures`, `files`.
         `codes` is an .npz or .parquet file that contains `z`, or an array or tensor, (N, D) or
-        (N, *latent.shape)."""
+        (N, *latent.shape). A conditional model decodes them under the class `condition` or, by
+        default, under the labels in a file of `encode`."""
         from latentforge.workflows.export_checks import decode
 
-        where: dict[str, Any] = {"checkpoint": checkpoint, "device": device}
-        return decode(self.registry, open_folder(run), codes, Path(out), **where)
+        request: Any = {"condition": condition, "checkpoint": checkpoint, "device": device}
+        return decode(self.registry, open_folder(run), codes, Path(out), **request)
 
 
 @python_function

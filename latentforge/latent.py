@@ -1,4 +1,4 @@
-"""Posteriors, priors, likelihoods (in nats) and spherical interpolation, for models and losses.
+"""Posteriors, priors, likelihoods (in nats), views of conditional models, and interpolation.
 
 A likelihood sums over the values of an image. `nll` returns one value per image, for measures and
 importance sampling; `mean_nll` returns the mean over the batch, for losses.
@@ -16,6 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from latentforge.contracts import LatentSpec, Posterior, Prior
+from latentforge.contracts.views import Given as Given
+from latentforge.contracts.views import GivenClass as GivenClass
+from latentforge.contracts.views import given as given
+from latentforge.contracts.views import select_rows as select_rows
 from latentforge.errors import UsageError
 from latentforge.seeding import noise_like as noise_like
 

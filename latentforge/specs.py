@@ -94,9 +94,9 @@ Roles = Mapping[str, Set[str]]
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec(Spec):
     """A network. `provides` names its capabilities: encode, decode, decode_logits, prior, kl,
-    log_prob, diagonal_gaussian, classify, layers (docs/contracts.md defines them), or a plugin's
-    own. If they depend on the options, it is a function of the config. `train` are its defaults of
-    the section [train], such as {"lr": 2e-3}.
+    log_prob, diagonal_gaussian, conditional, classify, layers (docs/contracts.md defines them), or
+    a plugin's own. If they depend on the options, it is a function of the config. `train` are its
+    defaults of the section [train], such as {"lr": 2e-3}.
 
     `roles` are other runs that the model uses (`train --with ROLE=RUN`); `build` then receives a
     third argument, which maps each role to its run, an `OtherRun`."""
@@ -153,6 +153,9 @@ class ExplorerSpec(Spec):
 
     For an explorer that searches, `searches` is the name of its default objective. `--set
     objective=NAME` selects another one. Options of the objective are set like the explorer's own.
+
+    A `conditional` explorer explores a conditional model also without a class (`condition`). Then
+    `context.model` is the model itself, and the explorer calls `context.model.given(y)`.
     """
 
     explore: Callable[[ExploreContext, Any], Findings]
@@ -163,6 +166,7 @@ class ExplorerSpec(Spec):
     optional_roles: Roles | None = None
     searches: str | None = None
     ranges: Set[str] | Callable[[Any], Set[str]] | None = None
+    conditional: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,7 +229,7 @@ class Kind:
 
 _SECTION = {"name"}
 _EXPLORE = {"explorer", "run", "checkpoint", "roles", "out", "assignments", "device", "data"}
-_EXPLORE |= {"preset", "quiet", "objective"}
+_EXPLORE |= {"preset", "quiet", "objective", "condition"}
 RESERVED: dict[type[Spec], Set[str]] = {
     ModelSpec: _SECTION,
     LossSpec: _SECTION,

@@ -16,6 +16,13 @@ def decode(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     codes: Annotated[Path, typer.Argument(help="An .npz or .parquet file with z (N, D).")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="A new folder.")],
+    condition: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="The class of a conditional model.  [default: the labels in the file]",
+        ),
+    ] = None,
     checkpoint: Weights = "last",
     device: Device = "auto",
     json: Json = False,
@@ -26,6 +33,8 @@ def decode(
 
     Example: latentforge decode runs/ae-mnist-1 codes.npz --out decoded
     """
-    result = forge_of(ctx).decode(run, codes, out, checkpoint=checkpoint, device=device)
+    result = forge_of(ctx).decode(
+        run, codes, out, condition=condition, checkpoint=checkpoint, device=device
+    )
     drawn = f"{counted(result['images'], 'image')}, {result['pictures']} of them as PNG"
     print_result(result, json, [drawn, *result["files"]])

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from latentforge.config.capabilities import check_needs, suggest_models
+from latentforge.config.condition import read_condition
 from latentforge.config.data_range import check_range, describe_unsupported
 from latentforge.config.request import read_toml
 from latentforge.config.resolve import check_defaults, check_options, raise_faults, read_assignments
@@ -102,6 +103,24 @@ def training_measures(
     return monitor, measures if monitor in measures else [*measures, monitor]
 
 
+@dataclass(frozen=True)
+class SelectedExplorer:
+    """An explorer and, if it searches, its objective, with their options. `condition` is the number
+    of a class, or None."""
+
+    explorer: Component
+    objective: Component | None
+    condition: int | None
+
+    @property
+    def components(self) -> list[Component]:
+        return [part for part in (self.explorer, self.objective) if part]
+
+    @property
+    def entries(self) -> list[Entry]:
+        return [part.entry for part in self.components]
+
+
 def select_explorer(
     registry: Registry,
     config: RunConfig,
@@ -112,7 +131,7 @@ def select_explorer(
     preset: str | None,
     factors: Collection[Factor] = (),
     data_range: str = "unit",
-) -> list[Component]:
+) -> SelectedExplorer:
     """Return the explorer and, if it searches, its objective, with their options.
     `data_range` names the range of the data.
 
@@ -125,7 +144,10 @@ def select_explorer(
     texts = [text.removeprefix(f"{entry.name}.") for text in assignments]  # errors use this form
     preset_values = read_explore_preset(registry, preset, entry) if preset else {}
     values = {**preset_values, **read_assignments(texts, faults), **options}
-    objectives, other_keys = [], []
+    condition = read_condition(
+        values.pop("condition", None), classes, f"{entry.name}.condition", faults
+    )
+    chosen, other_keys = None, ["condition"]
     if entry.spec.searches:
         objective = registry.get("objectives", str(values.pop("objective", entry.spec.searches)))
         objective_keys = [f.name for f in fields(objective.spec.config)]
@@ -149,18 +171,18 @@ def select_explorer(
             faults.add(f"{objective.name}.{key}", f"is an option of objective {owners[key]!r}")
             del values[key]
         checked = check(objective.spec.config, objective_values, objective.name, faults)
-        objectives = [(objective, checked)]
-        other_keys = ["objective", *objective_keys]
+        chosen = Component(objective, checked)
+        other_keys += ["objective", *objective_keys]
     explorer_options = check(entry.spec.config, values, entry.name, faults, other_keys=other_keys)
     raise_faults(faults)
-    components = [Component(*pair) for pair in [(entry, explorer_options), *objectives]]
-    for component in components:
-        if lacking := find_lacking(component.entry.spec, classes, factors):
-            owner = f"{component.entry.kind.singular} {component.name!r}"
+    selected = SelectedExplorer(Component(entry, explorer_options), chosen, condition)
+    for part in selected.entries:
+        if lacking := find_lacking(part.spec, classes, factors):
+            owner = f"{part.kind.singular} {part.name!r}"
             hint = f"explore a run on data with {lacking}, or use another explorer"
             raise UsageError(f"{owner} needs {lacking}; the data of the run has none", hint=hint)
-    check_range(registry, components, data_range)
-    return components
+    check_range(registry, selected.components, data_range)
+    return selected
 
 
 def find_lacking(spec: Any, classes: Sequence[str], factors: Collection[Factor]) -> str:
@@ -239,6 +261,8 @@ def suggest_explorer_option(registry: Registry, name: str, value: str, words: Se
     """Return the assignment that sets an option with this name, if one of the explorers in `words`
     has it, or its objective; otherwise an empty string."""
     explorers = [entry for entry in registry.entries("explorers") if entry.name in words]
+    if explorers and name == "condition":
+        return f"--set {quoted(f'{name}={value}')}"
     objectives = {f"objective={entry.spec.searches}" for entry in explorers if entry.spec.searches}
     if objectives and (given := [word for word in words if word.startswith("objective=")]):
         objectives = set(given)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from latentforge.config.resolve import check_options
+from latentforge.conformance.labels import fill_labels
 from latentforge.conformance.subject import CheckFailed, CheckSkipped, Subject, T, require
 from latentforge.contracts import Batch, DataSpec, Factor, Step
 from latentforge.data.images import ImageSplit
@@ -94,14 +95,13 @@ def build(
         module = subject.entry.spec.build(subject.config, make_data_spec(shape, factors))
     saw = f"build returned {type(module).__name__}"
     require(isinstance(module, nn.Module), saw, "return an nn.Module")
-    return module
+    return fill_labels(module, subject.entry)
 
 
 def build_with_defaults(entry: Entry, shape: tuple[int, ...]) -> nn.Module:
     """The module that the `build` of another component returns for its default options."""
     options = check_options(entry.spec.config, {}, entry.name)
-    module: nn.Module = entry.spec.build(options, make_data_spec(shape))
-    return module
+    return fill_labels(entry.spec.build(options, make_data_spec(shape)), entry)
 
 
 def shapes_for(subject: Subject) -> tuple[tuple[int, ...], ...]:

@@ -16,6 +16,7 @@ MODEL_ATTRIBUTES = {
     "encode": ("encode",),
     "decode": ("decode",),
     "decode_logits": ("decode_logits",),
+    "conditional": ("given",),
     "layers": ("layers",),
     "codebook": ("codebook",),
     "classify": ("forward", "__call__"),
@@ -80,8 +81,8 @@ def hide_capabilities(
     the class is replaced. With `variational`, `kl_estimate` and `closed_form_kl` can use them."""
     functions = _kl_functions() if variational else ()
 
-    def encode(self: Any, x: Any) -> Any:
-        posterior = super(limited, self).encode(x)
+    def encode(self: Any, *arguments: Any) -> Any:  # x, and labels of a conditional model
+        posterior = super(limited, self).encode(*arguments)
         with suppress(TypeError):  # an object with slots cannot change its class
             attributes, cls = POSTERIOR_ATTRIBUTES, type(posterior)
             cls = restrict_class(cls, attributes, hidden, used, exempt, functions, self)

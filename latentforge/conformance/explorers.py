@@ -16,6 +16,7 @@ import torch
 
 from latentforge.config.resolve import check_options
 from latentforge.config.schema import Component
+from latentforge.config.selection import SelectedExplorer
 from latentforge.conformance.capabilities import restrict_to_needs, roles_of
 from latentforge.conformance.fixtures import (
     load_tiny_run,
@@ -25,6 +26,7 @@ from latentforge.conformance.fixtures import (
     run_with,
 )
 from latentforge.conformance.global_state import require_no_global_change
+from latentforge.conformance.labels import condition_for
 from latentforge.conformance.subject import CheckFailed, CheckSkipped, Subject, require
 from latentforge.errors import UsageError
 from latentforge.findings import Film, Findings, ImageGrid, Scatter
@@ -50,12 +52,14 @@ def it_uses_only_declared_capabilities(subject: Subject) -> None:
     """The config is also restricted to the needed capabilities, as some explorers read it."""
     loaded_run, needs = load_tiny_run(subject), subject.entry.spec.needs
     entry = loaded_run.config.model.entry
-    restricted = replace(entry, spec=replace(entry.spec, provides=needs))
+    # the core gives a conditional model labels or a class, or the explorer does
+    provides = needs | (entry.provides & {"conditional"})
+    restricted = replace(entry, spec=replace(entry.spec, provides=provides))
     config = replace(loaded_run.config, model=replace(loaded_run.config.model, entry=restricted))
     model, loss = loaded_run.loaded.model, loaded_run.loaded.loss
     exempt = type(loss), type(getattr(loss, "likelihood", loss))
     with (
-        restrict_to_needs((model, entry.provides, needs), field="needs", exempt=exempt),
+        restrict_to_needs((model, entry.provides, provides), field="needs", exempt=exempt),
         restrict_to_needs(*role_models(subject, loaded_run), field="roles"),
     ):
         _find(subject, replace(loaded_run, config=config))
@@ -168,7 +172,14 @@ def _explore(subject: Subject, **data: Any) -> dict[str, Any]:
     out, entry = run_folder_for(subject), subject.entry
     run, roles = run_with(subject, entry.spec.needs, **data), other_runs(subject, **data)
     result = subject.forge.explore(
-        entry.reference, run, roles=roles, out=out, device="cpu", quiet=True, **subject.options
+        entry.reference,
+        run,
+        roles=roles,
+        out=out,
+        device="cpu",
+        condition=condition_for(subject, run, *roles.values()),
+        quiet=True,
+        **subject.options,
     )
     return {**result, "digests": _digests(out)}
 
@@ -177,8 +188,13 @@ def _find(subject: Subject, loaded_run: LoadedRun) -> Findings:
     """Return the findings for a loaded run without rendering them."""
     from latentforge.workflows.explore import compute_findings
 
-    explorer = Component(subject.entry, subject.config)
-    return compute_findings(loaded_run, explorer, _objective_of(subject), lambda _engine: None)
+    others = [other.run for other in loaded_run.roles.values()]
+    selected = SelectedExplorer(
+        explorer=Component(subject.entry, subject.config),
+        objective=_objective_of(subject),
+        condition=condition_for(subject, loaded_run.run, *others),
+    )
+    return compute_findings(loaded_run, selected, lambda _engine: None)
 
 
 def _digests(folder: Path) -> dict[str, str]:

@@ -78,11 +78,13 @@ def run_with(subject: Subject, needs: Set[str], case: str = "whole", **data: Any
 
 def model_with(subject: Subject, needs: Set[str], shape: tuple[int, ...] = SHAPE) -> Entry:
     """The first model that provides `needs` and supports the shape. Models of the component's
-    plugin come first, then the cheapest ones. Raises CheckSkipped if there is none."""
+    plugin come first, then those that are not conditional, then the cheapest ones. Raises
+    CheckSkipped if there is none."""
 
-    def order(entry: Entry) -> tuple[bool, int, str]:
+    def order(entry: Entry) -> tuple[bool, bool, int, str]:
         position = PREFERRED.index(entry.name) if entry.name in PREFERRED else len(PREFERRED)
-        return entry.plugin is not subject.entry.plugin, position, entry.name
+        conditional = "conditional" in entry.provides
+        return entry.plugin is not subject.entry.plugin, conditional, position, entry.name
 
     refusal = ""
     for entry in sorted(subject.forge.registry.entries("models"), key=order):

@@ -34,7 +34,7 @@ from latentforge.conformance.global_state import require_no_global_change, resto
 from latentforge.conformance.subject import CheckSkipped, Subject, require
 from latentforge.contracts import LatentSpec
 from latentforge.errors import UsageError
-from latentforge.latent import group_slices
+from latentforge.latent import Given, group_slices
 
 SAMPLES = 400  # samples of a posterior, to estimate its KL
 DRAWS = 1000  # samples that are compared with their density
@@ -250,11 +250,12 @@ def a_batch_of_one_works(subject: Subject) -> None:
 
 def an_image_does_not_depend_on_its_batch(subject: Subject) -> None:
     model, batch = _build(subject).eval(), make_batch(supported_shape(subject))
-    alone, joint = (_infer(subject, model, x) for x in (batch.x[2:3], batch.x))
+    # row 3 of the batch has the label that a single row has
+    alone, joint = (_infer(subject, model, x) for x in (batch.x[3:4], batch.x))
     hint = "in evaluation mode normalise with running statistics, not with batch statistics"
     for name, value in joint.items():
         saw = f"{name} of an image depends on the other images of its batch"
-        require_same(value[2:3], alone[name], saw, hint)
+        require_same(value[3:4], alone[name], saw, hint)
 
 
 def state_survives_saving_and_loading(subject: Subject) -> None:
@@ -319,6 +320,35 @@ def codes_are_entries_of_the_codebook(subject: Subject) -> None:
     expected = model.codebook[posterior.entry].movedim(-1, 1)
     saw, hint = "mode() is not codebook[entry]", "return the entries, with the dimension first"
     require_same(posterior.mode(), expected, saw, hint)
+
+
+def the_outputs_depend_on_the_label(subject: Subject) -> None:
+    """Compared after three training steps, because a model may start with labels of no effect."""
+    model, x = _conditional_model(subject), make_batch(supported_shape(subject)).x
+    views = [model.given(torch.full((6,), label)) for label in (0, 1)]
+    with torch.no_grad():
+        if "decode" in subject.entry.provides:  # an encoder may do without the label
+            z = torch.ones(6, *_latent_of(model).shape)
+            what, (one, other) = "decode(z)", (view.decode(z) for view in views)
+        else:
+            what, (one, other) = "encode(x)", (view.encode(x).mode() for view in views)
+    hint = "use y, and return Given(self, y) from given"
+    require(not torch.equal(one, other), f"{what} does not depend on y", hint)
+
+
+def each_row_is_under_its_own_label(subject: Subject) -> None:
+    """Rows in another order, with their labels, must give the same results in that order."""
+    model, batch = _conditional_model(subject), make_batch(supported_shape(subject))
+    assert batch.y is not None
+    view = model.given(batch.y)
+    saw = f"given(y) returns {type(view).__name__}"
+    require(isinstance(view, Given), saw, "return latentforge.latent.Given(self, y)")
+    order = torch.tensor([4, 0, 5, 2, 1, 3])
+    expected = _infer(subject, view, batch.x)
+    found = _infer(subject, model.given(batch.y[order]), batch.x[order])
+    for name, value in expected.items():
+        saw = f"{name} of a row depends on the labels of other rows"
+        require_same(value[order], found[name], saw, "compute row i from y[i] alone")
 
 
 def it_works_on_another_device(subject: Subject) -> None:
@@ -396,6 +426,15 @@ def _require_attributes(
 
 def _build(subject: Subject, seed: int = 0) -> Any:
     return build(subject, supported_shape(subject), seed)
+
+
+def _conditional_model(subject: Subject) -> Any:
+    """A conditional model in evaluation mode, after a few training steps."""
+    skip_unless_provided(subject, "conditional")
+    shape = supported_shape(subject)
+    model = _build(subject)
+    list(train_steps(model, _default_loss(subject, shape), make_batch(shape)))
+    return model.eval()
 
 
 def _posterior_of(subject: Subject) -> Any:

@@ -16,6 +16,7 @@ from latentforge.contracts.evaluation import EvaluateContext, Measure, Seen
 from latentforge.contracts.exploration import ExploreContext, Objective
 from latentforge.contracts.models import (
     Autoencoder,
+    Conditional,
     LatentSpec,
     Posterior,
     Prior,
@@ -31,6 +32,7 @@ __all__ = [
     "Autoencoder",
     "Batch",
     "Callback",
+    "Conditional",
     "DataSpec",
     "Engines",
     "EvaluateContext",

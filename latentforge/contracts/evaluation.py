@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 @dataclass
 class Seen:
     """One evaluation batch and the model's outputs for it. Each property is computed once for all
-    measures. `z` is the mode of the posterior, `z_samples` are two seeded samples."""
+    measures. `z` is the mode of the posterior, `z_samples` are two seeded samples. `model` is the
+    view under the labels of the batch if the model is conditional."""
 
     model: Any
     batch: Batch
@@ -67,7 +68,8 @@ class Seen:
 class EvaluateContext:
     """What a measure is built with: the run's model and loss, and the name of the `split` to
     evaluate. `preprocessing` describes how stored values became images; `fingerprint` identifies
-    the data. `roles` contains other runs by role (`--with classifier=RUN`)."""
+    the data. `roles` contains other runs by role (`--with classifier=RUN`). `provides` are the
+    capabilities of the model."""
 
     model: nn.Module
     loss: nn.Module
@@ -79,6 +81,7 @@ class EvaluateContext:
     step: Step
     seed: int
     roles: Mapping[str, Any] = field(default_factory=dict)
+    provides: Set[str] = frozenset()
 
 
 class Measure(Protocol):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from latentforge.contracts.data import DataSpec, Images, at_once
 from latentforge.contracts.roles import OtherRun
+from latentforge.contracts.views import given
 
 if TYPE_CHECKING:
     import torch
@@ -44,6 +45,9 @@ class ExploreContext:
     `name` is the name of the run, `loss` the loss that it was trained with, `provides` the
     capabilities of its model. `preprocessing` describes how stored values became images. If the
     explorer searches, `objective` is set, and passing `attach` to the search shows its progress.
+
+    `condition` is the number of a class, or None. If it is set, a conditional model is a view under
+    that class and no longer provides `conditional`, and `images` contains only images of the class.
     """
 
     model: Any
@@ -58,13 +62,17 @@ class ExploreContext:
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     objective: Any = None
     attach: Callable[[Engine], None] | None = None
+    condition: int | None = None
 
     def codes(self, split: str, model: Any = None) -> Tensor:
         """The posterior modes of all images of a split, (N, *latent.shape), in the order of the
-        split. `model` may be the model of another run."""
+        split, under their own labels if the model is conditional. `model` may be the model of
+        another run."""
         import torch
 
-        encoder = self.model if model is None else model
+        own = model is None or model is self.model
+        encoder, provides = (self.model, self.provides) if own else (model, frozenset())
+        size = at_once(self.data, 1000)
         with torch.no_grad():
-            size = at_once(self.data, 1000)
-            return torch.cat([encoder.encode(b.x).mode() for b in self.images(split).batches(size)])
+            views = ((b, given(encoder, b.y, provides)) for b in self.images(split).batches(size))
+            return torch.cat([view.encode(batch.x).mode() for batch, view in views])

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from latentforge.contracts.views import Given
+
 
 @dataclass(frozen=True)
 class LatentSpec:
@@ -78,3 +80,13 @@ class Autoencoder(Protocol):
     def decode_logits(self, z: Tensor) -> Tensor:
         """Map z to the values that `decode` maps to data.range, (B, *data.shape). For the range
         (0, 1) they are logits."""
+
+
+class Conditional(Protocol):
+    """A model that provides `conditional`: its methods also receive labels, as in `encode(x, y)`
+    and `decode(z, y)`, and the core calls them through views."""
+
+    latent: LatentSpec
+
+    def given(self, y: Tensor) -> Given:
+        """The view under the labels y, int64 (B,): `latentforge.latent.Given(self, y)`."""

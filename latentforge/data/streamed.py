@@ -148,7 +148,7 @@ class StreamedImages(ImageSplit):
         rows = indices.to(self.device)
         y = None if self.y is None else self.y.index_select(0, rows)
         table = {name: values.index_select(0, rows) for name, values in self.table.items()}
-        return self._replace(y=y, table=table, indices=self.indices.index_select(0, indices))
+        return self._replace(y=y, table=table, indices=self.indices.index_select(0, indices.cpu()))
 
     def binarized(self, mode: Binarize, split: str, seed: int) -> StreamedImages:
         """Like `ImageSplit.binarized`. Raises UsageError for "fixed", because the binarized images

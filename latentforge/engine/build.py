@@ -29,9 +29,14 @@ if TYPE_CHECKING:
 def build_trainee(config: RunConfig, splits: DataSplits) -> Trainee:
     """Build the model and the loss on the CPU, with initial weights that depend on the seed."""
     torch.manual_seed(mix("init", config.train.seed))
-    trainee = Trainee(*build_modules(config, splits.spec), config.train.precision)
+    trainee = as_trainee(config, *build_modules(config, splits.spec))
     set_memory_format(trainee, config.train)
     return trainee
+
+
+def as_trainee(config: RunConfig, model: nn.Module, loss: nn.Module) -> Trainee:
+    conditional = "conditional" in config.model.entry.provides
+    return Trainee(model, loss, config.train.precision, conditional=conditional)
 
 
 def build_modules(config: RunConfig, spec: DataSpec) -> tuple[nn.Module, nn.Module]:

@@ -7,7 +7,7 @@ checks of a finished run.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from latentforge.contracts import LatentSpec, at_once
 from latentforge.data.images import ImageSplit
 from latentforge.io.text import counted
-from latentforge.latent import LOG_VAR_RANGE, dimension_names
+from latentforge.latent import LOG_VAR_RANGE, dimension_names, given
 
 BATCH = 1000
 DEAD_KL = 0.01  # nats per image; a dimension below it carries no information about the image
@@ -255,11 +255,13 @@ def explain_running_average(
 # ---------------------------------------------------------------- statistics
 
 
-def compute_code_statistics(model: Any, images: ImageSplit, *, kl: bool) -> Codes:
-    """Compute the statistics of the codes in one pass of the encoder over a split."""
+def compute_code_statistics(model: Any, images: ImageSplit, provides: Set[str]) -> Codes:
+    """Compute the statistics of the codes in one pass of the encoder over a split. `provides` are
+    the capabilities of the model."""
     modes, kls, log_vars = [], [], []
+    kl = "kl" in provides
     for batch in images.batches(at_once(images.spec, BATCH)):
-        posterior = model.encode(batch.x)
+        posterior = given(model, batch.y, provides).encode(batch.x)
         modes.append(posterior.mode().flatten(1).cpu())
         if kl:
             kls.append(posterior.kl().flatten(1).cpu())
@@ -276,11 +278,13 @@ def compute_code_statistics(model: Any, images: ImageSplit, *, kl: bool) -> Code
     )
 
 
-def count_entries(model: Any, images: ImageSplit) -> Tensor:
-    """How often each entry of a model's codebook occurs in the codes of a split, int64 (K,)."""
+def count_entries(model: Any, images: ImageSplit, provides: Set[str]) -> Tensor:
+    """How often each entry of a model's codebook occurs in the codes of a split, int64 (K,).
+    `provides` are the capabilities of the model."""
     counts = torch.zeros(len(model.codebook), dtype=torch.int64)
     for batch in images.batches(at_once(images.spec, BATCH)):
-        counts += model.encode(batch.x).entry.flatten().cpu().bincount(minlength=len(counts))
+        entry = given(model, batch.y, provides).encode(batch.x).entry
+        counts += entry.flatten().cpu().bincount(minlength=len(counts))
     return counts
 
 

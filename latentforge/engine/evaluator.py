@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +16,7 @@ from latentforge.config.schema import PROTOCOL, Component
 from latentforge.contracts import Batch, EvaluateContext, Measure, Seen, Step, at_once
 from latentforge.data.splits import DataSplits
 from latentforge.errors import PluginError
+from latentforge.latent import given
 from latentforge.seeding import Noise
 
 log = logging.getLogger("latentforge")
@@ -57,11 +58,13 @@ class Evaluator:
         device: torch.device,
         roles: Mapping[str, Any] | None = None,
         version: int = PROTOCOL,
+        provides: Set[str] = frozenset(),
     ) -> None:
         self.model, self.loss, self.data = model, loss, data
         self.measures = [*measures]
         self.seed, self.device, self.roles = seed, device, roles or {}
         self.version = version  # of the evaluation protocol
+        self.provides = provides  # the capabilities of the model
         self.noise: Noise  # of the evaluated split
         self.engine = quiet_engine(self._update)
         # added first, so that the handlers of callbacks find the metrics in state.metrics
@@ -90,6 +93,7 @@ class Evaluator:
             step=step,
             seed=self.seed,
             roles=self.roles,
+            provides=self.provides,
         )
         self._running = []
         with evaluation_mode(self.model, self.loss):
@@ -108,20 +112,24 @@ class Evaluator:
         """Compute the loss of one batch, in evaluation mode and without gradients."""
         self.noise_of("train").reseed(1)
         with evaluation_mode(self.model, self.loss):
-            return float(self.loss(self.model, batch, step).total())
+            return float(self.loss(self._view(batch), batch, step).total())
 
     def reconstructions(self, count: int) -> tuple[Tensor, Tensor]:
         """The first n <= `count` held-out images and their reconstructions, each (n, C, H, W), as
         pictures in [0, 1]."""
         images = self.data.split("validation" if "validation" in self.data.splits else "test")
-        originals = images.batch_at(list(range(min(count, len(images))))).x
-        model: Any = self.model
-        with evaluation_mode(model):
-            recons = model.decode(model.encode(originals).mode())
-        return images.spec.to_unit(originals), images.spec.to_unit(recons)
+        batch = images.batch_at(list(range(min(count, len(images)))))
+        model = self._view(batch)
+        with evaluation_mode(self.model):
+            recons = model.decode(model.encode(batch.x).mode())
+        return images.spec.to_unit(batch.x), images.spec.to_unit(recons)
+
+    def _view(self, batch: Batch) -> Any:
+        """The model, under the labels of the batch if it is conditional."""
+        return given(self.model, batch.y, self.provides)
 
     def _update(self, engine: Engine, batch: Batch) -> None:
-        seen = Seen(self.model, batch)
+        seen = Seen(self._view(batch), batch)
         for measure, instance in [*self._running]:
             # a measure's noise does not depend on which other measures run
             self.noise.reseed(engine.state.iteration)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from latentforge.engine.evaluator import evaluation_mode
 from latentforge.engine.optimizer import build_optimizer
 from latentforge.engine.step import Trainee, followed_by
 from latentforge.errors import one_line
+from latentforge.latent import given
 from latentforge.seeding import callers_state_kept, generator
 
 EXPLAINED = 0.15  # least fraction of the variance that reconstructions explain
@@ -98,16 +99,18 @@ def check_answers(answers: Answers, split: str) -> Iterator[Diagnosis]:
 
 
 def check_reconstructions(
-    model: Any, train: ImageSplit, held_out: ImageSplit, split: str
+    model: Any, train: ImageSplit, held_out: ImageSplit, split: str, provides: Set[str]
 ) -> Iterator[Diagnosis]:
     """Find an autoencoder whose reconstructions hardly depend on the image."""
-    x, _ = select(held_out, QUERIES)
+    x, y = select(held_out, QUERIES)
     mean = select(train, QUERIES)[0].double().mean(0)
+    recon = []
     with evaluation_mode(model):
-        parts = [
-            model.decode(model.encode(p).mode()) for p in torch.split(x, at_once(train.spec, BATCH))
-        ]
-    error = float((torch.cat(parts).double() - x.double()).square().mean())
+        places = torch.arange(len(x), device=x.device)
+        for part in torch.split(places, at_once(train.spec, BATCH)):
+            view = given(model, None if y is None else y[part], provides)
+            recon.append(view.decode(view.encode(x[part]).mode()))
+    error = float((torch.cat(recon).double() - x.double()).square().mean())
     baseline = float((mean - x.double()).square().mean())
     explained = 1 - error / baseline if baseline else 1.0
     if explained < EXPLAINED:

@@ -63,21 +63,33 @@ def train_step(run: StepRunner, index: Tensor, step: Step) -> Terms:
 
 
 class Trainee(nn.Module):
-    """Model and loss as one module, so that they are moved, optimised and wrapped together.
-    `step_hooks` are their methods `after_step`, which either may have."""
+    """Model and loss as one module, so that they are moved, optimised and wrapped together. The
+    loss receives the view of a `conditional` model under the labels of the batch. `step_hooks` are
+    their methods `after_step`, which either may have."""
 
-    def __init__(self, model: nn.Module, loss: nn.Module, precision: str = "float32") -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: nn.Module,
+        precision: str = "float32",
+        *,
+        conditional: bool = False,
+    ) -> None:
         super().__init__()
         self.model, self.loss, self.precision = model, loss, precision
+        self.conditional = conditional
         hooks = getattr(model, "after_step", None), getattr(loss, "after_step", None)
         self.step_hooks: list[Callable[[], object]] = [*filter(None, hooks)]
 
     def forward(self, batch: Batch, step: Step) -> Terms:
+        model: Any = self.model
+        if self.conditional:
+            model = model.given(batch.y)
         if self.precision == "bf16":
             with torch.autocast(batch.x.device.type, torch.bfloat16):
-                terms: Terms = self.loss(self.model, batch, step)
+                terms: Terms = self.loss(model, batch, step)
             return terms
-        terms = self.loss(self.model, batch, step)
+        terms = self.loss(model, batch, step)
         return terms
 
 

@@ -94,6 +94,7 @@ class Trainer:
             seed=train.seed,
             device=device,
             version=protocol,
+            provides=config.model.entry.provides,
         )
         self.state.protocol = self.evaluator.protocol
         self.engine = self._build_engine(trainee)

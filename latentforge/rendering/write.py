@@ -57,13 +57,13 @@ def write_findings(findings: Findings, folder: Path, about: dict[str, Any]) -> l
 
 
 def describe_source(about: dict[str, Any], role: str = "") -> str:
-    """The run and the checkpoint that a finding is from. With `role`, the run in this role and its
-    checkpoint."""
-    if role not in about.get("roles", {}):
-        return as_text(f"{about['run']}, {about['checkpoint']}")
-    checkpoint = about.get("role_checkpoints", {}).get(role)
-    run = str(about["roles"][role])
-    return as_text(f"{run}, {checkpoint}" if checkpoint else run)
+    """The run and the checkpoint that a finding is from, and the class under which it was made, if
+    any. With `role`, the run in this role and its checkpoint."""
+    run, checkpoint = about["run"], about.get("checkpoint")
+    if role in about.get("roles", {}):
+        run, checkpoint = about["roles"][role], about.get("role_checkpoints", {}).get(role)
+    given = f"condition {about['condition']}" if "condition" in about else ""
+    return as_text(", ".join(str(part) for part in (run, checkpoint, given) if part))
 
 
 def add_notes(findings: Findings) -> Findings:

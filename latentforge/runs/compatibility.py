@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from latentforge.config.changes import check_changes
+from latentforge.config.condition import check_unconditional
 from latentforge.config.request import SECTIONS, Draft
 from latentforge.config.resolve import resolve
 from latentforge.config.schema import IN_MEMORY, RunConfig
-from latentforge.config.selection import check_roles
+from latentforge.config.selection import check_roles, merge_roles
 from latentforge.errors import (
     LatentForgeError,
     MissingError,
@@ -175,9 +176,12 @@ def open_roles(
 
 def open_training_roles(registry: Registry, config: RunConfig) -> RunConfig:
     """Return the configuration of a new run with the opened runs of its roles. Raises UsageError if
-    a role is unknown or missing, or if a model does not fit its role."""
+    a role is unknown or missing, or if a model does not fit its role or is conditional."""
     entries = [part.entry for part in (config.model, config.loss, config.dataset) if part]
-    return dataclasses.replace(config, role_runs=open_roles(registry, config.roles, entries))
+    opened = open_roles(registry, config.roles, entries)
+    models = {role: other.model.entry for role, (_, other) in opened.items()}
+    check_unconditional(models, merge_roles(entries))
+    return dataclasses.replace(config, role_runs=opened)
 
 
 def open_stored_roles(registry: Registry, run: RunFolder, config: RunConfig) -> RunConfig:

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from latentforge.config.condition import CONDITIONAL
 from latentforge.config.schema import RunConfig
 from latentforge.contracts import DataSpec
 from latentforge.data.layout import VECTORS, to_stored
@@ -40,20 +41,31 @@ COLUMNS = 10
 
 
 def decode(
-    run: RunFolder, config: RunConfig, codes: Any, out: Path, *, checkpoint: str, device: str
+    run: RunFolder,
+    config: RunConfig,
+    codes: Any,
+    out: Path,
+    *,
+    checkpoint: str,
+    device: str,
+    condition: int | None = None,
 ) -> dict[str, Any]:
-    """Decode `codes`, a file or an array (N, D) or (N, *latent.shape), into a new folder."""
+    """Decode `codes`, a file or an array (N, D) or (N, *latent.shape), into a new folder. A
+    conditional model decodes them under the class `condition` or under the labels in the file."""
     torch_device = resolve_device(device)
     where = str(codes) if isinstance(codes, Path) else "codes"
     array, source = read_codes(codes) if isinstance(codes, Path) else (to_array(codes), "")
     loaded = load(run, config, checkpoint, torch_device)
     z = check_codes(array, loaded, where)
+    labels = None
+    if CONDITIONAL in loaded.provides:
+        labels = read_labels(codes, condition, len(z), loaded)
     warn_if_encoder_differs(source, loaded, where)
     sheet: list[Tensor] = []
 
     with callers_state_kept(torch_device), torch.no_grad(), output_folder(out, out) as folder:
         torch.manual_seed(mix("decode", config.train.seed))  # for models whose decoder is random
-        parts = decode_batches(loaded, config, z, torch_device)
+        parts = decode_batches(loaded, config, z, labels, torch_device)
         if loaded.data.drawable:
             parts = write_images(parts, loaded.data, folder, sheet)
         layout = stored_layout(run)
@@ -68,6 +80,7 @@ def decode(
             files += [contact_sheet(torch.cat(sheet), len(z), folder, loaded), "images"]
         pictures = min(len(z), PICTURES) if sheet else 0
         about = {"codes": where, "images": len(z), "pictures": pictures}
+        about |= {} if condition is None else {"condition": condition}
         write_json(
             folder / "decode.json", {**about, "files": files, **describe_origin(loaded, config)}
         )
@@ -95,19 +108,21 @@ def stored_layout(run: RunFolder) -> str:
 
 
 def decode_batches(
-    loaded: LoadedModel, config: RunConfig, z: Tensor, device: torch.device
+    loaded: LoadedModel, config: RunConfig, z: Tensor, y: Tensor | None, device: torch.device
 ) -> Iterator[Tensor]:
     """Yield the decoded images in batches, float32 (B, *data.shape) on the CPU."""
-    model: Any = loaded.model
+    doing, shape = f"decoding with model {config.model.name!r}", loaded.data.shape
     for start in range(0, len(z), BATCH):
-        codes, doing = z[start : start + BATCH], f"decoding with model {config.model.name!r}"
-        x = config.model.call(doing, decode_batch, model, codes.to(device), loaded.data.shape)
-        yield x.float().cpu()
+        part = slice(start, start + BATCH)
+        labels = None if y is None else y[part].to(device)
+        arguments = loaded.model, z[part].to(device), labels, shape
+        yield config.model.call(doing, decode_batch, *arguments).float().cpu()
 
 
-def decode_batch(model: Any, z: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Decode a batch to images (B, *shape). Raises ValueError for another image shape."""
-    x: Tensor = model.decode(z)
+def decode_batch(model: Any, z: Tensor, y: Tensor | None, shape: tuple[int, ...]) -> Tensor:
+    """Decode a batch to images (B, *shape), under the labels `y` of a conditional model. Raises
+    ValueError for another image shape."""
+    x: Tensor = (model if y is None else model.given(y)).decode(z)
     if (found := tuple(x.shape[1:])) != shape:
         raise ValueError(f"an image has shape {found}, not {shape}")
     return x
@@ -159,6 +174,41 @@ def read_codes(path: Path) -> tuple[Array, str]:
             with suppress(UsageError):  # not written by LatentForge; z is sufficient
                 source = str(read_member(archive, path, METADATA).values())
         return z.values(), source
+
+
+def read_labels(codes: Any, condition: int | None, count: int, loaded: LoadedModel) -> Tensor:
+    """Return the labels for the codes, int64 (N,): the class `condition` for all, or those that
+    `encode` wrote into the file. Raises UsageError without either and for invalid labels."""
+    if condition is not None:
+        return torch.full((count,), condition)
+    y = read_label_column(codes)
+    if y is None:
+        raise UsageError(
+            f"{codes} contains no labels, which the conditional model of {loaded.run.path} needs",
+            hint="--condition 0, the number of a class",
+        )
+    classes = len(loaded.data.classes)
+    if y.shape != (count,) or y.dtype.kind not in "iu" or y.min() < 0 or y.max() >= classes:
+        raise UsageError(
+            f"{codes}: the labels must be {count} integers from 0 to {classes - 1}",
+            hint="--condition 0, the number of a class",
+        )
+    return torch.from_numpy(y.astype(np.int64))
+
+
+def read_label_column(path: Path) -> Array | None:
+    """Read the labels in a file of `encode`: `y` of .npz, `label_id` of Parquet. None without."""
+    if path.suffix == ".npz":
+        with open_archive(path, "codes") as archive:
+            return read_member(archive, path, "y").values() if "y" in list_keys(archive) else None
+    from pyarrow import parquet
+
+    with parquet.ParquetFile(path) as file:
+        if "label_id" not in file.schema_arrow.names:
+            return None
+        column = file.read(columns=["label_id"]).column("label_id")
+        values: Array = column.combine_chunks().to_numpy(zero_copy_only=False)
+        return values
 
 
 def read_column(path: Path, name: str) -> tuple[Array, str]:

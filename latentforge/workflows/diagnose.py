@@ -16,13 +16,13 @@ from latentforge.config.schema import Component, check_device
 from latentforge.config.selection import select_measures
 from latentforge.data.images import ImageSplit
 from latentforge.engine import data_checks, diagnostics, learning_checks
-from latentforge.engine.build import build_trainee
+from latentforge.engine.build import as_trainee, build_trainee
 from latentforge.engine.class_balance import check_balance, is_imbalanced
 from latentforge.engine.diagnostics import Diagnosis
 from latentforge.engine.evaluator import BATCH
-from latentforge.engine.step import Trainee
 from latentforge.io.paths import quoted
 from latentforge.io.text import counted
+from latentforge.latent import given
 from latentforge.plugins.registry import Registry
 from latentforge.runs.compatibility import resolve_stored_config
 from latentforge.runs.folder import RunFolder
@@ -101,15 +101,19 @@ def diagnose_model(loaded_run: LoadedRun, split: str) -> Iterator[Diagnosis]:
     has_codebook = "codebook" in provides
     if "encode" in provides:
         with torch.no_grad():
-            codes = diagnostics.compute_code_statistics(loaded.model, held_out, kl="kl" in provides)
-            uses = diagnostics.count_entries(loaded.model, train) if has_codebook else None
+            codes = diagnostics.compute_code_statistics(loaded.model, held_out, provides)
+            uses = (
+                diagnostics.count_entries(loaded.model, train, provides) if has_codebook else None
+            )
         if uses is None:
             yield from diagnostics.find_dead_latents(codes, f"the {split} images")
         else:  # a place that has the same entry in every image is no fault
             yield from diagnostics.find_codebook_collapse(uses, "the training images")
         yield from diagnostics.check_log_var(codes)
     if {"encode", "decode"} <= provides:
-        yield from learning_checks.check_reconstructions(loaded.model, train, held_out, split)
+        yield from learning_checks.check_reconstructions(
+            loaded.model, train, held_out, split, provides
+        )
     faults: list[Diagnosis] = []
     if "classify" in provides and held_out.y is not None:
         counts = splits.class_counts()
@@ -125,7 +129,7 @@ def diagnose_model(loaded_run: LoadedRun, split: str) -> Iterator[Diagnosis]:
         return  # no learning rate can learn them
     with callers_state_kept(loaded_run.device):
         initial = build_trainee(config, splits).to(loaded_run.device)
-    trainee = Trainee(loaded.model, loaded.loss, config.train.precision)
+    trainee = as_trainee(config, loaded.model, loaded.loss)
     yield from learning_checks.check_rate(trainee, initial, train, config.train, loaded.step)
 
 
@@ -185,15 +189,16 @@ def measure_recall(model: Any, images: ImageSplit) -> tuple[float, list[float]]:
 
 def is_loss_changing(loaded_run: LoadedRun) -> bool:
     """Whether a schedule changed the loss in the last epoch, which makes values incomparable."""
-    model, loss, end = loaded_run.loaded.model, loaded_run.loaded.loss, loaded_run.loaded.step
+    loaded, end = loaded_run.loaded, loaded_run.loaded.step
     train = loaded_run.splits.split("train")
     batch = train.batch_at(range(min(BATCH, len(train))))
+    model = given(loaded.model, batch.y, loaded_run.config.model.entry.provides)
     earlier = replace(end, index=max(0, end.total - end.epoch_length))
     totals = []
     with callers_state_kept(loaded_run.device), torch.no_grad():
         for step in (earlier, end):
             torch.manual_seed(0)
-            totals.append(float(loss(model, batch, step).total()))
+            totals.append(float(loaded.loss(model, batch, step).total()))
     return not math.isclose(*totals, rel_tol=1e-5)
 
 

@@ -6,7 +6,7 @@ import io
 import json
 import math
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -21,6 +21,7 @@ from latentforge.config.schema import RunConfig
 from latentforge.data.images import ImageSplit
 from latentforge.io.npz import Array, write_array, write_whole
 from latentforge.io.paths import replace_nonfinite
+from latentforge.latent import given
 from latentforge.rendering.images import to_uint8
 from latentforge.runs.folder import RunFolder
 from latentforge.runtime.device import resolve_device
@@ -105,11 +106,13 @@ def encode_batches(
     loaded: LoadedModel, config: RunConfig, splits: Mapping[str, ImageSplit], device: torch.device
 ) -> Iterator[Rows]:
     model: Any = loaded.model
-    has_kl = "kl" in config.model.entry.provides
+    provides = config.model.entry.provides
     for split, images in splits.items():
         for batch in images.batches(BATCH):
             doing = f"encoding with model {config.model.name!r}"
-            z, kl = config.model.call(doing, encode_batch, model, batch.x.to(device), has_kl)
+            y = None if batch.y is None else batch.y.to(device)
+            arguments = model, batch.x.to(device), y, provides
+            z, kl = config.model.call(doing, encode_batch, *arguments)
             source = images.origins()[batch.index.cpu()].numpy()
             yield Rows(
                 split=split,
@@ -123,13 +126,16 @@ def encode_batches(
             )
 
 
-def encode_batch(model: Any, x: Tensor, has_kl: bool) -> tuple[Tensor, Tensor | None]:
-    """Return the posterior's mode, (B, *latent.shape), and its KL, (B,) in nats per image."""
-    posterior = model.encode(x)
+def encode_batch(
+    model: Any, x: Tensor, y: Tensor | None, provides: Set[str]
+) -> tuple[Tensor, Tensor | None]:
+    """Return the posterior's mode, (B, *latent.shape), and its KL, (B,) in nats per image. A
+    conditional model encodes each image under its label in `y`."""
+    posterior = given(model, y, provides).encode(x)
     z = posterior.mode()
     if (shape := tuple(z.shape[1:])) != tuple(model.latent.shape):
         raise ValueError(f"a code has shape {shape}, not {tuple(model.latent.shape)}")
-    return z, posterior.kl().flatten(1).sum(1) if has_kl else None
+    return z, posterior.kl().flatten(1).sum(1) if "kl" in provides else None
 
 
 def pil_pixels(x: Tensor) -> Array:

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from latentforge.config.condition import check_unconditional
 from latentforge.config.data_command import complete_command
 from latentforge.config.resolve import resolve_other_data
 from latentforge.config.schema import PROTOCOL, Component, RunConfig, check_device, describe_weights
-from latentforge.config.selection import find_lacking, select_measures
+from latentforge.config.selection import find_lacking, merge_roles, select_measures
 from latentforge.errors import RunFailed, UsageError
 from latentforge.io.checksum import add_checksum
 from latentforge.io.paths import append_json_line
@@ -55,6 +56,8 @@ def evaluate(
         *(registry, config, spec.classes, measures, options, spec.factors, spec.range_name)
     )
     others = open_roles(registry, roles, [measure.entry for measure in selected])
+    models = {role: other.model.entry for role, (_, other) in others.items()}
+    check_unconditional(models, merge_roles(measure.entry for measure in selected))
     from latentforge.workflows.load import load_run
 
     loaded = load_run(run, config, checkpoint=checkpoint, roles=others, device=device, data=data)
@@ -159,6 +162,7 @@ def measure_split(
         device=device,
         roles=roles,
         version=version,
+        provides=loaded_run.config.model.entry.provides,
     )
     with callers_state_kept(device), use_threads(train.threads):
         return evaluator.run(split, loaded.step), evaluator.protocol

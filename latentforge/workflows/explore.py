@@ -6,12 +6,14 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from latentforge.config.condition import CONDITIONAL, check_condition
 from latentforge.config.resolve import resolve_other_data
 from latentforge.config.schema import Component, check_device, describe_weights
-from latentforge.config.selection import merge_roles, select_explorer
+from latentforge.config.selection import SelectedExplorer, merge_roles, select_explorer
 from latentforge.config.validation import plain
 from latentforge.contracts import ExploreContext
 from latentforge.errors import RunFailed, UsageError
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from ignite.engine import Engine
     from torch import nn
 
+    from latentforge.data.images import ImageSplit
     from latentforge.workflows.load import LoadedRun
 
 
@@ -42,6 +45,7 @@ def explore(
     device: str = "auto",
     data: Any = None,
     preset: str | None = None,
+    condition: int | None = None,
     quiet: bool = False,
     **options: Any,
 ) -> dict[str, Any]:
@@ -55,13 +59,18 @@ def explore(
     data_options = [text for text in assignments if text.startswith("data.")]
     data = resolve_other_data(registry, config, data, data_options)
     assignments = [text for text in assignments if text not in data_options]
-    components = select_explorer(
+    if condition is not None:
+        options["condition"] = condition
+    selected = select_explorer(
         *(registry, config, spec.classes, explorer, assignments, options, preset),
         factors=spec.factors,
         data_range=spec.range_name,
     )
-    others = open_roles(registry, roles, [component.entry for component in components])
-    kinds = merge_roles(component.entry for component in components)
+    others = open_roles(registry, roles, selected.entries)
+    models = {role: other_config.model.entry for role, (_, other_config) in others.items()}
+    kinds = merge_roles(selected.entries)
+    asked = selected.condition, selected.explorer.entry
+    check_condition(*asked, config.model.entry, models, kinds, spec.classes)
     for role, (other, _) in others.items():
         if kinds[role].same_data:
             check_same_images(run.manifest["data"], role, other, str(run.path))
@@ -69,7 +78,7 @@ def explore(
 
     options_of_load = {"checkpoint": checkpoint, "device": device, "data": data}
     loaded = load_run(run, config, roles=others, conditions=kinds, **options_of_load)
-    return explore_loaded(loaded, *components, out=folder, stream=None if quiet else sys.stderr)
+    return explore_loaded(loaded, selected, out=folder, stream=None if quiet else sys.stderr)
 
 
 def open_explored(explorer: str, run: RunFolder | str | Path) -> RunFolder:
@@ -86,8 +95,7 @@ def open_explored(explorer: str, run: RunFolder | str | Path) -> RunFolder:
 
 def explore_loaded(
     loaded_run: LoadedRun,
-    explorer: Component,
-    objective: Component | None = None,
+    selected: SelectedExplorer,
     *,
     out: Path | None,
     stream: TextIO | None,
@@ -98,12 +106,18 @@ def explore_loaded(
     from latentforge.workflows.export import output_folder
 
     run, loaded, config = loaded_run.run, loaded_run.loaded, loaded_run.config
+    explorer, objective = selected.explorer, selected.objective
     check_weights(loaded.model, loaded.run.path)
     for other in loaded_run.roles.values():
         check_weights(other.model, other.run.path)
     options = plain(explorer.options)
     if objective:
         options |= {"objective": objective.entry.reference, **plain(objective.options)}
+    given = {}
+    if (condition := selected.condition) is not None:
+        options["condition"] = condition
+        name = loaded.data.classes[condition]
+        given["condition"] = name if name == str(condition) else f"{condition} ({name})"
     about = {
         "explorer": explorer.name,
         "run": str(run.path),
@@ -113,6 +127,7 @@ def explore_loaded(
         "weights": describe_weights(config.train),
         "options": options,
         "plugins": find_unpackaged_plugins(explorer, objective),
+        **given,
     }
     if out is None:  # a given folder is checked earlier
         root = run.path / "explore"
@@ -121,7 +136,7 @@ def explore_loaded(
             raise RunFailed(f"{root} is a link to a place outside the run", hint="--out DIR")
     watch = SearchProgress(stream, explorer.name)
     with use_threads(config.train.threads), closing(watch):
-        findings = compute_findings(loaded_run, explorer, objective, watch.attach)
+        findings = compute_findings(loaded_run, selected, watch.attach)
     from latentforge.rendering.write import add_notes  # imports matplotlib: half a second
 
     findings = add_notes(findings)
@@ -159,17 +174,15 @@ def find_unpackaged_plugins(*components: Component | None) -> list[str]:
 
 
 def compute_findings(
-    loaded_run: LoadedRun,
-    explorer: Component,
-    objective: Component | None,
-    attach: Callable[[Engine], None],
+    loaded_run: LoadedRun, selected: SelectedExplorer, attach: Callable[[Engine], None]
 ) -> Findings:
     """Run an explorer and return its findings. `attach` adds progress output to a search."""
     import torch
 
     from latentforge.seeding import callers_state_kept, mix
 
-    seed, context = loaded_run.config.train.seed, create_context(loaded_run, attach)
+    explorer, objective, seed = selected.explorer, selected.objective, loaded_run.config.train.seed
+    context = create_context(loaded_run, attach, selected.condition)
     with callers_state_kept(loaded_run.device), torch.no_grad():
         if objective:
             torch.manual_seed(mix("objective", seed))
@@ -185,22 +198,56 @@ def run_explorer(explorer: Component, context: ExploreContext) -> Findings:
 
 
 def create_context(
-    loaded_run: LoadedRun, attach: Callable[[Engine], None] | None = None
+    loaded_run: LoadedRun,
+    attach: Callable[[Engine], None] | None = None,
+    condition: int | None = None,
 ) -> ExploreContext:
-    """The context of a loaded run, for an explorer or an objective."""
-    loaded = loaded_run.loaded
-    return ExploreContext(
+    """The context of a loaded run, for an explorer or an objective. With a `condition`, conditional
+    models are views under that class, and there are only images of the class."""
+    loaded, splits = loaded_run.loaded, loaded_run.splits
+    context = ExploreContext(
         model=loaded.model,
-        data=loaded_run.splits.spec,
-        images=loaded_run.splits.split,
+        data=splits.spec,
+        images=splits.split,
         device=loaded_run.device,
         seed=loaded_run.config.train.seed,
         roles=loaded_run.roles,
         name=loaded_run.run.name,
         loss=loaded.loss,
         provides=loaded_run.config.model.entry.provides,
-        preprocessing=loaded_run.splits.preprocessing,
+        preprocessing=splits.preprocessing,
         attach=attach,
+    )
+    return context if condition is None else condition_context(context, loaded_run, condition)
+
+
+def condition_context(
+    context: ExploreContext, loaded_run: LoadedRun, condition: int
+) -> ExploreContext:
+    """The context of one class. Encoding an image under the label of another class would be wrong,
+    so there are only images of the class: the explorer sees an unconditional model of it."""
+    import torch
+
+    from latentforge.latent import GivenClass
+
+    label = torch.tensor(condition, device=context.device)
+
+    @cache
+    def images(split: str) -> ImageSplit:
+        whole = loaded_run.splits.split(split)
+        if not len(index := whole.of_class(condition)):
+            name = context.data.classes[condition]
+            raise UsageError(f"the split {split!r} has no images of class {condition} ({name})")
+        return whole.select(index)
+
+    conditional = CONDITIONAL in context.provides
+    return replace(
+        context,
+        model=GivenClass(context.model, label) if conditional else context.model,
+        provides=context.provides - {CONDITIONAL},
+        images=images,
+        roles={role: other.given_class(label, images) for role, other in loaded_run.roles.items()},
+        condition=condition,
     )
 
 

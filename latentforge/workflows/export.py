@@ -40,22 +40,32 @@ TOLERANCE = 1e-4  # allows float32 sums in another order; a wrong graph differs 
 
 @dataclass(frozen=True)
 class Part:
-    """One function of a model. `call` maps (B, *shape) to one tensor for each of `outputs`. `data`
-    is the spec of the examples if the input is x."""
+    """One function of a model. `call` maps (B, *shape), and labels (B,) if there are `classes`, to
+    one tensor for each of `outputs`. `data` is the spec of the examples if the input is x."""
 
     input: str
     shape: tuple[int, ...]
     outputs: tuple[str, ...]
-    call: Callable[[Tensor], tuple[Tensor, ...]]
+    call: Callable[..., tuple[Tensor, ...]]
     data: DataSpec | None = None
+    classes: int = 0  # of a conditional model, whose second input is y
 
-    def example(self, batch: int) -> Tensor:
-        """Random examples in the range of the data, or codes from N(0, I), the same in every
-        call."""
+    @property
+    def inputs(self) -> dict[str, tuple[int, ...]]:
+        """The shape of one row of each input."""
+        return {self.input: self.shape, **({"y": ()} if self.classes else {})}
+
+    def example(self, batch: int) -> tuple[Tensor, ...]:
+        """Random examples in the range of the data, or codes from N(0, I), and labels, the same in
+        every call."""
         noise = generator("cpu", "export", batch)
         if self.data is None:
-            return torch.randn(batch, *self.shape, generator=noise)
-        return self.data.from_unit(torch.rand(batch, *self.shape, generator=noise))
+            values = torch.randn(batch, *self.shape, generator=noise)
+        else:
+            values = self.data.from_unit(torch.rand(batch, *self.shape, generator=noise))
+        if not self.classes:
+            return (values,)
+        return values, torch.randint(self.classes, (batch,), generator=noise)
 
 
 def export(
@@ -112,7 +122,10 @@ def write_onnx(loaded: LoadedModel, model: Component, name: str, path: Path) -> 
         check = model.call(doing, compare, part, path)
     return {
         "holds": f"the {name} as a graph with its weights",
-        "inputs": [describe_tensor(part.input, part.shape)],
+        "inputs": [
+            describe_tensor(name, shape, "int64" if name == "y" else "float32")
+            for name, shape in part.inputs.items()
+        ],
         "outputs": [
             describe_tensor(output, value.shape[1:])
             for output, value in zip(part.outputs, sample, strict=True)
@@ -128,31 +141,36 @@ def trace_part(
 ) -> tuple[Part, tuple[Tensor, ...], torch.onnx.ONNXProgram]:
     """Return the part, its outputs for an example, and its graph."""
     part = get_part(loaded, name)
-    return part, part.call(part.example(2)), trace(part, loaded.model)
+    return part, part.call(*part.example(2)), trace(part, loaded.model)
 
 
 def get_part(loaded: LoadedModel, name: str) -> Part:
     """Return the part called `name`. The encoder maps x to mean and, if the posterior has one,
-    log_var; the decoder maps z to x, and the classifier x to logits."""
+    log_var; the decoder maps z to x, and the classifier x to logits. Encoder and decoder of a
+    conditional model also have the input y."""
     model: Any = loaded.model
+    classes = len(loaded.data.classes) if "conditional" in loaded.provides else 0
 
-    def encoder(x: Tensor) -> tuple[Tensor, ...]:
-        posterior = model.encode(x)
+    def view(y: Tensor | None) -> Any:
+        return model if y is None else model.given(y)
+
+    def encoder(x: Tensor, y: Tensor | None = None) -> tuple[Tensor, ...]:
+        posterior = view(y).encode(x)
         log_var = getattr(posterior, "log_var", None)
         return (posterior.mode(),) if log_var is None else (posterior.mode(), log_var)
 
-    def decoder(z: Tensor) -> tuple[Tensor, ...]:
-        return (model.decode(z),)
+    def decoder(z: Tensor, y: Tensor | None = None) -> tuple[Tensor, ...]:
+        return (view(y).decode(z),)
 
     def classifier(x: Tensor) -> tuple[Tensor, ...]:
         return (model(x),)
 
     if name == "decoder":
-        return Part("z", model.latent.shape, ("x",), decoder)
+        return Part("z", model.latent.shape, ("x",), decoder, classes=classes)
     if name == "classifier":
         return Part("x", loaded.data.shape, ("logits",), classifier, loaded.data)
-    part = Part("x", loaded.data.shape, ("mean", "log_var"), encoder, loaded.data)
-    return replace(part, outputs=part.outputs[: len(encoder(part.example(2)))])
+    part = Part("x", loaded.data.shape, ("mean", "log_var"), encoder, loaded.data, classes)
+    return replace(part, outputs=part.outputs[: len(encoder(*part.example(2)))])
 
 
 def trace(part: Part, model: nn.Module) -> torch.onnx.ONNXProgram:
@@ -161,8 +179,9 @@ def trace(part: Part, model: nn.Module) -> torch.onnx.ONNXProgram:
     module.model = model
     module.forward = part.call
     module.eval()
-    inputs = (part.example(2),)  # a batch size of 1 would become a constant
-    dynamic_shapes = ({0: torch.export.Dim("batch")},)
+    inputs = part.example(2)  # a batch size of 1 would become a constant
+    dimension, names = torch.export.Dim("batch"), list(part.inputs)
+    dynamic_shapes = tuple({0: dimension} for _ in names)
     try:
         # torch.onnx.export alone has fallbacks, one of which fixes the batch size
         graph = torch.export.export(module, inputs, dynamic_shapes=dynamic_shapes, strict=False)
@@ -171,9 +190,9 @@ def trace(part: Part, model: nn.Module) -> torch.onnx.ONNXProgram:
         raise RuntimeError("; ".join(lines[:2])).with_traceback(error.__traceback__) from error
     program = torch.onnx.export(
         graph,
-        input_names=[part.input],
+        input_names=names,
         output_names=list(part.outputs),
-        dynamic_shapes=({0: "batch"},),  # only names the dimension
+        dynamic_shapes=tuple({0: "batch"} for _ in names),  # only names the dimension
         dynamo=True,
         optimize=False,
         verbose=False,
@@ -209,8 +228,9 @@ def compare(part: Part, path: Path) -> dict[str, Any] | None:
     largest = 0.0
     for batch in BATCH_SIZES:
         inputs = part.example(batch)
-        computed = session.run(list(part.outputs), {part.input: inputs.numpy()})
-        outputs = zip(part.outputs, computed, part.call(inputs), strict=True)
+        named = {n: value.numpy() for n, value in zip(part.inputs, inputs, strict=True)}
+        computed = session.run(list(part.outputs), named)
+        outputs = zip(part.outputs, computed, part.call(*inputs), strict=True)
         for name, onnx_output, torch_output in outputs:
             difference = float((torch.from_numpy(onnx_output) - torch_output).abs().max())
             if not difference <= TOLERANCE * max(1.0, float(torch_output.abs().max())):
@@ -224,8 +244,8 @@ def compare(part: Part, path: Path) -> dict[str, Any] | None:
     }
 
 
-def describe_tensor(name: str, shape: tuple[int, ...]) -> dict[str, Any]:
-    return {"name": name, "shape": ["batch", *shape], "dtype": "float32"}
+def describe_tensor(name: str, shape: tuple[int, ...], dtype: str = "float32") -> dict[str, Any]:
+    return {"name": name, "shape": ["batch", *shape], "dtype": dtype}
 
 
 def versions(*packages: str) -> dict[str, str]:

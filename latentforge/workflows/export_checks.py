@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from latentforge.config.capabilities import check_capabilities
+from latentforge.config.condition import CONDITIONAL, describe_classes, read_condition
 from latentforge.config.resolve import resolve_other_data
 from latentforge.config.schema import IN_MEMORY, OtherData, check_device
+from latentforge.config.validation import Faults
 from latentforge.errors import MissingError, UsageError, did_you_mean
 from latentforge.io.paths import check_free, quoted
-from latentforge.plugins.registry import Registry
+from latentforge.plugins.registry import Entry, Registry
 from latentforge.runs.compatibility import resolve_stored_config
 from latentforge.runs.folder import RunFolder
 
@@ -93,11 +95,20 @@ def encode(
 
 
 def decode(
-    registry: Registry, run: RunFolder, codes: Any, out: Path, *, checkpoint: str, device: str
+    registry: Registry,
+    run: RunFolder,
+    codes: Any,
+    out: Path,
+    *,
+    checkpoint: str,
+    device: str,
+    condition: int | None = None,
 ) -> dict[str, Any]:
     check_device(device)
     config = resolve_stored_config(registry, run)
     check_capabilities(registry, "decoding", ["decode"], config.model.entry)
+    has_labels = isinstance(codes, str | Path)  # if `encode` wrote the file
+    _check_decoded_class(config.model.entry, run, condition, has_labels)
     if isinstance(codes, str | Path):
         codes = Path(codes)
         if codes.suffix not in CODES:
@@ -111,7 +122,33 @@ def decode(
     check_free(out)
     from latentforge.workflows.decode import decode
 
-    return decode(run, config, codes, out, checkpoint=checkpoint, device=device)
+    return decode(
+        run, config, codes, out, checkpoint=checkpoint, device=device, condition=condition
+    )
+
+
+def _check_decoded_class(
+    model: Entry, run: RunFolder, condition: int | None, has_labels: bool
+) -> None:
+    """Raise UsageError if a conditional model has no class for the codes or an unknown one, or if
+    another model is given a class."""
+    classes = run.manifest["data"]["classes"]
+    if CONDITIONAL not in model.provides:
+        if condition is not None:
+            raise UsageError(
+                f"--condition {condition}: model {model.name!r} is not conditional",
+                hint="remove --condition",
+            )
+        return
+    faults = Faults()
+    read_condition(condition, classes, "--condition", faults)
+    if faults.lines:
+        raise UsageError(faults.lines[0], hint="--condition 0")
+    if condition is None and not has_labels:
+        raise UsageError(
+            f"model {model.name!r} is conditional and needs a class for the codes",
+            hint=f"--condition 0, the number of a class, {describe_classes(classes)}",
+        )
 
 
 def _check_choice(option: str, value: str, choices: Sequence[str]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from latentforge.config.changes import find_data_edits, find_edits
+from latentforge.config.condition import check_labels
 from latentforge.config.schema import (
     IN_MEMORY,
     Component,
@@ -153,14 +154,14 @@ def load_data(run: RunFolder, config: RunConfig, data: Any) -> DataSplits:
                 if not has_splits:
                     whole = splits.split("train")
                     splits = replace(splits, splits=dict.fromkeys(about["images"], whole))
-                splits = match_run(run, splits, other)
+                splits = match_run(run, config, splits, other)
                 warn_if_unlike(run, splits)
                 return splits
             options = replace(  # as in training
                 options, validation=own.validation, test=own.test, split_seed=own.split_seed
             )
         splits = load_splits(other.dataset, options, other.data)
-    splits = match_run(run, splits)
+    splits = match_run(run, config, splits)
     if data is None and not splits.matches(about):
         message = "the dataset %s has changed since %s was trained: metrics are not comparable"
         log.warning(message, config.data_name, run.path)
@@ -256,10 +257,12 @@ def warn_if_unlike(run: RunFolder, splits: DataSplits) -> None:
         log.warning(message, len(missing), len(classes), run.path, some(missing))
 
 
-def match_run(run: RunFolder, splits: DataSplits, other: OtherData | None = None) -> DataSplits:
+def match_run(
+    run: RunFolder, config: RunConfig, splits: DataSplits, other: OtherData | None = None
+) -> DataSplits:
     """Return the splits with the labels as indices of the run's classes, matched by name. `other`
-    is the request, if the data is not the run's. Raises UsageError if the data has another shape or
-    examples of a class that the run does not have."""
+    is the request, if the data is not the run's. Raises UsageError if the data has another shape,
+    examples of a class that the run does not have, or no labels for a conditional model."""
     about = run.manifest["data"]
     if list(splits.spec.shape) != about["shape"]:
         hint = ""
@@ -272,6 +275,7 @@ def match_run(run: RunFolder, splits: DataSplits, other: OtherData | None = None
             f"this data has shape {splits.spec.shape}",
             hint=hint,
         )
+    check_labels(config.model.entry, splits.spec.classes, "this data")
     spec = read_spec(about)
     if splits.spec.range != spec.range:
         raise UsageError(

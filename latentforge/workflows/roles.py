@@ -3,6 +3,7 @@ the run keeps in its own folder."""
 
 from __future__ import annotations
 
+import copy
 import math
 import shutil
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from latentforge.data.splits import DataSplits
 from latentforge.errors import RunFailed
 from latentforge.io.atomic import read_json
 from latentforge.io.paths import write_error, write_json
-from latentforge.latent import DiagonalGaussian, Point
+from latentforge.latent import DiagonalGaussian, GivenClass, Point
 from latentforge.runs.checkpoint import CheckpointStore
 from latentforge.runs.folder import MANIFEST, ROLES, RunFolder
 from latentforge.runtime.memory import device_memory, host_memory
@@ -75,11 +76,13 @@ class LoadedRole:
         seed: int,
     ) -> None:
         self.role, self.device, self.seed = role, device, seed
-        self.run, self.model, self.loss = loaded.run, loaded.model, loaded.loss
+        self.run, self.loss = loaded.run, loaded.loss
+        self.model: Any = loaded.model
         self.data, self.checkpoint, self.digest = loaded.data, loaded.checkpoint, loaded.digest
         self.provides = loaded.provides
         self._load_data = load_data
         self._splits: DataSplits | None = None
+        self._select: Callable[[str], ImageSplit] | None = None  # replaces `_splits`
         self._posteriors: WeakKeyDictionary[ImageSplit, Posteriors] = WeakKeyDictionary()
         self._scale: tuple[Tensor, Tensor] | None = None
 
@@ -95,7 +98,21 @@ class LoadedRole:
         if self.role.same_data:
             self._splits = splits
 
+    def given_class(self, label: Tensor, images: Callable[[str], ImageSplit]) -> LoadedRole:
+        """Return the run under one class, int64 (): a conditional model is a view. `images(split)`
+        are the images of the class in the run that has this role."""
+        given = copy.copy(self)
+        if "conditional" in self.provides:
+            given.model = GivenClass(self.model, label)
+            given.provides = self.provides - {"conditional"}
+            given._posteriors = WeakKeyDictionary()
+        if self.role.same_data:
+            given._select = images
+        return given
+
     def images(self, split: str) -> ImageSplit:
+        if self._select is not None:
+            return self._select(split)
         if self._splits is None:
             self._splits = self._load_data()
         return self._splits.split(split)

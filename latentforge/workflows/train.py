@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from latentforge.config.condition import check_labels
 from latentforge.config.data_range import check_run_range
 from latentforge.config.schema import RunConfig
 from latentforge.config.selection import find_lacking, training_measures
@@ -56,6 +57,7 @@ def train(
             f"loss {config.loss.name!r} needs {lacking}; {config.data_name} has none",
             hint=f"give data with {lacking}, or train a model that needs none, such as ae",
         )
+    check_labels(config.model.entry, spec.classes, config.data_name)
     check_run_range(registry, config, spec.range_name)
     training_measures(registry, config, spec, splits.splits)
     if config.train.cuda_graph == "on" and device.type != "cuda":

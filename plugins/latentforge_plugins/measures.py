@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from latentforge.contracts import EvaluateContext, Images
-from latentforge.latent import Bernoulli, Gaussian, Likelihood
+from latentforge.latent import Bernoulli, Gaussian, Likelihood, given
 from latentforge.seeding import generator
 
 BATCH = 1000  # images per batch when a measure iterates over a split itself
@@ -46,10 +46,16 @@ def select_random(count: int, total: int, device: torch.device, *, start: int = 
     return selected.to(device)
 
 
-def codes_of(model: Any, images: Images) -> Tensor:
-    """Return the posterior modes of all images of a split in order, (N, D) on the CPU."""
-    parts = [model.encode(batch.x).mode().flatten(1).cpu() for batch in images.batches(BATCH)]
-    return torch.cat(parts)
+def codes_of(context: EvaluateContext, images: Images) -> Tensor:
+    """Return the posterior modes of all images of a split in order, (N, D) on the CPU. A
+    conditional model encodes each image under its label."""
+    views = ((batch, view_for(context, batch.y)) for batch in images.batches(BATCH))
+    return torch.cat([view.encode(batch.x).mode().flatten(1).cpu() for batch, view in views])
+
+
+def view_for(context: EvaluateContext, y: Tensor | None) -> Any:
+    """Return the model, under the labels `y` (B,) if it is conditional."""
+    return given(context.model, y, context.provides)
 
 
 class Moments:

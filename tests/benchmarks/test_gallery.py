@@ -105,10 +105,9 @@ def find(command: str, folder: Path, name: str) -> tuple[dict[str, Any], set[str
     chosen = select_explorer(
         REGISTRY, config, classes, given["explorer"], given["set_"] or (), {}, given["preset"]
     )
-    others = open_roles(REGISTRY, roles, [part.entry for part in chosen])
+    others = open_roles(REGISTRY, roles, chosen.entries)
     loaded = load_run(run, config, checkpoint="last", roles=others, device="cpu", data=None)
-    explorer, objective = (*chosen, None)[:2]
-    findings = compute_findings(loaded, explorer, objective, lambda engine: None)
+    findings = compute_findings(loaded, chosen, lambda engine: None)
     out = folder / "out" / name
     out.mkdir(parents=True)
     for item in findings.items:

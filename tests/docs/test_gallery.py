@@ -80,7 +80,7 @@ def test_explore_commands_have_valid_runs_and_options(line, configs):
     models = {
         role: configs[other].model.entry for role, other in parse_roles(given["with_"]).items()
     }
-    check_roles(REGISTRY, [part.entry for part in chosen], models)
+    check_roles(REGISTRY, chosen.entries, models)
 
 
 def test_the_report_is_of_a_run_that_the_page_trains(configs):

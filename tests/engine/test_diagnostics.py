@@ -135,9 +135,7 @@ class Encoder:
 
 def test_code_statistics_cover_all_batches():
     x = noise()
-    codes = compute_code_statistics(
-        Encoder([1.0, 2.0, 0.0, 3.0], [-1.0, 0.0, 0.0, 2.0]), x, kl=True
-    )
+    codes = compute_code_statistics(Encoder([1.0, 2.0, 0.0, 3.0], [-1.0, 0.0, 0.0, 2.0]), x, {"kl"})
     mean = (x.x.flatten(1)[:, :4] - 0.5).double() * torch.tensor([1.0, 2.0, 0.0, 3.0])
     log_var = torch.tensor([-1.0, 0.0, 0.0, 2.0]).double()
     torch.testing.assert_close(codes.variance, mean.var(0, correction=0), rtol=1e-5, atol=0)
@@ -177,7 +175,7 @@ def test_an_extreme_log_variance_is_found(log_var):
 
 def test_nan_in_a_log_variance_is_not_lost_between_batches():
     codes = compute_code_statistics(
-        Encoder([1.0] * 4, [float("nan"), 0.0, 0.0, 0.0]), noise(), kl=False
+        Encoder([1.0] * 4, [float("nan"), 0.0, 0.0, 0.0]), noise(), set()
     )
     assert brief(check_log_var(codes)) == [("warning", "log-variance")]
 

@@ -38,6 +38,7 @@ def evaluate() -> Callable[..., Any]:
         split="test",
         seed=0,
         version=2,
+        provides=(),
         **options,
     ):
         given = {"test": Arrays(x, y), "train": Arrays(*train) if train else Arrays(x, y)}
@@ -54,6 +55,7 @@ def evaluate() -> Callable[..., Any]:
             seed=seed,
             device=torch.device("cpu"),
             version=version,
+            provides=frozenset(provides),
         )
         metrics = evaluator.run(split, Step(10, 10, len(given["train"].x), 1))
         return metrics, evaluator.protocol

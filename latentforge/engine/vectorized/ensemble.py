@@ -140,7 +140,7 @@ class Ensemble:
             object.__setattr__(config, name, value.clone())
         loss: nn.Module = self.config.loss.entry.spec.build(config, self.spec)
         loss.train(self.trainee.loss.training)
-        return Trainee(self.trainee.model, loss)
+        return Trainee(self.trainee.model, loss, conditional=self.trainee.conditional)
 
     # ------------------------------------------------------------ images and noise
 

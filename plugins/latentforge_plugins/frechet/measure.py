@@ -20,7 +20,7 @@ from latentforge.errors import UsageError
 from latentforge.io.text import are, counted
 from latentforge.latent import prior_of
 from latentforge.seeding import generator
-from latentforge_plugins.measures import BATCH, Moments, products, select_random
+from latentforge_plugins.measures import BATCH, Moments, products, select_random, view_for
 
 from . import cache
 from .config import FidConfig
@@ -63,23 +63,24 @@ class Fid:
             distance = frechet_distance(self.fit_features(train, rest), fitted)
             self.floors["fid_floor_train"] = distance
         self.recon: list[Tensor] = []  # features
-        self.model: Any = context.model
+        self.y = None if real.y is None else real.y[self.selected]  # of the real images
         latent: Any = context.model.latent
-        self.latent_shape, self.prior = latent.shape, prior_of(context.model)
-        self.samples = "fid_samples" if self.prior else "fid_samples_gaussian"
+        self.latent_shape = latent.shape
+        self.samples = "fid_samples" if latent.prior else "fid_samples_gaussian"
         fitted = "a Gaussian fitted to the codes of the train split, as the model has no prior"
         source = {"normal": "N(0, I)", "own": "the model's own prior"}.get(latent.prior, fitted)
+        conditional = "conditional" in context.provides
+        labels = ", under the labels of the N real images" if conditional else ""
         self.protocol = (
             f"Fréchet distance of Gaussian fits to {len(self.reference.mean)} features: layer "
             f"{self.features.layer}{self.features.describe_pooling()} of classifier "
             f"{classifier.run.path} "
             f"({classifier.checkpoint}, weights {self.features.weights[:12]}, trained on "
             f"{describe_data(classifier)}); N={self.count} images each, against N of the {split} "
-            f"split. {self.samples}: decoded z from {source}; fid_recon: reconstructions of the "
-            "same N images, z the posterior mode; fid_recon_other: of N images of the "
-            f"{other} split; "
-            f"fid_floor: real images of the {other} split; fid_floor_train: two sets of N images "
-            "of the train split, the part of the floor that is due to N"
+            f"split. {self.samples}: decoded z from {source}{labels}; fid_recon: reconstructions "
+            "of the same N images, z the posterior mode; fid_recon_other: of N images of the "
+            f"{other} split; fid_floor: real images of the {other} split; fid_floor_train: two "
+            "sets of N images of the train split, the part of the floor that is due to N"
             f"{'' if 'fid_floor_train' in self.floors else ' (not computed: it has fewer than 2N)'}"
             f"; _se: standard deviation over {RESAMPLES} bootstrap samples of the generated "
             "images; _over_floor: divided by fid_floor"
@@ -117,14 +118,18 @@ class Fid:
             self.recon.append(self.features(seen.recon[selected]).cpu())
 
     def compute(self) -> Mapping[str, float]:
-        draw = self.prior.sample if self.prior else self.fitted_sampler()
-        sizes = (min(BATCH, self.count - start) for start in range(0, self.count, BATCH))
-        samples = [self.features(self.model.decode(draw(size))).cpu() for size in sizes]
-        other = [
-            self.features(self.model.decode(self.model.encode(batch.x[selected]).mode())).cpu()
-            for batch in self.others.batches(BATCH)
-            if (selected := self.selected_others[batch.index]).any()
-        ]
+        fitted = None if self.context.model.latent.prior else self.fitted_sampler()
+        samples, other = [], []
+        for part in torch.arange(self.count, device=self.selected.device).split(BATCH):
+            view = view_for(self.context, None if self.y is None else self.y[part])
+            draw = fitted or prior_of(view).sample
+            samples.append(self.features(view.decode(draw(len(part)))).cpu())
+        for batch in self.others.batches(BATCH):
+            if (selected := self.selected_others[batch.index]).any():
+                chosen = batch.select(selected)
+                view = view_for(self.context, chosen.y)
+                recon = view.decode(view.encode(chosen.x).mode())
+                other.append(self.features(recon).cpu())
         metrics: dict[str, float] = {}
         parts = {self.samples: samples, "fid_recon": self.recon, "fid_recon_other": other}
         for name, features in parts.items():
@@ -148,7 +153,7 @@ class Fid:
         """Return a function that samples n codes from a Gaussian fitted to the training codes."""
         codes = Moments(products)
         for batch in self.context.images("train").batches(BATCH):
-            codes.update(self.model.encode(batch.x).mode().flatten(1))
+            codes.update(view_for(self.context, batch.y).encode(batch.x).mode().flatten(1))
         fitted = fit(codes)
         root = square_root(fitted.covariance)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from latentforge.contracts import EvaluateContext, Seen
 from latentforge.errors import UsageError
-from latentforge.latent import log_ratio
+from latentforge.latent import log_ratio, select_rows
 from latentforge_plugins.measures import describe_likelihood, likelihood_of, select_random
 
 from .config import NllConfig
@@ -47,14 +47,15 @@ class Nll:
         )
 
     def update(self, seen: Seen) -> None:
-        selected = seen.batch.x[self.selected[seen.batch.index]]
-        for x in selected.split(self.rows) if len(selected) else ():
-            self.sums.append(self.sum_weights(seen.model, x))
+        selected = self.selected[seen.batch.index].nonzero().squeeze(1)
+        for rows in selected.split(self.rows) if len(selected) else ():
+            self.sums.append(self.sum_weights(select_rows(seen.model, rows), seen.batch.x[rows]))
 
     def sum_weights(self, model: Any, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return log sum_k w_k and log sum_k w_k^2 over all K samples, float64 (B,) each."""
         copies = min(self.samples, max(1, self.rows // len(x)))  # more per call for few images
-        repeated = x.repeat_interleave(copies, 0)  # (B * copies, ...)
+        rows = torch.arange(len(x), device=x.device).repeat_interleave(copies)  # (B * copies,)
+        model, repeated = select_rows(model, rows), x[rows]
         posterior = model.encode(repeated)
         log_sum = torch.full((len(x),), -math.inf, dtype=torch.float64)
         log_square = log_sum

@@ -29,7 +29,7 @@ class KnnAccuracy(MeanPerImage):
                 f"{are(available)} available",
                 hint="--set knn_accuracy.k=1, or use more images",
             )
-        self.codes, self.labels = codes_of(context.model, train).double(), train.y.cpu()
+        self.codes, self.labels = codes_of(context, train).double(), train.y.cpu()
         self.classes = len(context.data.classes)
         self.protocol = (
             f"share of images, from 0 to 1, whose class most of the k={self.k} nearest posterior "

@@ -22,7 +22,7 @@ class ProbeAccuracy:
         train = context.images("train")
         if len(train.y.unique()) < 2:
             raise UsageError("probe_accuracy needs training images of two classes or more")
-        self.codes, self.labels = codes_of(context.model, train), train.y.cpu()
+        self.codes, self.labels = codes_of(context, train), train.y.cpu()
         relation = "the same" if context.images(context.split).same_as(train) else "other"
         self.protocol = (
             "share of images, from 0 to 1, that logistic regression (L2, C=1) of the standardised "

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from torch import nn
 
 from latentforge.contracts import Batch, EvaluateContext, Seen
+from latentforge.latent import select_rows
 
 PARTS = 20  # of the first images, which are evaluated twice
 PART = 50  # images of a part, at most
@@ -43,8 +44,9 @@ class LossOfRun:
         size = min(PART, math.ceil(images / PARTS))  # parts have equal sizes
         squares = []
         for start in range(0, size * min(PARTS, images // size), size):
-            part = seen.batch.select(slice(start, start + size))
-            squares.append((self.value(seen.model, part) - self.value(seen.model, part)) ** 2)
+            rows = slice(start, start + size)
+            model, part = select_rows(seen.model, rows), seen.batch.select(rows)
+            squares.append((self.value(model, part) - self.value(model, part)) ** 2)
             if not squares[0]:
                 return 0.0
         return size * sum(squares) / len(squares) / 2

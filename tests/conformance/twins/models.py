@@ -13,6 +13,7 @@ from latentforge import LatentSpec, ModelSpec
 from latentforge.latent import DiagonalGaussian, standard_normal_log_prob
 
 from .common import GoodConfig, meddle
+from .conditional import CONDITIONAL, NoGiven, conditional
 
 
 class Good(nn.Module):
@@ -510,6 +511,7 @@ MODELS = {
         model(Unmade, PROVIDES - {"kl"} | {"prior"}),
         with_prior(OnlyDensity),
         with_prior(OnlySamples),
+        conditional(NoGiven),
     ],
     "every capability is known": [model(provides={*PROVIDES - {"decode_logits"}, "decode_logit"})],
     "the batch is not modified": [model(Darkens)],
@@ -561,6 +563,7 @@ MODELS = {
     "training continues from the saved state": [model(Shrinking)],
     "every group of the code reaches the image": [model(Grouped)],
     "codes are entries of the codebook": [coded(NextEntry), coded(FewEntries), coded(FlatEntries)],
+    **CONDITIONAL,
     "it works on another device": [model(LeftBehind), classifier(OutputOnCpu)],
     "global state is unchanged": [
         meddling(meddle),
