@@ -15,7 +15,7 @@ from torch import Tensor
 from latentforge.contracts import ExploreContext, Images
 from latentforge.errors import UsageError
 from latentforge.findings import Finding, ImageGrid, NamedArrays
-from latentforge.latent import dimension_names, prior_of
+from latentforge.latent import dimension_names, given, prior_of
 
 BATCH = 1000  # codes per call of the decoder
 PRIOR_SAMPLES = 10_000  # codes that represent a prior whose quantiles are not known
@@ -88,10 +88,24 @@ def axis_names(context: ExploreContext) -> tuple[str, str]:
     return first, second
 
 
-def decode(model: Any, z: Tensor) -> Tensor:
-    """Decode codes (N, D) or (N, *latent.shape) to images (N, *data.shape)."""
+def decode(model: Any, z: Tensor, y: Tensor | None = None) -> Tensor:
+    """Decode codes (N, D) or (N, *latent.shape) to images (N, *data.shape), those of a conditional
+    model under the labels `y`, int64 (N,)."""
     codes = z.reshape(-1, *model.latent.shape)
-    return torch.cat([model.decode(part) for part in codes.split(BATCH)])
+    if y is None:
+        return torch.cat([model.decode(part) for part in codes.split(BATCH)])
+    parts = zip(codes.split(BATCH), y.split(BATCH), strict=True)
+    return torch.cat([model.given(labels).decode(part) for part, labels in parts])
+
+
+def is_conditional(context: ExploreContext) -> bool:
+    """Whether the model needs labels, because no class was chosen with `condition`."""
+    return "conditional" in context.provides
+
+
+def view_for(context: ExploreContext, y: Tensor | None) -> Any:
+    """Return the model, under the labels `y` (B,) if it is conditional."""
+    return given(context.model, y, context.provides)
 
 
 def probabilities(classifier: Any, x: Tensor) -> Tensor:
@@ -106,8 +120,10 @@ def class_means(context: ExploreContext, model: Any, labels: Sequence[int]) -> T
     indices_by_class = [images.of_class(label) for label in labels]
     for label, indices in zip(labels, indices_by_class, strict=True):
         if not len(indices):
+            only = context.condition
             raise UsageError(
-                f"class {label} has no training images, so there is no mean code for it",
+                f"class {label} has no training images, so there is no mean code for it"
+                + ("" if only is None else f": condition={only} uses images of class {only} only"),
                 hint="choose a class that has training images",
             )
     codes = context.codes("train", model).flatten(1)

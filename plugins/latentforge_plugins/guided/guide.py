@@ -149,7 +149,10 @@ def notes(context: ExploreContext, config: GuidedConfig) -> list[str]:
         notes_found.append(f"the model has no prior, so starts are samples of {starts.FITTED}")
     excluded = starts.excluded_classes(context, config)
     if classes and excluded is None and config.start == "data" and not config.any_class:
-        notes_found.append("the training images have no labels, so starts can be of any class")
+        reason = "the training images have no labels, so starts can be of any class"
+        if context.condition is not None:
+            reason = f"condition={context.condition}: all starts are of this class"
+        notes_found.append(reason)
     return notes_found
 
 

@@ -28,6 +28,8 @@ def excluded_classes(context: ExploreContext, config: GuidedConfig) -> Tensor | 
     """Return the requested classes, (N,), if the starts must have other classes, else None."""
     if config.start != "data" or config.any_class or context.images("train").y is None:
         return None
+    if context.condition is not None:  # all images are of one class
+        return None
     return getattr(context.objective, "classes", None)
 
 

@@ -20,4 +20,5 @@ def latentforge_explorers():
         explore=explore,
         config=LatentMapConfig,
         needs={"encode"},
+        conditional=True,
     )

@@ -13,7 +13,7 @@ from latentforge.errors import UsageError
 from latentforge.findings import Findings, NamedArrays, Plane, Scatter
 from latentforge.neighbours import majority, topk
 from latentforge.runtime.memory import host_memory
-from latentforge_plugins.walks import axis_names, decode, not_drawable_note
+from latentforge_plugins.walks import axis_names, decode, is_conditional, not_drawable_note
 
 from . import projections
 from .config import LatentMapConfig
@@ -46,6 +46,8 @@ def latent_map(context: ExploreContext, config: LatentMapConfig) -> Findings:
     thumbnails = make_thumbnails(images, indices) if context.data.drawable else None
     if thumbnails is None:
         notes.append(not_drawable_note(context, "the points have no thumbnails"))
+    if method == "codes" and size == 2 and is_conditional(context):
+        notes.append("the plane is not decoded, as its images depend on a class: condition=0")
     scatter = Scatter(
         name="map",
         title=f"Latent map of {len(points):,} {config.split} images{describe_method(method, size)}",
@@ -182,8 +184,9 @@ def make_thumbnails(images: Images, indices: Tensor) -> Tensor:
 
 
 def decode_plane(context: ExploreContext, points: Tensor) -> Plane | None:
-    """Decode images on a grid over the points. Returns None if they cannot be decoded or drawn."""
-    if "decode" not in context.provides or not context.data.drawable:
+    """Decode images on a grid over the points. Returns None if they cannot be decoded or drawn, or
+    depend on a class."""
+    if "decode" not in context.provides or not context.data.drawable or is_conditional(context):
         return None
     low, high = points.min(0).values, points.max(0).values
     margin = ((high - low) * MARGIN).clamp(min=1e-3)

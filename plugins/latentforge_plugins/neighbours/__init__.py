@@ -20,4 +20,5 @@ def latentforge_explorers():
         explore=explore,
         config=NeighboursConfig,
         needs={"encode"},
+        conditional=True,
     )

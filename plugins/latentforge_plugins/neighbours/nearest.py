@@ -11,7 +11,12 @@ from latentforge.findings import Findings, ImageGrid, NamedArrays
 from latentforge.io.text import are, counted
 from latentforge.neighbours import topk
 from latentforge_plugins.measures import BATCH
-from latentforge_plugins.walks import across_classes, select_drawable
+from latentforge_plugins.walks import (
+    across_classes,
+    is_conditional,
+    select_drawable,
+    view_for,
+)
 
 from . import image_file
 from .config import NeighboursConfig
@@ -30,6 +35,11 @@ def neighbours(context: ExploreContext, config: NeighboursConfig) -> Findings:
         excluded = query.index if images.same_as(train) else None
         names = [f"{config.split} {i}" for i in chosen]
     else:
+        if is_conditional(context) and config.space != "pixels":
+            raise UsageError(
+                f"{config.file} has no class, and the codes of a conditional model depend on it",
+                hint="--set condition=0, the number of its class, or --set space=pixels",
+            )
         image = image_file.read(config.file, context)
         query, excluded, names = image.batch_at([0]), None, [config.file.name]
         if image_file.is_inverted(image, train):
@@ -81,15 +91,16 @@ def find_nearest(
     """Return the distances and indices of the n nearest training images of each query, nearest
     first, (Q, n) each. If queries are training images, `own` (Q,) contains their indices, so that
     no query is its own neighbour."""
-    rows = (coordinates(context, batch.x, space) for batch in train.batches(BATCH))
+    rows = (coordinates(context, batch, space) for batch in train.batches(BATCH))
     own = None if own is None else own.cpu()
-    distance, index = topk(coordinates(context, query.x, space), rows, n, own=own, exact=True)
+    distance, index = topk(coordinates(context, query, space), rows, n, own=own, exact=True)
     return distance.float(), index.to(train.device)
 
 
-def coordinates(context: ExploreContext, x: Tensor, space: str) -> Tensor:
+def coordinates(context: ExploreContext, batch: Batch, space: str) -> Tensor:
     """Return the coordinates of images in a space: (B, D), float64 on the CPU."""
-    z = context.model.encode(x).mode() if space == "codes" else x
+    codes = space == "codes"
+    z = view_for(context, batch.y).encode(batch.x).mode() if codes else batch.x
     return z.flatten(1).double().cpu()
 
 

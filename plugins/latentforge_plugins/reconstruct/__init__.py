@@ -20,4 +20,5 @@ def latentforge_explorers():
         explore=explore,
         config=ReconstructConfig,
         needs={"encode", "decode"},
+        conditional=True,
     )

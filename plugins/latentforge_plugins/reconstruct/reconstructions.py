@@ -11,7 +11,7 @@ from latentforge.io.text import counted
 from latentforge.latent import Bernoulli
 from latentforge_plugins.image_quality.quality import mse
 from latentforge_plugins.measures import BATCH, describe_likelihood
-from latentforge_plugins.walks import across_classes, select_drawable
+from latentforge_plugins.walks import across_classes, select_drawable, view_for
 
 from .config import ReconstructConfig
 
@@ -104,11 +104,12 @@ def compute_errors(context: ExploreContext, images: Images) -> tuple[Tensor, Ten
     likelihood = bernoulli(context)
 
     def errors_of(batch: Batch) -> tuple[Tensor, Tensor]:
-        z = context.model.encode(batch.x).mode()
-        squared = mse(context.model.decode(z), batch.x)
+        model = view_for(context, batch.y)
+        z = model.encode(batch.x).mode()
+        squared = mse(model.decode(z), batch.x)
         if likelihood is None:
             return squared, squared
-        return squared, likelihood.nll(context.model, z, batch.x) - entropy(batch.x)
+        return squared, likelihood.nll(model, z, batch.x) - entropy(batch.x)
 
     squared, error = zip(*(errors_of(batch) for batch in images.batches(BATCH)), strict=True)
     return torch.cat(squared).cpu(), torch.cat(error).cpu()
@@ -118,5 +119,6 @@ def reconstruct_images(
     context: ExploreContext, images: Images, indices: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return the images at these indices and their reconstructions, (n, *data.shape) each."""
-    x = images.batch_at(indices.tolist()).x
-    return x, context.model.decode(context.model.encode(x).mode())
+    batch = images.batch_at(indices.tolist())
+    model = view_for(context, batch.y)
+    return batch.x, model.decode(model.encode(batch.x).mode())

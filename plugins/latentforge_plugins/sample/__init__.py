@@ -21,4 +21,5 @@ def latentforge_explorers():
         config=SampleConfig,
         needs={"encode", "decode"},
         optional_roles={"classifier": {"classify"}},
+        conditional=True,
     )

@@ -15,7 +15,8 @@ class SampleConfig:
     """`sources` are the compared sources of codes: prior is the model's prior; gaussian and mixture
     are a Gaussian and a mixture of `components` Gaussians fitted to the training codes; aggregate
     samples the posteriors of random training images. Each source gives `n` samples, and the first
-    `rows` x `columns` are shown."""
+    `rows` x `columns` are shown. A conditional model without a class (`condition`) gives samples of
+    all classes in turn; then each class has a row."""
 
     sources: Annotated[tuple[Source, ...], MinLen(1)] = ("prior", "mixture")
     n: Annotated[int, Ge(2), Le(10_000)] = 1000

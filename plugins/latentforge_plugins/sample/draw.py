@@ -14,12 +14,20 @@ from latentforge.findings import Findings, ImageGrid, NamedArrays
 from latentforge.io.text import counted
 from latentforge.neighbours import topk
 from latentforge_plugins.measures import select_random
-from latentforge_plugins.walks import BATCH, decode, probabilities, select_drawable
+from latentforge_plugins.walks import (
+    BATCH,
+    decode,
+    is_conditional,
+    probabilities,
+    select_drawable,
+    view_for,
+)
 
 from .config import SampleConfig
-from .sources import Source, make_source
+from .sources import Source, make_source, sampled_classes
 
 NO_PRIOR = "the model has no prior, so a Gaussian fitted to its codes is used instead"
+MAX_CLASSES = 30  # maximum number of rows in the figure of a conditional model
 COMPARED = 500  # maximum number of images over which a distance is averaged
 
 
@@ -30,12 +38,15 @@ def sample(context: ExploreContext, config: SampleConfig) -> Findings:
         source = make_source(name, context, codes, config)
         sources.setdefault(source.name, source)
     z = {name: source.draw(config.n) for name, source in sources.items()}  # (n, D) each
-    x = {name: decode(model, values) for name, values in z.items()}
+    y = sampled_classes(context, config.n)
+    x = {name: decode(model, values, y) for name, values in z.items()}
 
     train, test = context.images("train"), context.images("test")
-    test_x = test.batch(select_random(config.n, len(test), context.device).nonzero().squeeze(1)).x
-    test_codes = torch.cat([model.encode(part).mode() for part in test_x.split(BATCH)])
-    image_sets = {**x, "test": test_x, "test_recon": decode(model, test_codes)}
+    chosen = test.batch(select_random(config.n, len(test), context.device).nonzero().squeeze(1))
+    test_x, test_y = chosen.x, chosen.y if is_conditional(context) else None
+    parts = [chosen.select(part) for part in torch.arange(len(test_x)).split(BATCH)]
+    test_codes = torch.cat([view_for(context, p.y).encode(p.x).mode() for p in parts])
+    image_sets = {**x, "test": test_x, "test_recon": decode(model, test_codes, test_y)}
     metrics = log_densities(sources, test_codes.flatten(1))
     sentences = [source.description for source in sources.values()]
     sentences.append(
@@ -54,6 +65,14 @@ def sample(context: ExploreContext, config: SampleConfig) -> Findings:
         )
     if classifier := context.roles.get("classifier"):
         metrics |= classifier_metrics(classifier.model, image_sets)
+        if y is not None or context.condition is not None:
+            classes = dict.fromkeys(x, y) | dict.fromkeys(("test", "test_recon"), chosen.y)
+            metrics |= class_agreement(context, classifier.model, image_sets, classes)
+            sentences.append(
+                "class_agreement: fraction of the images that classifier "
+                f"{classifier.name} assigns to the class under which they were sampled, for test "
+                "and test_recon to their own class"
+            )
         sentences.append(
             f"confidence: mean of the largest class probability of classifier {classifier.name}; "
             "class_entropy: entropy of its mean class probabilities in nats, "
@@ -63,9 +82,14 @@ def sample(context: ExploreContext, config: SampleConfig) -> Findings:
         )
     arrays = {f"z_{name}": values.reshape(-1, *model.latent.shape) for name, values in z.items()}
     arrays |= {f"x_{name}": values for name, values in x.items()}
+    arrays |= {} if y is None else {"y": y}
     no_prior = "prior" in config.sources and model.latent.prior is None
-    grid = draw_grid(sources, x, config, no_prior)
-    items, notes = select_drawable(context, [grid], NamedArrays("codes", arrays))
+    if y is None:
+        grids = [draw_grid(sources, x, config, no_prior)]
+    else:
+        drawn = ((source, x[name], z[name]) for name, source in sources.items())
+        grids = [draw_classes(context, *parts, y, config.columns) for parts in drawn]
+    items, notes = select_drawable(context, grids, NamedArrays("codes", arrays))
     if no_prior:
         notes.insert(0, NO_PRIOR)
     return Findings(items, metrics, "; ".join(sentences), notes)
@@ -84,6 +108,41 @@ def draw_grid(
     if no_prior:
         title += f"; {NO_PRIOR}"
     return ImageGrid("samples", title, rows, row_titles=titles)
+
+
+def draw_classes(
+    context: ExploreContext, source: Source, x: Tensor, z: Tensor, y: Tensor, columns: int
+) -> ImageGrid:
+    """Draw a row of images for each class, at most MAX_CLASSES rows. All rows have the same codes,
+    unless the source has other codes for each class."""
+    classes, title = y.unique()[:MAX_CLASSES], f"Samples of each class, {source.title}"
+    if source.by_class:
+        rows = [x[y == label][:columns] for label in classes]
+    else:
+        title += ", one code per column"
+        shared = z[:columns]
+        labels = classes.repeat_interleave(len(shared))
+        images = decode(context.model, shared.repeat(len(classes), 1), labels)
+        rows = list(images.split(len(shared)))
+    titles = [context.data.classes[label] for label in classes.tolist()]
+    return ImageGrid(f"samples-{source.name}", title, rows, row_titles=titles)
+
+
+def class_agreement(
+    context: ExploreContext,
+    classifier: Any,
+    image_sets: Mapping[str, Tensor],
+    classes: Mapping[str, Tensor | None],
+) -> dict[str, float]:
+    """Compute the fraction of each set that a classifier assigns to the right class: that in
+    `classes`, (n,), or the class of the condition."""
+    metrics = {}
+    for name, x in image_sets.items():
+        y = classes[name]
+        wanted = context.condition if y is None else y
+        agrees = probabilities(classifier, x).argmax(1) == wanted
+        metrics[f"class_agreement_{name}"] = float(agrees.double().mean())
+    return metrics
 
 
 def log_densities(sources: Mapping[str, Source], codes: Tensor) -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from latentforge.errors import UsageError
 from latentforge.io.text import counted
 from latentforge_plugins import densities
 from latentforge_plugins.densities import Density
-from latentforge_plugins.walks import BATCH, code_size
+from latentforge_plugins.walks import BATCH, code_size, is_conditional, view_for
 
 from .config import SampleConfig
 
@@ -27,6 +28,7 @@ class Source:
     description: str  # for the protocol
     draw: Callable[[int], Tensor]
     density: Density | None = None
+    by_class: bool = False  # whether the codes of a conditional model depend on the class
 
 
 def make_source(name: str, context: ExploreContext, codes: Tensor, config: SampleConfig) -> Source:
@@ -34,6 +36,8 @@ def make_source(name: str, context: ExploreContext, codes: Tensor, config: Sampl
     has no prior, "prior" gives the source "gaussian", a Gaussian fitted to the codes."""
     if name == "aggregate":
         return aggregate_source(context)
+    if name == "prior" and is_conditional(context) and context.model.latent.prior == "own":
+        return class_prior_source(context)
     if name == "prior" and context.model.latent.prior == "normal":
         density = densities.standard_normal(codes[:1].double().cpu())
         return density_source("prior", "prior N(0, I)", "N(0, I)", density, codes)
@@ -72,14 +76,48 @@ def density_source(
     )
 
 
+def class_prior_source(context: ExploreContext) -> Source:
+    """Return the prior p(z | y) of a conditional model under the classes of the samples."""
+
+    def draw(n: int) -> Tensor:
+        parts = sampled_classes(context, n).split(BATCH)
+        z = [context.model.given(y).prior().sample(len(y)) for y in parts]
+        return torch.cat(z).flatten(1)
+
+    description = "prior: the model's prior p(z | class)"
+    return Source("prior", "prior p(z | class)", description, draw, by_class=True)
+
+
+def sampled_classes(context: ExploreContext, n: int) -> Any:
+    """Return the classes of `n` samples of a conditional model, int64 (n,): those that have
+    training images, in turn. None for another model."""
+    if not is_conditional(context):
+        return None
+    present = context.images("train").y.unique()
+    return present[torch.arange(n, device=present.device) % len(present)]
+
+
 def aggregate_source(context: ExploreContext) -> Source:
-    """Return the source that takes one sample from the posterior of each random training image."""
+    """Return the source that takes one sample from the posterior of each random training image. For
+    a conditional model, image i has the class of sample i."""
     images = context.images("train")
 
     def draw(n: int) -> Tensor:
-        indices = torch.randint(len(images), (n,), device=context.device)
-        parts = [context.model.encode(images.batch(p).x).sample() for p in indices.split(BATCH)]
+        y = sampled_classes(context, n)
+        if y is None:
+            indices = torch.randint(len(images), (n,), device=context.device)
+        else:
+            indices = torch.empty_like(y)
+            for label in y.unique():
+                own, rows = images.of_class(int(label)), y == label
+                indices[rows] = own[torch.randint(len(own), (int(rows.sum()),), device=y.device)]
+        batches = [images.batch(part) for part in indices.split(BATCH)]
+        parts = [view_for(context, batch.y).encode(batch.x).sample() for batch in batches]
         return torch.cat(parts).flatten(1)
 
     description = "aggregate: posterior samples of random training images, one each"
-    return Source("aggregate", "aggregate posterior", description, draw)
+    if is_conditional(context):
+        description += ", of the class of each sample"
+    return Source(
+        "aggregate", "aggregate posterior", description, draw, by_class=is_conditional(context)
+    )
