@@ -31,6 +31,7 @@ SMALL = {"encoder": [16], "decoder": [16], "latent_dim": 3}
 PLAIN = {
     "ae": {"name": "ae", "model": {"hidden": [16], "latent_dim": 3}},
     "vae": {"name": "vae", "model": SMALL},
+    "cvae": {"name": "cvae", "model": SMALL, "train": {"accumulate": 3}},
     "dynamic": {"name": "vae", "model": SMALL, "data": {"binarize": "dynamic"}},
     "streamed": {
         "name": "vae",

@@ -176,11 +176,12 @@ def test_compile_is_ignored_for_a_loss_that_reads_the_step(tmp_path, caplog):
 
 
 @pytest.mark.slow
-def test_compiled_training_matches_eager_metrics(tmp_path):
-    plain = train(tmp_path, "vae")
+@pytest.mark.parametrize("model", ["vae", "cvae"])
+def test_compiled_training_matches_eager_metrics(tmp_path, model):
+    plain = train(tmp_path, model)
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
-    compiled = train(tmp_path, "vae", compile=True)
+    compiled = train(tmp_path, model, compile=True)
     assert compiled.manifest["steps_made"]["compile"] is True
     # one for whole batches and one for the last, none for each step number
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2
@@ -188,5 +189,5 @@ def test_compiled_training_matches_eager_metrics(tmp_path):
     assert compiled.metrics["test"]["loss"] == pytest.approx(
         plain.metrics["test"]["loss"], rel=0.01
     )
-    again = train(tmp_path, "vae", compile=True)
+    again = train(tmp_path, model, compile=True)
     assert again.metrics["test"]["loss"] == compiled.metrics["test"]["loss"]

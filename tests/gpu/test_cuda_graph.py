@@ -19,7 +19,7 @@ VARIANTS = {
     "accumulated": {"accumulate": 3, "optimizer": "sgd", "optimizer_options": {"momentum": 0.9}},
     "adamw": {"optimizer": "adamw", "weight_decay": 0.01, "schedule": {"name": "linear"}},
 }
-MODELS = ["ae", "vae", "conv-vae", "vq-vae", "fsq", "cnn-classifier", "mlp-classifier"]
+MODELS = ["ae", "vae", "cvae", "conv-vae", "vq-vae", "fsq", "cnn-classifier", "mlp-classifier"]
 EQUAL = "the whole step, verified against eager steps"
 
 
