@@ -139,6 +139,12 @@ def explore_loaded(
         findings = compute_findings(loaded_run, selected, watch.attach)
     from latentforge.rendering.write import add_notes  # imports matplotlib: half a second
 
+    if "condition" in given:
+        note = (
+            f"condition {given['condition']}: the model is given this class, and only its images "
+            "are used; the number of an image counts these images"
+        )
+        findings = replace(findings, notes=[note, *findings.notes])
     findings = add_notes(findings)
     with output_folder(out, run.path / "explore" / explorer.name) as folder:
         doing = f"drawing the findings of explorer {explorer.name!r}"

@@ -120,10 +120,14 @@ def class_means(context: ExploreContext, model: Any, labels: Sequence[int]) -> T
     indices_by_class = [images.of_class(label) for label in labels]
     for label, indices in zip(labels, indices_by_class, strict=True):
         if not len(indices):
-            only = context.condition
+            if (only := context.condition) is not None:
+                raise UsageError(
+                    f"condition={only} uses only images of class {only}, so there is no mean code "
+                    f"of class {label}",
+                    hint="a run of a model that is not conditional, whose codes contain the class",
+                )
             raise UsageError(
-                f"class {label} has no training images, so there is no mean code for it"
-                + ("" if only is None else f": condition={only} uses images of class {only} only"),
+                f"class {label} has no training images, so there is no mean code for it",
                 hint="choose a class that has training images",
             )
     codes = context.codes("train", model).flatten(1)

@@ -155,6 +155,7 @@ def test_an_explorer_sees_the_images_and_the_model_of_one_class(forge, probe, ru
     assert "conditional" not in probe.context.provides
     stored = json.loads((tmp_path / "out" / "findings.json").read_text())
     assert stored["options"]["condition"] == 3
+    assert "condition 3" in stored["notes"][0]
     assert found["out"] == str(tmp_path / "out")
 
 

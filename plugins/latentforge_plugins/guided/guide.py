@@ -151,7 +151,9 @@ def notes(context: ExploreContext, config: GuidedConfig) -> list[str]:
     if classes and excluded is None and config.start == "data" and not config.any_class:
         reason = "the training images have no labels, so starts can be of any class"
         if context.condition is not None:
-            reason = f"condition={context.condition}: all starts are of this class"
+            only = context.condition
+            reason = f"condition={only}: the decoder draws class {only}, and all starts are of it; "
+            reason += "requests of other classes are hardly possible"
         notes_found.append(reason)
     return notes_found
 
