@@ -184,6 +184,11 @@ def test_an_image_file_has_no_class_for_its_code(explore, shifted, data, tmp_pat
     explore("neighbours", shifted(), *data, file=str(file), space="pixels", provides=PROVIDES)
 
 
+def test_arithmetic_of_classes_is_refused(explore, shifted, data):
+    with pytest.raises(UsageError, match="which is not in its codes"):
+        explore("arithmetic", shifted(), *data, provides=PROVIDES)
+
+
 def test_a_map_of_all_classes_has_no_decoded_plane(explore, shifted, data):
     found = explore("latent-map", shifted((2,)), *data, provides=PROVIDES)
     scatter = item(found, "map")

@@ -22,4 +22,5 @@ def latentforge_explorers():
         needs={"encode", "decode"},
         labels=True,
         optional_roles={"classifier": {"classify"}},
+        conditional=True,  # which it refuses, with the reason
     )

@@ -14,6 +14,7 @@ from latentforge_plugins.walks import (
     across_classes,
     class_means,
     decode,
+    is_conditional,
     probabilities,
     select_drawable,
 )
@@ -27,6 +28,12 @@ CURVE_POINTS = 21  # number of scales on the curve
 
 
 def arithmetic(context: ExploreContext, config: ArithmeticConfig) -> Findings:
+    if is_conditional(context) or context.condition is not None:
+        raise UsageError(
+            "arithmetic moves codes between classes, but a conditional model is given the class, "
+            "which is not in its codes",
+            hint="`latentforge explore sample RUN` shows the same codes in every class",
+        )
     images, names = context.images(config.split), context.data.classes
     minus_indices = images.of_class(config.minus)
     minus, plus = class_means(context, context.model, (config.minus, config.plus))

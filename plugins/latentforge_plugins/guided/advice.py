@@ -59,14 +59,12 @@ def explain_classifier(name: str, model: Any, batch: Any, decoded: Tensor | None
     if batch.y is None:
         return
     majority = float(batch.y.bincount().max()) / len(batch.y)
-    if majority == 1:  # with a condition; chance is not defined
-        return
 
     def accuracy(x: Tensor) -> float:
         return float((model(x).argmax(1) == batch.y).double().mean())
 
     on_images, images = accuracy(batch.x), counted(len(batch.y), "training image")
-    if on_images < (1 + majority) / 2:
+    if majority < 1 and on_images < (1 + majority) / 2:
         yield (
             f"{name} gets only {on_images:.0%} of {images} of this run right: it was trained on "
             "other data, on another range of values, or not long enough; use a classifier of this "
