@@ -329,20 +329,19 @@ def the_outputs_depend_on_the_label(subject: Subject) -> None:
     with torch.no_grad():
         if "decode" in subject.entry.provides:  # an encoder may do without the label
             z = torch.ones(6, *_latent_of(model).shape)
-            what, (one, other) = "decode(z)", (view.decode(z) for view in views)
+            one, other = (view.decode(z) for view in views)
         else:
-            what, (one, other) = "encode(x)", (view.encode(x).mode() for view in views)
-    hint = "use y, and return Given(self, y) from given"
-    require(not torch.equal(one, other), f"{what} does not depend on y", hint)
+            one, other = (view.encode(x).mode() for view in views)
+    hint = "use y in encode and decode, and return Given(self, y) from given"
+    require(not torch.equal(one, other), "the outputs do not depend on y", hint)
 
 
 def each_row_is_under_its_own_label(subject: Subject) -> None:
     """Rows in another order, with their labels, must give the same results in that order."""
     model, batch = _conditional_model(subject), make_batch(supported_shape(subject))
     assert batch.y is not None
-    view = model.given(batch.y)
-    saw = f"given(y) returns {type(view).__name__}"
-    require(isinstance(view, Given), saw, "return latentforge.latent.Given(self, y)")
+    view, hint = model.given(batch.y), "return latentforge.latent.Given(self, y)"
+    require(isinstance(view, Given), f"given(y) returns {type(view).__name__}", hint)
     order = torch.tensor([4, 0, 5, 2, 1, 3])
     expected = _infer(subject, view, batch.x)
     found = _infer(subject, model.given(batch.y[order]), batch.x[order])
@@ -431,8 +430,7 @@ def _build(subject: Subject, seed: int = 0) -> Any:
 def _conditional_model(subject: Subject) -> Any:
     """A conditional model in evaluation mode, after a few training steps."""
     skip_unless_provided(subject, "conditional")
-    shape = supported_shape(subject)
-    model = _build(subject)
+    model, shape = _build(subject), supported_shape(subject)
     list(train_steps(model, _default_loss(subject, shape), make_batch(shape)))
     return model.eval()
 

@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 import torch
 
-from latentforge import ExplorerSpec, Forge, hookimpl
+from latentforge import ExplorerSpec, Forge, LossSpec, ModelSpec, hookimpl
 from latentforge.errors import ConfigError, UsageError
 from latentforge.findings import Findings, NamedArrays
 
@@ -183,7 +183,34 @@ def test_a_conditional_model_in_a_role_needs_a_class(forge, probe, run, vae, tmp
     )
     x, model = digits(forge).x[:4], run.load_model()
     expected = model.given(torch.full((4,), 2)).encode(x).mode()
-    assert torch.equal(probe.context.roles["other"].model.encode(x).mode(), expected)
+    other = probe.context.roles["other"]
+    assert torch.equal(other.model.encode(x).mode(), expected)
+    assert "conditional" not in other.provides
+    assert set(other.images("test").y.tolist()) == {2}
+    images = other.images("test").x / 255
+    assert torch.equal(other.codes("test"), other.model.encode(images).mode())
+
+
+def test_a_conditional_model_is_refused_as_the_role_of_a_training(probe, run, tmp_path):
+    class Second:
+        @hookimpl
+        def latentforge_models(self):
+            yield ModelSpec(
+                name="second",
+                summary="s",
+                build=lambda config, data, roles: torch.nn.Linear(1, 1),
+                provides={"decode"},
+                default_loss="reconstruction",
+                roles={"first": {"encode", "decode"}},
+            )
+
+        @hookimpl
+        def latentforge_losses(self):
+            yield LossSpec(name="none", summary="s", build=lambda config, data: torch.nn.Module())
+
+    forge = Forge([Second()])
+    with pytest.raises(UsageError, match="role 'first': model 'cvae' is conditional"):
+        forge.train("second", loss="none", data="digits", roles={"first": run}, run=tmp_path / "a")
 
 
 def test_a_split_without_images_of_the_class_is_refused(forge, run, tmp_path):

@@ -1,6 +1,7 @@
 """Model `cvae`: a conditional variational autoencoder, which is given the class of each image."""
 
 from latentforge import DataSpec, ModelSpec, hookimpl
+from latentforge.contracts import RANGES
 
 from .config import CvaeConfig
 
@@ -24,4 +25,5 @@ def latentforge_models():
         },
         default_loss="elbo",
         train={"lr": 2e-3},
+        ranges=set(RANGES),
     )

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latentforge import DataSpec, LatentSpec
-from latentforge.latent import DiagonalGaussian, Given
-from latentforge_plugins.networks import GaussianHead, class_count, mlp
+from latentforge.latent import DiagonalGaussian, Given, to_range
+from latentforge_plugins.networks import GaussianHead, class_count, mlp, network_input
 
 from .config import CvaeConfig
 
@@ -20,7 +20,8 @@ from .config import CvaeConfig
 class Cvae(nn.Module):
     def __init__(self, config: CvaeConfig, data: DataSpec) -> None:
         super().__init__()
-        self.shape, self.classes = data.shape, class_count("cvae", data)
+        self.shape, self.range = data.shape, data.range
+        self.classes = class_count("cvae", data)
         self.latent = LatentSpec(shape=(config.latent_dim,), prior="normal")
         widths = [data.size + self.classes, *config.encoder]
         self.encoder = mlp(widths, config.activation, activate_last=True)
@@ -32,13 +33,14 @@ class Cvae(nn.Module):
         return Given(self, y)
 
     def encode(self, x: Tensor, y: Tensor) -> DiagonalGaussian:
+        x = network_input(x, self.range)
         return self.head(self.encoder(self.with_class(x.flatten(1), y)))
 
     def decode_logits(self, z: Tensor, y: Tensor) -> Tensor:
         return self.decoder(self.with_class(z, y)).unflatten(1, self.shape)  # (B, C, H, W)
 
     def decode(self, z: Tensor, y: Tensor) -> Tensor:
-        return self.decode_logits(z, y).sigmoid()
+        return to_range(self.decode_logits(z, y), self.range)
 
     def with_class(self, rows: Tensor, y: Tensor) -> Tensor:
         """Append the one-hot class y (B,) to rows (B, D): (B, D + classes)."""
