@@ -26,6 +26,8 @@ from latentforge.conformance.global_state import require_no_global_change
 from latentforge.conformance.subject import CheckFailed, CheckSkipped, Subject, require
 from latentforge.contracts import Batch, Step, Terms
 from latentforge.data.images import ImageSplit
+from latentforge.engine.evaluator import evaluation_mode
+from latentforge.engine.loss_weights import HINT, find_alternation
 
 COPIES = 4  # copies of a batch, with which terms must not grow in proportion
 SEEDS = 24  # the number of seeds over which noisy terms are averaged
@@ -149,6 +151,16 @@ def terms_have_the_same_names_at_every_step(subject: Subject) -> None:
     names = {tuple(_call(loss, model, batch, make_step(i)).values) for i in (0, 1, 50, 99)}
     saw = f"the names differ between steps: {' and '.join(map(str, names))}"
     require(len(names) == 1, saw, "return all terms at every step")
+
+
+def weights_do_not_alternate(subject: Subject) -> None:
+    """The weights are read as before a training, in evaluation mode at the last steps."""
+    model, loss, batch = _parts_for(subject)
+    with evaluation_mode(model, loss):
+        found = find_alternation(
+            lambda index: loss(model, batch, make_step(index)).weights, make_step().total
+        )
+    require(found is None, str(found), HINT)
 
 
 def a_batch_of_one_works(subject: Subject) -> None:

@@ -51,6 +51,11 @@ def test_a_loss_that_declares_factors_receives_them():
         found["it works without factors"]()
 
 
+@pytest.mark.parametrize("name", ["Scheduled", "LateStart", "TouchesZero"])
+def test_a_schedule_of_a_weight_does_not_alternate(name):
+    checks("losses", twins.losses.loss(getattr(twins.losses, name)))["weights do not alternate"]()
+
+
 def test_an_explorer_that_declares_factors_receives_them():
     found = checks("explorers", twins.explorers.explorer(twins.explorers.reads_level, factors=True))
     for name in ("it returns findings", "data without some classes works"):

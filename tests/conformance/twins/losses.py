@@ -179,6 +179,38 @@ class Renames(GoodLoss):
         return found if step.index < 50 else {**found, "late": found["recon"]}
 
 
+class Scheduled(GoodLoss):
+    """The weight of `scale` grows from 0 to 1, and is 1 from the step `full`."""
+
+    full = 95
+
+    def weight(self, step):
+        return min(1.0, step.index / self.full)
+
+    def forward(self, model, batch, step):
+        return Terms(self.terms(model, batch, step), {"scale": self.weight(step)})
+
+
+class LateStart(Scheduled):
+    def weight(self, step):
+        return float(step.index >= self.full)
+
+
+class TouchesZero(Scheduled):
+    def weight(self, step):
+        return abs(step.index - self.full) / self.full
+
+
+class InTurn(Scheduled):
+    def weight(self, step):
+        return float(step.index % 2)
+
+
+class EverySixth(Scheduled):
+    def weight(self, step):
+        return float(step.index % 6 == 0)
+
+
 class Spread(GoodLoss):
     def terms(self, model, batch, step):
         x = batch.x.flatten(1)
@@ -258,6 +290,7 @@ LOSSES = {
     ],
     "the same seed gives the same terms": [loss(OwnNoise)],
     "terms have the same names at every step": [loss(Renames)],
+    "weights do not alternate": [loss(InTurn), loss(EverySixth)],
     "a batch of one works": [loss(Spread)],
     "a batch without some classes works": [loss(ClassMeans, labels=True)],
     "it works without gradients": [loss(AfterTheEnd)],

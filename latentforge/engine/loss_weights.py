@@ -1,0 +1,90 @@
+"""Finds terms of a loss whose weights alternate from step to step. The evaluated loss, and with it
+the checkpoint BEST, would depend on the number of steps of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from copy import deepcopy
+from dataclasses import dataclass
+from itertools import pairwise
+
+from latentforge.config.schema import Component
+from latentforge.engine.data_checks import select_batch
+from latentforge.engine.evaluator import evaluation_mode
+from latentforge.engine.step import StepRunner
+from latentforge.errors import LatentForgeError, PluginError
+from latentforge.seeding import callers_state_kept, seeded_draws
+
+STEPS = 12  # the last steps of a run, and the step of evaluations after them
+IMAGES = 8
+HINT = (
+    "return constant weights: the optimizer trains all terms in each step; sets of parameters that "
+    "are trained in turn come with a later version"
+)
+
+
+@dataclass(frozen=True)
+class Alternation:
+    """A term whose weight is zero in one of two adjacent steps. `step` is the index of the first
+    one, and `weights` are the weights in both."""
+
+    term: str
+    step: int
+    weights: tuple[float, float]
+
+    def __str__(self) -> str:
+        before, after = self.weights
+        return (
+            f"the weight of the term {self.term!r} alternates: it is {before:g} in step "
+            f"{self.step + 1} and {after:g} in step {self.step + 2}"
+        )
+
+
+def find_alternation(
+    weights_at: Callable[[int], Mapping[str, float]], total: int
+) -> Alternation | None:
+    """Return a term whose weight switches between zero and nonzero at least twice in the last steps
+    of a run with `total` steps, or None. `weights_at` returns the weights at the index of a step.
+
+    A weight that is zero in a single step is accepted, because a cyclic schedule may touch zero.
+    The first step of the run is not considered, because it may initialize the loss.
+    """
+    steps = range(max(1, total - STEPS + 1), total + 1)
+    found = {step: dict(weights_at(step)) for step in steps}
+    for term in {name: None for weights in found.values() for name in weights}:
+        weights = [float(found[step].get(term, 1.0)) for step in steps]
+        switches = [i for i, (a, b) in enumerate(pairwise(weights)) if (a == 0) != (b == 0)]
+        if len(switches) >= 2 and weights.count(0.0) > 1:
+            first = switches[0]
+            return Alternation(term, steps[first], (weights[first], weights[first + 1]))
+    return None
+
+
+def check_weights(component: Component, steps: StepRunner) -> None:
+    """Raise PluginError if the weights of a third-party loss alternate. The weights of the built-in
+    losses do not. Random numbers and the modules stay as they are."""
+    if component.entry.plugin.builtin:
+        return
+    alternation = None
+    with suppress(LatentForgeError):  # an error of the loss is reported by the first step
+        alternation = component.call("reading the weights", probe, steps)
+    if alternation:
+        raise PluginError(
+            f"loss {component.name!r}: {alternation}",
+            details=[
+                f"loss {component.name!r} of {component.entry.plugin.title}",
+                "the evaluated loss and the best checkpoint would depend on the last step",
+            ],
+            hint=HINT,
+        )
+
+
+def probe(steps: StepRunner) -> Alternation | None:
+    """Call a copy of the model and the loss on a few training images at the last steps."""
+    with callers_state_kept(steps.device), seeded_draws(0):
+        batch, copied = select_batch(steps.images, IMAGES), deepcopy(steps.trainee)
+        with evaluation_mode(copied):
+            return find_alternation(
+                lambda step: copied.forward(batch, steps.step_at(step)).weights, steps.total_steps
+            )
