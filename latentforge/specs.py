@@ -187,13 +187,14 @@ class MeasureSpec(Spec):
     what it sums over, which z. If the definition depends on options, the measure object has its own
     attribute `protocol`, which takes precedence. A `default` measure without `roles` (see
     ExplorerSpec) runs for every model that provides its `needs`. `better` is the direction for
-    early stopping."""
+    early stopping. With `likelihood`, it does not run for a loss that declares no likelihood."""
 
     build: Callable[[Any, EvaluateContext], Measure]
     protocol: str
     needs: Set[str] = frozenset()
     labels: bool = False  # whether it reads y
     factors: bool = False  # whether it reads factors
+    likelihood: bool = False  # whether it reads the likelihood of the loss
     default: bool = True
     better: Literal["lower", "higher"] = "lower"
     roles: Roles | None = None

@@ -26,6 +26,7 @@ from latentforge.plugins.requirements import KEY, check_requirements
 from latentforge.specs import Role, as_role
 
 log = logging.getLogger("latentforge")
+DECLARE = "add an attribute `likelihood` to the loss, such as latentforge.latent.Bernoulli()"
 
 
 def select_measures(
@@ -119,6 +120,27 @@ class SelectedExplorer:
     @property
     def entries(self) -> list[Entry]:
         return [part.entry for part in self.components]
+
+
+def fit_to_loss(
+    measures: Sequence[Component], loss: Component, module: Any
+) -> tuple[list[Component], str]:
+    """Return the measures that fit the loss `module`, and a notice that names the others, or an
+    empty string. A measure of a likelihood does not fit a loss that declares none: its metric would
+    be in nats under a guess. Raises UsageError if such a measure was requested."""
+    if loss.call("reading the likelihood", getattr, module, "likelihood", None) is not None:
+        return [*measures], ""
+    unfit = [measure for measure in measures if measure.entry.spec.likelihood]
+    for measure in unfit:
+        if not measure.is_default:
+            raise UsageError(
+                f"measure {measure.name!r} needs the likelihood p(x|z), which loss {loss.name!r} "
+                "does not declare",
+                hint=f"{DECLARE}, or choose other measures",
+            )
+    names = ", ".join(measure.name for measure in unfit)
+    notice = f"loss {loss.name!r} declares no likelihood p(x|z); skipped measures: {names}"
+    return [m for m in measures if m not in unfit], f"{notice}; {DECLARE}" if unfit else ""
 
 
 def select_explorer(

@@ -11,7 +11,12 @@ from latentforge.config.condition import check_unconditional
 from latentforge.config.data_command import complete_command
 from latentforge.config.resolve import resolve_other_data
 from latentforge.config.schema import PROTOCOL, Component, RunConfig, check_device, describe_weights
-from latentforge.config.selection import find_lacking, merge_roles, select_measures
+from latentforge.config.selection import (
+    find_lacking,
+    fit_to_loss,
+    merge_roles,
+    select_measures,
+)
 from latentforge.errors import RunFailed, UsageError
 from latentforge.io.checksum import add_checksum
 from latentforge.io.paths import append_json_line
@@ -153,6 +158,9 @@ def measure_split(
 
     loaded, splits, train = loaded_run.loaded, loaded_run.splits, loaded_run.config.train
     device, roles = loaded_run.device, loaded_run.roles
+    measures, notice = fit_to_loss(measures, loss, loaded.loss)
+    if notice:
+        log.warning("%s", notice)
     evaluator = Evaluator(
         loaded.model,
         loaded.loss,

@@ -14,7 +14,7 @@ import torch
 
 from latentforge.config.data_command import complete_command
 from latentforge.config.schema import RunConfig
-from latentforge.config.selection import training_measures
+from latentforge.config.selection import fit_to_loss, training_measures
 from latentforge.data.splits import DataSplits
 from latentforge.engine.build import move_to_device
 from latentforge.engine.checkpoint_state import restore
@@ -71,6 +71,7 @@ class TrainingSession:
         monitor, measures = training_measures(
             self.run.registry, self.config, self.splits.spec, self.splits.splits
         )
+        measures, self.notice = fit_to_loss(measures, self.config.loss, self.trainee.loss)
         written = self.saved.state.get("events") if self.saved else None
         board_class = Board if self.run.writes else NoBoard
         with ExitStack() as stack:
@@ -163,6 +164,8 @@ class TrainingSession:
             progress.note(line)
         if summary := trainer.steps.summary():
             progress.note(f"steps: {', '.join(summary)}")
+        if self.notice:
+            progress.warn(f"warning: {self.notice}")
         self.result.findings += check_training_images(
             trainer.images,
             getattr(self.trainee.loss, "likelihood", None),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from latentforge.config.condition import check_labels
 from latentforge.config.data_range import check_run_range
 from latentforge.config.schema import RunConfig
-from latentforge.config.selection import find_lacking, training_measures
+from latentforge.config.selection import find_lacking, fit_to_loss, training_measures
 from latentforge.data.loading import load_splits
 from latentforge.data.splits import DataSplits
 from latentforge.engine.build import build_trainee
@@ -59,7 +59,7 @@ def train(
         )
     check_labels(config.model.entry, spec.classes, config.data_name)
     check_run_range(registry, config, spec.range_name)
-    training_measures(registry, config, spec, splits.splits)
+    monitor, _ = training_measures(registry, config, spec, splits.splits)
     if config.train.cuda_graph == "on" and device.type != "cuda":
         raise UsageError(
             f"train.cuda_graph is on, but {device} has no CUDA graphs",
@@ -67,6 +67,7 @@ def train(
         )
     with use_threads(config.train.threads), callers_state_kept(device):
         trainee = build_trainee(config, splits).to(device)
+        fit_to_loss([monitor], config.loss, trainee.loss)
         facts = compute_facts(trainee, config, splits)
         build_optimizer(trainee, config.train)  # raises before the folder exists
         processes = join_processes(config, device, splits) if torchrun.is_distributed() else None

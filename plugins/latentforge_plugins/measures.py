@@ -16,12 +16,11 @@ BATCH = 1000  # images per batch when a measure iterates over a split itself
 
 
 def likelihood_of(context: EvaluateContext) -> Likelihood:
-    """Return the likelihood of the loss. If the loss has none, return Bernoulli for a model with
-    `decode_logits`, else a Gaussian with sigma 1."""
-    likelihood: Likelihood | None = getattr(context.loss, "likelihood", None)
-    if likelihood is not None:
-        return likelihood
-    return Bernoulli() if hasattr(context.model, "decode_logits") else Gaussian(1.0)
+    """Return the likelihood of the loss. The specs of measures that call this function have
+    `likelihood=True`, so there is one."""
+    loss: Any = context.loss
+    likelihood: Likelihood = loss.likelihood
+    return likelihood
 
 
 def describe_likelihood(likelihood: Likelihood) -> str:

@@ -6,8 +6,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from latentforge import Forge
+from latentforge import Forge, LossSpec
+from latentforge.contracts import Terms
 from latentforge.engine import evaluator
+from latentforge.errors import UsageError
+from latentforge.latent import Gaussian
+from latentforge.runtime.warning_log import LatentForgeWarning
+
+from ..plugin import plugin_of
+
+IN_NATS = {"recon", "recon_mean", "elbo", "elbo_mean"}
 
 
 @pytest.fixture(scope="module")
@@ -70,3 +78,78 @@ def test_an_evaluation_is_stored_in_the_run_with_its_protocol(ae):
     assert line["metrics"] == result["metrics"]
     assert line["protocol"]["recon"].startswith("nats per image")
     assert (line["split"], line["checkpoint"]) == ("train", result["checkpoint"])
+
+
+class Absolute(torch.nn.Module):
+    """A loss that declares no likelihood."""
+
+    def forward(self, model, batch, step):
+        recon = model.decode(model.encode(batch.x).sample())
+        return Terms({"l1": (recon - batch.x).abs().flatten(1).sum(1).mean()})
+
+
+class Declared(Absolute):
+    likelihood = Gaussian(0.5)
+
+
+@pytest.fixture(scope="module")
+def plain_forge():
+    needs = {"encode", "decode"}
+    losses = [
+        LossSpec(
+            name=loss.__name__.lower(), summary="x", build=lambda c, d, cls=loss: cls(), needs=needs
+        )
+        for loss in (Absolute, Declared)
+    ]
+    return Forge([plugin_of(*losses)])
+
+
+def train_vae(forge, folder, loss="absolute", quiet=True, **options):
+    model = {"encoder": [8], "decoder": [8], "latent_dim": 2}
+    train = {"epochs": 1, "batch_size": 256, **options}
+    return forge.train("vae", model=model, loss=loss, train=train, run=folder, quiet=quiet)
+
+
+def test_without_a_likelihood_no_default_measure_is_in_nats_and_one_line_says_so(
+    plain_forge, tmp_path, capsys, recwarn
+):
+    run = train_vae(plain_forge, tmp_path / "a", quiet=False)
+    [line] = [line for line in capsys.readouterr().err.splitlines() if "likelihood" in line]
+    assert line.startswith("warning: loss 'absolute' declares no likelihood p(x|z)")
+    assert {*line.partition("measures: ")[2].partition(";")[0].split(", ")} == IN_NATS
+    assert "add an attribute `likelihood` to the loss" in line
+    assert {"loss", "kl", "mse_per_pixel"} <= {*run.metrics["test"]}
+    assert not {*run.metrics["test"]} & {*IN_NATS, "recon_se", "elbo_se"}
+    assert "recon" not in run.manifest["protocol"]
+
+    recwarn.clear()
+    assert run.evaluate() == pytest.approx(run.metrics["test"], rel=1e-5)
+    [warning] = [w for w in recwarn if w.category is LatentForgeWarning]
+    assert str(warning.message) == line.removeprefix("warning: ")
+
+
+@pytest.fixture(scope="module")
+def plain_run(plain_forge, tmp_path_factory):
+    return train_vae(plain_forge, tmp_path_factory.mktemp("runs") / "plain")
+
+
+@pytest.mark.parametrize("name", ["recon", "elbo_mean", "nll"])
+def test_without_a_likelihood_a_requested_measure_in_nats_is_refused(plain_run, name):
+    with pytest.raises(UsageError, match="loss 'absolute' does not declare") as error:
+        plain_run.evaluate(measures=["loss", name])
+    assert f"measure {name!r} needs the likelihood" in error.value.message
+    assert "attribute `likelihood`" in error.value.hint
+    assert not (plain_run.path / "evaluations.jsonl").exists()
+
+
+def test_without_a_likelihood_recon_is_refused_as_monitor_before_the_run(plain_forge, tmp_path):
+    with pytest.raises(UsageError, match="measure 'recon' needs the likelihood"):
+        train_vae(plain_forge, tmp_path / "a", monitor="recon")
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_declared_likelihood_of_a_third_party_loss_is_used(plain_forge, tmp_path, recwarn):
+    run = train_vae(plain_forge, tmp_path / "a", "declared", monitor="recon")
+    assert {*run.metrics["test"]} >= IN_NATS
+    assert "Gaussian of sigma 0.5" in run.manifest["protocol"]["recon"]
+    assert not [w for w in recwarn if "likelihood" in str(w.message)]

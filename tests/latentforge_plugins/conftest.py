@@ -15,6 +15,14 @@ from latentforge.config.resolve import check_options
 from latentforge.config.schema import Component, DataConfig
 from latentforge.contracts import Arrays, Step
 from latentforge.data.preparation import prepare_whole
+from latentforge.latent import Bernoulli
+
+
+def without_terms(likelihood: Any) -> torch.nn.Module:
+    """A loss that only declares a likelihood."""
+    loss = torch.nn.Module()
+    loss.likelihood = likelihood
+    return loss
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +30,7 @@ def evaluate() -> Callable[..., Any]:
     """`evaluate("recon", model, x)` returns (metrics, protocol); names are separated by spaces.
 
     `x` and `y` are the test split; `train` is (x, y) of the train split. Options are by measure.
+    The default loss has no terms, and the likelihood `likelihood`.
     """
     from latentforge.engine.evaluator import Evaluator
 
@@ -34,6 +43,7 @@ def evaluate() -> Callable[..., Any]:
         y=None,
         *,
         loss=None,
+        likelihood=Bernoulli(),  # noqa: B008  (it has no state)
         train=None,
         split="test",
         seed=0,
@@ -49,7 +59,7 @@ def evaluate() -> Callable[..., Any]:
             chosen.append(Component(entry, own))
         evaluator = Evaluator(
             model,
-            loss or torch.nn.Module(),
+            loss or without_terms(likelihood),
             prepare_whole(given, "arrays"),
             chosen,
             seed=seed,

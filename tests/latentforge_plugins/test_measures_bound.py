@@ -112,13 +112,10 @@ class Halved(nn.Module):
         return (0.5 * z).view(-1, 1, 5, 4)
 
 
-@pytest.mark.parametrize(("sigma", "named"), [(0.5, "0.5"), (None, "1")])
+@pytest.mark.parametrize(("sigma", "named"), [(0.5, "0.5"), (1.0, "1")])
 def test_recon_needs_no_logits_for_a_gaussian_likelihood(evaluate, data, sigma, named):
-    loss = nn.Module()
-    if sigma is not None:
-        loss.likelihood = Gaussian(sigma)
-    metrics, protocol = evaluate("recon", Halved(), data[0], loss=loss)
-    normal = Normal(0.5 * data[0], sigma or 1.0)
+    metrics, protocol = evaluate("recon", Halved(), data[0], likelihood=Gaussian(sigma))
+    normal = Normal(0.5 * data[0], sigma)
     expected = -normal.log_prob(data[0]).sum((1, 2, 3)).mean()
     assert metrics["recon"] == pytest.approx(float(expected), rel=1e-5)
     assert protocol["recon"].endswith(f"Gaussian of sigma {named}")
@@ -126,7 +123,8 @@ def test_recon_needs_no_logits_for_a_gaussian_likelihood(evaluate, data, sigma, 
 
 def test_the_protocol_names_the_z_of_each_model(evaluate, vae, data):
     for model, z in ((Halved(), "z the code"), (vae, "one seeded posterior sample")):
-        assert f"summed over pixels, {z}, " in evaluate("recon", model, data[0])[1]["recon"]
+        protocol = evaluate("recon", model, data[0], likelihood=Gaussian())[1]["recon"]
+        assert f"summed over pixels, {z}, " in protocol
 
 
 def test_recon_and_elbo_decode_each_batch_once_per_z(evaluate, vae, data):
@@ -148,7 +146,7 @@ def test_the_sampling_error_is_the_deviation_of_repeated_evaluations(evaluate, v
         assert values.std(ddof=1) == pytest.approx(errors.mean(), rel=0.3)  # 3 standard errors
         assert errors.std() < 0.1 * errors.mean()
     assert "recon_mean_se" not in runs[0]
-    assert "recon_se" not in evaluate("recon", Halved(), data[0])[0]
+    assert "recon_se" not in evaluate("recon", Halved(), data[0], likelihood=Gaussian())[0]
 
 
 def test_the_sampling_error_of_the_loss_is_the_deviation_of_repeated_evaluations(

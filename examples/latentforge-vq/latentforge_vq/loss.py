@@ -4,19 +4,21 @@ from torch import nn
 from torch.nn import functional as F
 
 from latentforge.contracts import Terms
-from latentforge.latent import bernoulli_nll
+from latentforge.latent import Bernoulli
 
 from .codebook import perplexity
 
 
 class Vq(nn.Module):
+    likelihood = Bernoulli()  # which measures such as recon use
+
     def __init__(self, config) -> None:
         super().__init__()
         self.commitment = config.commitment
 
     def forward(self, model, batch, step) -> Terms:
         posterior = model.encode(batch.x)
-        recon = bernoulli_nll(model.decode_logits(posterior.sample()), batch.x)
+        recon = self.likelihood.nll(model, posterior.sample(), batch.x)  # (B,)
         used = F.one_hot(posterior.entry, len(model.codebook)).float().mean((0, 1, 2))  # (K,)
         return Terms(
             {

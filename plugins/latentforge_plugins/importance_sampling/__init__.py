@@ -18,6 +18,7 @@ def latentforge_measures():
         name="nll",
         summary="-log p(x) by importance sampling, with its standard error",
         build=build,
+        likelihood=True,
         protocol="nats per image, -log mean p(x|z) p(z) / q(z|x) over samples of q(z|x)",
         config=NllConfig,
         needs={"encode", "decode", "prior", "log_prob"},

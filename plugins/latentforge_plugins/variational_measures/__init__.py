@@ -50,6 +50,7 @@ def latentforge_measures():
         name="recon",
         summary="-log p(x|z) of a sampled z, under the loss's likelihood",
         build=build_recon,
+        likelihood=True,
         protocol="nats per image, summed over pixels, one seeded posterior sample",
         needs={"encode", "decode"},
     )
@@ -57,6 +58,7 @@ def latentforge_measures():
         name="recon_mean",
         summary="-log p(x|z) of the posterior's mean, under the loss's likelihood",
         build=build_recon_mean,
+        likelihood=True,
         protocol="nats per image, summed over pixels, z the posterior mean",
         needs={"encode", "decode", "variational"},
     )
@@ -71,6 +73,7 @@ def latentforge_measures():
         name="elbo",
         summary="Evidence lower bound, -(recon + kl)",
         build=build_elbo,
+        likelihood=True,
         protocol="nats per image, -(recon + kl), one seeded posterior sample",
         needs={"encode", "decode", "variational"},
         better="higher",
@@ -79,6 +82,7 @@ def latentforge_measures():
         name="elbo_mean",
         summary="-(recon_mean + kl), which is not a bound",
         build=build_elbo_mean,
+        likelihood=True,
         protocol="nats per image, -(recon_mean + kl), z the posterior mean",
         needs={"encode", "decode", "kl"},
         better="higher",
