@@ -197,7 +197,7 @@ def test_an_objective_that_the_model_lacks_is_not_suggested(cli):
     pytest.importorskip("optuna")
     search = ("sweep", "ae", "--search", "1", "--space", "train.lr=log(1e-4, 1e-2)")
     refused = cli(*search, "--objective", "elbo")
-    assert "measure 'elbo' needs kl; model 'ae' provides" in refused.err
+    assert "measure 'elbo' needs variational; model 'ae' provides" in refused.err
     assert "train.monitor" not in refused.err
     assert hint(cli(*search, "--objective", "psnr")) == "--set train.monitor=psnr"
 

@@ -11,7 +11,7 @@ from latentforge_plugins.iwae.loss import Iwae
 from torch import nn
 from torch.distributions import Independent, MultivariateNormal, Normal
 
-from latentforge import LatentSpec
+from latentforge import DataSpec, LatentSpec
 from latentforge.contracts import Batch, Step
 from latentforge.latent import DiagonalGaussian
 
@@ -55,7 +55,7 @@ STEP = Step(1, 10, 6, 1)
 
 
 def bound(model, batch, samples, **options):
-    loss = Iwae(IwaeConfig("gaussian", SIGMA, samples=samples, **options))
+    loss = Iwae(IwaeConfig("gaussian", SIGMA, samples=samples, **options), DataSpec((3,)))
     return loss(model, batch, STEP)
 
 
@@ -112,7 +112,7 @@ def test_more_samples_give_a_tighter_bound(batch):
 
 
 def test_a_learnt_sigma_is_logged_and_trained(batch):
-    loss = Iwae(IwaeConfig("gaussian", SIGMA, learn_sigma=True, samples=3))
+    loss = Iwae(IwaeConfig("gaussian", SIGMA, learn_sigma=True, samples=3), DataSpec((3,)))
     terms = loss(Ppca(), batch, STEP)
     terms.total().backward()
     assert loss.log_sigma.grad is not None

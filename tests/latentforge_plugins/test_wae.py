@@ -9,7 +9,7 @@ from latentforge_plugins.wae.config import WaeConfig
 from latentforge_plugins.wae.loss import Wae, mmd
 from torch import nn
 
-from latentforge import LatentSpec
+from latentforge import DataSpec, LatentSpec
 from latentforge.contracts import Batch, Step
 from latentforge.latent import Point
 
@@ -82,7 +82,7 @@ def test_the_loss_compares_the_codes_with_samples_of_the_models_prior():
             return UniformPrior()
 
     batch = Batch(torch.rand(400, 2), None, torch.arange(400))
-    loss = Wae(WaeConfig("gaussian", weight=3.0))
+    loss = Wae(WaeConfig("gaussian", weight=3.0), DataSpec((2,)))
     torch.manual_seed(0)
     same = loss(Model(), batch, STEP)
     assert abs(float(same.values["mmd"])) < 0.01

@@ -44,7 +44,7 @@ def build(config, data):
 
     class Odd(BetaElbo):
         def __init__(self, config):
-            super().__init__(config)
+            super().__init__(config, data)
             self.seen = 0
             if config.odd == "number":
                 self.factor = math.log(1 + float(config.beta))
