@@ -177,7 +177,8 @@ def test_options_are_stored_in_the_run(cli):
     config = manifest["config"]
     assert config["model"]["hidden"] == [8]
     loss = {"name": "reconstruction", "likelihood": "gaussian", "sigma": 1.0, "learn_sigma": False}
-    assert config["loss"] == loss
+    dispersion = {"dispersion": 1.0, "learn_dispersion": True, "dispersion_of": "all"}
+    assert config["loss"] == {**loss, **dispersion}
     assert (config["data"]["size"], manifest["data"]["shape"]) == (12, [1, 12, 12])
     train = config["train"]
     assert (train["lr"], train["seed"], train["optimizer"]) == (0.01, 5, "sgd")

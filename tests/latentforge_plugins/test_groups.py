@@ -109,8 +109,8 @@ def findings(run, name, **options):
     """The findings of an explorer by name."""
     config = resolve_stored_config(FORGE.registry, run)
     loaded = load_run(run, config, checkpoint="last", roles={}, device="cpu", data=None)
-    [explorer] = select_explorer(FORGE.registry, config, (), name, (), options, None)
-    found = compute_findings(loaded, explorer, None, lambda engine: None)
+    selected = select_explorer(FORGE.registry, config, (), name, (), options, None)
+    found = compute_findings(loaded, selected, lambda engine: None)
     return {item.name: item for item in found.items}
 
 

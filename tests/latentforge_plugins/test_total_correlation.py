@@ -129,7 +129,7 @@ def test_the_loss_uses_the_number_of_training_images_of_the_step():
 
 def test_only_beta_tc_refuses_posteriors_that_are_not_gaussian(tmp_path):
     vae = REGISTRY.get("models", "vae").spec
-    other = replace(vae, name="other-vae", provides=vae.provides - {"diagonal_gaussian"})
+    other = replace(vae, name="other-vae", provides=vae.capabilities() - {"diagonal_gaussian"})
     forge = Forge([plugin_of(other)])
     with pytest.raises(ConfigError, match="diagonal_gaussian"):
         forge.train("other-vae", loss="beta-tc", data="digits", run=tmp_path / "a", quiet=True)
