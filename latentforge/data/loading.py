@@ -45,7 +45,7 @@ def load_splits(dataset: Component | None, config: DataConfig, data: Any = None)
 def load_split(dataset: Component, split: str) -> Any:
     """Return what the dataset returns for one of its official splits."""
     about = f"loading dataset {dataset.name!r}"
-    roles = (dataset.roles,) if dataset.roles else ()
+    roles = role_arguments(dataset)
     return dataset.call(about, dataset.entry.spec.load, dataset.options, split, *roles)
 
 
@@ -55,8 +55,21 @@ def list_splits(dataset: Component) -> tuple[str, ...]:
     if not callable(splits):
         return tuple(splits)
     about = f"listing the splits of dataset {dataset.name!r}"
-    roles = (dataset.roles,) if dataset.roles else ()
-    return tuple(dataset.call(about, splits, dataset.options, *roles))
+    return tuple(dataset.call(about, splits, dataset.options, *role_arguments(dataset)))
+
+
+def role_arguments(dataset: Component) -> tuple[Mapping[str, Any], ...]:
+    """Return the last argument of a dataset that uses other runs. Raises UsageError if they are
+    unknown: only a training, and the run that results from it, can name them."""
+    if not dataset.entry.spec.roles:
+        return ()
+    if not dataset.roles:
+        roles = " ".join(f"--with {role}=RUN" for role in dataset.entry.spec.roles)
+        raise UsageError(
+            f"dataset {dataset.name!r} needs a run for role {', '.join(dataset.entry.spec.roles)}",
+            hint=f"only a training can name it, with {roles}",
+        )
+    return (dataset.roles,)
 
 
 def load_whole(other: OtherData) -> tuple[DataSplits, bool]:

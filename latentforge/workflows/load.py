@@ -135,6 +135,8 @@ def load_data(run: RunFolder, config: RunConfig, data: Any) -> DataSplits:
         splits = load_splits(config.dataset, replace(limit_workers(config.data), range=values))
     else:
         other = data if isinstance(data, OtherData) else OtherData(None, config.data, data=data)
+        if other.dataset and is_same_dataset(other.dataset, config) and config.dataset:
+            other = replace(other, dataset=replace(other.dataset, roles=config.dataset.roles))
         own, options = config.data, limit_workers(other.config)
         if fault := find_range_fault(options, options.range or values):
             raise UsageError(f"{run.path} was trained on data of the range {values}: {fault}")
