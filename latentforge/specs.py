@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from latentforge.contracts import (
         Arrays,
         Callback,
+        DataSpec,
         EvaluateContext,
         ExploreContext,
         Measure,
@@ -96,7 +97,8 @@ class ModelSpec(Spec):
     """A network. `provides` names its capabilities: encode, decode, decode_logits, prior, kl,
     log_prob, diagonal_gaussian, conditional, classify, layers (docs/contracts.md defines them), or
     a plugin's own. If they depend on the options, it is a function of the config. `train` are its
-    defaults of the section [train], such as {"lr": 2e-3}.
+    defaults of the section [train], such as {"lr": 2e-3}. `example` is data that it
+    supports, for the conformance checks of a model that supports only some data.
 
     `roles` are other runs that the model uses (`train --with ROLE=RUN`); `build` then receives a
     third argument, which maps each role to its run, an `OtherRun`."""
@@ -107,6 +109,7 @@ class ModelSpec(Spec):
     train: Mapping[str, Any] = field(default_factory=dict)
     roles: Roles | None = None
     ranges: Set[str] | Callable[[Any], Set[str]] | None = None
+    example: DataSpec | None = None
 
     def capabilities(self, options: Any = None) -> frozenset[str]:
         """The capabilities with `options`, by default those of the defaults, with implied ones."""
@@ -172,13 +175,15 @@ class ExplorerSpec(Spec):
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveSpec(Spec):
     """What a latent search maximises. `labels`, `roles` and `optional_roles` mean the same
-    as in ExplorerSpec. The context is None if a search has no run."""
+    as in ExplorerSpec. The context is None if a search has no run. `example` describes the x that
+    it scores, for the conformance checks of an objective that does not score images."""
 
     build: Callable[[Any, ExploreContext | None], Objective]
     labels: bool = False
     roles: Roles | None = None
     optional_roles: Roles | None = None
     ranges: Set[str] | Callable[[Any], Set[str]] | None = None
+    example: DataSpec | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from latentforge.conformance import Check as _Check
-from latentforge.conformance import CheckFailed, CheckSkipped, checks_of
+from latentforge.conformance import CheckFailed, CheckSkipped, NotChecked, checks_of
 
 if TYPE_CHECKING:
     from latentforge.forge import Forge
@@ -37,11 +37,14 @@ __all__ = [
 
 
 class Check(_Check):
-    """A conformance check for pytest; a check that does not apply to a component is skipped."""
+    """A conformance check for pytest. A check that does not apply to a component is skipped, and so
+    is one that could not be tried; its reason then begins with "not checked"."""
 
     def __call__(self) -> None:
         try:
             super().__call__()
+        except NotChecked as why:
+            pytest.skip(f"not checked: {why}")
         except CheckSkipped as why:
             pytest.skip(str(why))
 
@@ -90,9 +93,9 @@ def check_callback(name: str, **how: Any) -> list[Check]:
 
 def tiny_images(train: int = 60, test: int = 15) -> dict[str, Any]:
     """Images (N, 1, 16, 16), uint8, of three classes, in the form of `Forge.train(data=...)`."""
-    from latentforge.conformance.fixtures import images
+    from latentforge.conformance.examples import images
 
-    return images(train, test)
+    return images(train=train, test=test)
 
 
 # ---------------------------------------------------------------- fixtures

@@ -5,13 +5,23 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from latentforge.cli.output import Globals, Json, forge_of, print_result, table
-from latentforge.errors import MissingError, PluginError, UsageError
+from latentforge.cli.output import (
+    Globals,
+    Json,
+    Others,
+    Sets,
+    forge_of,
+    parse_roles,
+    print_result,
+    table,
+)
+from latentforge.errors import LatentForgeError, MissingError, PluginError, UsageError
 from latentforge.io.paths import quoted
 from latentforge.io.text import counted
 from latentforge.plugins.commands import names_by_distribution
@@ -20,8 +30,11 @@ from latentforge.runtime.stdout import escape_controls, write_stdout
 from latentforge.specs import KINDS
 
 if TYPE_CHECKING:
+    from latentforge.conformance.review import Result, Status
     from latentforge.forge import Forge
     from latentforge.plugins.registry import Plugin, Registry
+
+STATUSES: tuple[Status, ...] = ("passed", "failed", "skipped", "not checked")
 
 app = typer.Typer(
     help="List, check and create plugins.", no_args_is_help=True, rich_markup_mode=None
@@ -86,11 +99,11 @@ def show(
 @app.command("check")
 def check(
     ctx: typer.Context,
-    target: Annotated[
-        str | None,
+    targets: Annotated[
+        list[str] | None,
         typer.Argument(
             metavar="NAME|PATH",
-            help="A plugin or a distribution, a .py file, or a package's folder.  "
+            help="Plugins or distributions, .py files, or folders of packages.  "
             "[default: all that are not built in]",
         ),
     ] = None,
@@ -98,38 +111,77 @@ def check(
         bool,
         typer.Option("--deep", help="Also build, train and explore; takes seconds per plugin."),
     ] = False,
+    set_: Sets = None,
+    shape: Annotated[
+        str | None,
+        typer.Option(metavar="C,H,W", help="The shape of one example; one number for a vector."),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Check with the examples of a dataset."),
+    ] = None,
+    with_: Others = None,
     json: Json = False,
 ) -> None:
     """Check that plugins satisfy their contracts, and print what to fix.
 
-    The exit code is 3 if a check fails.
+    The exit code is 3 if a check fails, or 4 if a check could not be tried. The keys of --set begin
+    with a component or its kind. --set, --shape, --data and --with apply to the checks of --deep.
 
     Example: latentforge plugins check ./latentforge-swirl --deep
+
+    Example: latentforge plugins check swirl --deep --set model.latent_dim=2 --shape 1,64,64
     """
     options: Globals = ctx.obj
-    forge, plugins = _select_plugins(options, target)
+    forge, plugins = _select_plugins(options, targets or [])
+    from latentforge.conformance.inputs import read_inputs
     from latentforge.conformance.review import review
 
+    given = {"--set": set_, "--shape": shape, "--data": data, "--with": with_}
+    if unused := [] if deep else [name for name, value in given.items() if value]:
+        raise UsageError(f"only the checks of --deep use {unused[0]}", hint="add --deep")
+    entries = [entry for plugin in plugins for entry in forge.registry.entries_of(plugin)]
+    roles = parse_roles(with_)
+    inputs = read_inputs(forge.registry, entries, set_ or (), data=data, shape=shape, roles=roles)
     root: Any = ctx.find_root().command
     results = []
-    for result in review(forge, plugins, deep=deep, reserved=set(root.commands)):
+    for result in review(forge, plugins, deep=deep, reserved={*root.commands}, inputs=inputs):
         results.append(result)
         if not json:
             suffix = f": {result.saw}" if result.saw else ""
-            line = f"{result.status:8}{result.title}: {result.check}{suffix}"
+            line = f"{result.status:12}{result.title}: {result.check}{suffix}"
             write_stdout(escape_controls(line))
+    finish_review(results, deep, json)
+
+
+def finish_review(results: Sequence[Result], deep: bool, json: bool) -> None:
+    """Print the summary of a review. Raises PluginError if a check failed, and MissingError if one
+    could not be tried."""
     statuses = [result.status for result in results]
-    counts = {status: statuses.count(status) for status in ("passed", "failed", "skipped")}
+    counts = {status: statuses.count(status) for status in STATUSES}
     text = ", ".join(f"{count} {status}" for status, count in counts.items())
-    checks = [result.as_dict() for result in results]
-    summary: dict[str, Any] = {"checks": checks, "deep": deep, **counts}
-    failed = [result for result in results if result.status == "failed"]
-    if failed:
+    summary: dict[str, Any] = {
+        "checks": [result.as_dict() for result in results],
+        "deep": deep,
+        **{status.replace(" ", "_"): count for status, count in counts.items()},
+    }
+    error: LatentForgeError | None = None
+    if failed := [result for result in results if result.status == "failed"]:
         error = PluginError(
             f"{counted(len(results), 'check')}: {text}",
             details=[f"{r.title}: {r.check}: {r.hint}" for r in failed],
             hint="fix these; docs/contracts.md defines what each kind must provide",
         )
+    elif missing := [result for result in results if result.status == "not checked"]:
+        reasons: dict[str, str] = {}  # of each component, the first
+        for result in missing:
+            reasons.setdefault(result.title, result.saw)
+        error = MissingError(
+            f"{counted(len(missing), 'check')} of {len(results)} could not be tried: {text}",
+            details=[f"{title}: {saw}" for title, saw in reasons.items()],
+            hint="give what is missing; --set, --data, --shape and --with give it to the checks",
+        )
+    if error:
         error.result = summary
         raise error
     hint = "" if deep else "; --deep also builds, trains and explores"
@@ -159,18 +211,16 @@ def new(
     print_result({"folder": str(folder), "files": paths}, json, lines)
 
 
-def _select_plugins(options: Globals, target: str | None) -> tuple[Forge, list[Plugin]]:
+def _select_plugins(options: Globals, targets: Sequence[str]) -> tuple[Forge, list[Plugin]]:
     """Return a Forge that has loaded the plugins to check, and these plugins."""
-    if target and (target.endswith(".py") or (Path(target) / "pyproject.toml").is_file()):
-        modules = [target] if target.endswith(".py") else modules_of(Path(target))
-        forge = Globals([*options.plugins, *modules], options.off).forge(warn=False)
-        plugins = forge.registry.plugins
-        return forge, [p for p in plugins if p.module in modules and p.status != "disabled"]
-    if target and target.startswith((".", "/", "~")):
-        raise no_package(Path(target))
-    forge = options.forge(warn=False)
+    modules = {target: modules_at(target) for target in targets}
+    loaded = [module for found in modules.values() for module in found]
+    if loaded:
+        forge = Globals([*options.plugins, *loaded], options.off).forge(warn=False)
+    else:
+        forge = options.forge(warn=False)
     plugins = forge.registry.plugins
-    if target is None:
+    if not targets:
         selected = [p for p in plugins if not p.builtin and p.status != "disabled"]
         if not selected:
             raise UsageError(
@@ -178,8 +228,27 @@ def _select_plugins(options: Globals, target: str | None) -> tuple[Forge, list[P
                 hint="latentforge plugins check autoencoder, or ./my_plugin.py",
             )
         return forge, selected
-    members = [p for p in plugins if p.distribution and same_distribution(p.distribution, target)]
-    return forge, members or [find_plugin(forge.registry, target)]
+    selected = []
+    for target, found in modules.items():
+        if found:
+            selected += [p for p in plugins if p.module in found and p.status != "disabled"]
+        else:
+            named = [p.distribution and same_distribution(p.distribution, target) for p in plugins]
+            members = [p for p, is_member in zip(plugins, named, strict=True) if is_member]
+            selected += members or [find_plugin(forge.registry, target)]
+    return forge, list(dict.fromkeys(selected))
+
+
+def modules_at(target: str) -> list[str]:
+    """Return what to load for a path: a .py file, or the hook modules of a package's folder. Empty
+    for a name."""
+    if target.endswith(".py"):
+        return [target]
+    if (Path(target) / "pyproject.toml").is_file():
+        return modules_of(Path(target))
+    if target.startswith((".", "/", "~")):
+        raise no_package(Path(target))
+    return []
 
 
 def no_package(path: Path) -> MissingError:

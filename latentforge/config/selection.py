@@ -258,12 +258,13 @@ def check_roles(registry: Registry, entries: Sequence[Entry], models: Mapping[st
                 )
 
 
-def merge_roles(entries: Iterable[Entry]) -> dict[str, Role]:
-    """Return the roles of components. A role of several components meets the conditions of all."""
+def merge_roles(entries: Iterable[Entry], *, optional: bool = True) -> dict[str, Role]:
+    """Return the roles of components, without optional ones if `optional` is not set. A role of
+    several components meets the conditions of all."""
     roles: dict[str, Role] = {}
     for entry in entries:
-        optional = getattr(entry.spec, "optional_roles", None) or {}
-        for name, needs in {**(entry.spec.roles or {}), **optional}.items():
+        others = (getattr(entry.spec, "optional_roles", None) or {}) if optional else {}
+        for name, needs in {**(entry.spec.roles or {}), **others}.items():
             one, other = as_role(needs), roles.get(name, Role(same_data=False))
             roles[name] = Role(
                 one | other,

@@ -7,14 +7,15 @@ them. Must not import pytest.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from inspect import isfunction, signature
-from types import ModuleType
+from pathlib import Path
 from typing import Any
 
-from latentforge.conformance.subject import Check, CheckFailed, CheckSkipped, Subject
+from latentforge.conformance.subject import Check, CheckFailed, CheckSkipped, NotChecked, Subject
 from latentforge.errors import UsageError
 
-__all__ = ["CHECKED", "Check", "CheckFailed", "CheckSkipped", "checks_of"]
+__all__ = ["CHECKED", "Check", "CheckFailed", "CheckSkipped", "NotChecked", "checks_of"]
 
 CHECKED = ("models", "losses", "datasets", "explorers", "objectives", "callbacks")
 """The kinds of components that have checks."""
@@ -29,45 +30,90 @@ def checks_of(
     forge: Any = None,
     example: Callable[[], Any] | None = None,
     shape: tuple[int, ...] | None = None,
+    data: Any = None,
+    roles: Mapping[str, Any] | None = None,
+    other_options: Mapping[tuple[str, str], Mapping[str, Any]] | None = None,
 ) -> list[Check]:
     """Return the checks of a component, in order. No plugin is loaded before the first check is
     called.
 
-    `options` replace defaults of the component that do not suit a test. `plugins` are passed to
+    `options` replace defaults of the component that do not suit a test. `other_options` replace
+    those of other components that the checks use, by kind and reference. `plugins` are passed to
     `Forge(plugins=...)`; if `forge` is given, it is used instead. `example` is a function that
-    returns an input batch of shape (5, ...) for an objective that does not score images. `shape`,
-    (C, H, W) or (D,), is the shape of the images for a model or a loss that supports none of the
-    default shapes.
+    returns an input batch of shape (5, ...) for an objective that does not score images.
+
+    The checks use random data of several shapes, or of the `example` in the spec. `shape` is
+    another shape of one example, (C, H, W) or (D,). `data` is a dataset's name, or data as in
+    `Forge.load_data`. `roles` maps roles of the component to runs, which are used instead of tiny
+    ones; their data is used unless `shape` or `data` is given.
     """
+    if data is not None and shape:
+        raise UsageError("data has a shape of its own", hint="give data or shape, not both")
     if kind not in CHECKED:
         hint = f"choose one of {', '.join(CHECKED)}"
         raise UsageError(f"there are no checks for {kind}", hint=hint)
-    from latentforge.conformance import callbacks, datasets, explorers, losses, models, objectives
-    from latentforge.conformance.assertions import SHAPES
     from latentforge.conformance.common import checks_for
+    from latentforge.conformance.examples import SHAPES
 
-    subject = Subject(kind, name, dict(options or {}), tuple(plugins), forge, example, shape)
-    modules = (models, losses, datasets, explorers, objectives, callbacks)
-    kind_checks = checks_in(modules[CHECKED.index(kind)])
+    subject = Subject(
+        kind,
+        name,
+        dict(options or {}),
+        tuple(plugins),
+        forge,
+        example,
+        shape,
+        data,
+        {role: _with_absolute_path(run) for role, run in (roles or {}).items()},
+        dict(other_options or {}),
+    )
+    kind_checks = checks_in(kind)
     subject.first_check = check_name(kind_checks[0])
     checks: list[Check] = []
     for function in (*checks_for(kind), *kind_checks):
-        if "shape" in signature(function).parameters:
+        if "case" in signature(function).parameters:
             checks += [
-                Check(check_name(function, shape_name), function, (subject, SHAPES[shape_name]))
-                for shape_name in SHAPES
+                Check(check_name(function, case), function, (subject, case))
+                for case in (*SHAPES, "example")
             ]
         else:
             checks.append(Check(check_name(function), function, (subject,)))
     return checks
 
 
-def checks_in(module: ModuleType) -> list[Callable[..., None]]:
-    """The checks of a kind: the public functions that its module defines, in order. If the first
-    one fails, the others are skipped. A function with a parameter `shape` becomes a check for each
-    of the default shapes."""
-    functions = [f for f in vars(module).values() if isfunction(f)]
-    return [f for f in functions if f.__module__ == module.__name__ and f.__name__[0] != "_"]
+def checks_in(kind: str) -> list[Callable[..., None]]:
+    """The checks of a kind: the public functions that its modules define, in order. If the first
+    one fails, the others are skipped. A function with a parameter `case` becomes a check for each
+    of the default shapes, and one for the example of the component."""
+    from latentforge.conformance import (
+        callbacks,
+        codes,
+        datasets,
+        explorers,
+        losses,
+        models,
+        objectives,
+    )
+
+    modules = {
+        "models": (models, codes),
+        "losses": (losses,),
+        "datasets": (datasets,),
+        "explorers": (explorers,),
+        "objectives": (objectives,),
+        "callbacks": (callbacks,),
+    }
+    functions = [(f, m) for m in modules[kind] for f in vars(m).values() if isfunction(f)]
+    return [f for f, m in functions if f.__module__ == m.__name__ and f.__name__[0] != "_"]
+
+
+def _with_absolute_path(run: Any) -> Any:
+    """The same run or path. Some checks change the working folder."""
+    if isinstance(run, str | Path):
+        return Path(run).absolute()
+    moved = copy(run)
+    moved.path = run.path.absolute()
+    return moved
 
 
 def check_name(function: Callable[..., None], case: str = "") -> str:

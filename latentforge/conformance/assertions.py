@@ -1,50 +1,20 @@
-"""Test data, small models, training steps and assertions for the contract checks."""
+"""Training steps and assertions for the contract checks."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from latentforge.config.resolve import check_options
-from latentforge.conformance.labels import fill_labels
 from latentforge.conformance.subject import CheckFailed, CheckSkipped, Subject, T, require
-from latentforge.contracts import Batch, DataSpec, Factor, Step
-from latentforge.data.images import ImageSplit
+from latentforge.contracts import Batch, DataSpec, Step, Terms
 from latentforge.engine.step import Trainee, followed_by
 from latentforge.errors import LatentForgeError, UsageError, one_line
-from latentforge.plugins.registry import Entry
 from latentforge.seeding import mix
-
-SHAPES = {
-    "1x28x28": (1, 28, 28),
-    "3x32x32": (3, 32, 32),
-    "1x17x30": (1, 17, 30),
-    "12 numbers": (12,),
-}
-LARGER = (3, 64, 64)  # for models that support none of these
-CLASSES = ("zero", "one", "two")
-FACTORS = (Factor("level"), Factor("half", ("first", "second")))
-
-
-def make_data_spec(shape: tuple[int, ...], factors: tuple[Factor, ...] = FACTORS) -> DataSpec:
-    kind: Literal["image", "vector"] = "image" if len(shape) == 3 else "vector"
-    return DataSpec(shape, kind, CLASSES, factors=factors)
-
-
-def make_batch(shape: tuple[int, ...], count: int = 6, seed: int = 0) -> Batch:
-    """Random images with labels and factors. Each class is brighter than the previous one."""
-    generator = torch.Generator().manual_seed(mix("conformance images", seed))
-    y = torch.arange(count) % len(CLASSES)
-    level = (0.2 + 0.25 * y).reshape(-1, *[1] * len(shape))
-    noise = torch.rand(count, *shape, generator=generator)
-    x, index = (level + 0.3 * noise).clamp(0, 1), torch.arange(count)
-    table = {"level": level.flatten(), "half": index * 2 // count}
-    return ImageSplit(x, y, make_data_spec(shape), table=table).batch(index)
 
 
 def make_step(index: int = 3) -> Step:
@@ -70,60 +40,39 @@ def run_with_seeds(seeds: Iterable[int], make: Callable[[], T]) -> list[T]:
 
 
 @contextmanager
-def require_shape_support(subject: Subject, shape: tuple[int, ...]) -> Iterator[None]:
-    """Raise CheckFailed if the code inside raises an exception for a shape. A LatentForgeError is
-    allowed, because it declares that the shape is not supported."""
+def require_shape_support(subject: Subject, data: DataSpec) -> Iterator[None]:
+    """Raise CheckFailed if the code inside raises an exception for this data. A LatentForgeError is
+    allowed, because it declares that the data is not supported."""
     try:
         yield
     except (CheckFailed, CheckSkipped, LatentForgeError):
         raise
     except Exception as error:
-        saw = f"for {shape} it raises {subject.describe_error(error)}"
+        saw = f"for {data.shape} it raises {subject.describe_error(error)}"
         hint = "fix it; for an unsupported shape, raise UsageError in `build`"
         raise CheckFailed(saw, hint) from error
 
 
-def build(
-    subject: Subject,
-    shape: tuple[int, ...],
-    seed: int = 0,
-    factors: tuple[Factor, ...] = FACTORS,
-) -> Any:
-    """The module that the `build` of a model or a loss returns, in training mode."""
-    seed_torch(seed, "init")
-    with require_shape_support(subject, shape):
-        module = subject.entry.spec.build(subject.config, make_data_spec(shape, factors))
-    saw = f"build returned {type(module).__name__}"
-    require(isinstance(module, nn.Module), saw, "return an nn.Module")
-    return fill_labels(module, subject.entry)
+def call_loss(loss: nn.Module, model: nn.Module, batch: Batch, step: Step, seed: int = 0) -> Terms:
+    """The terms of a loss, called in the same way as in a run."""
+    seed_torch(seed)
+    terms: Terms = loss(model, batch, step)
+    return terms
 
 
-def build_with_defaults(entry: Entry, shape: tuple[int, ...]) -> nn.Module:
-    """The module that the `build` of another component returns for its default options."""
-    options = check_options(entry.spec.config, {}, entry.name)
-    return fill_labels(entry.spec.build(options, make_data_spec(shape)), entry)
-
-
-def shapes_for(subject: Subject) -> tuple[tuple[int, ...], ...]:
-    """The shapes to test a component with; the first one that it supports is used."""
-    return (subject.shape,) if subject.shape else (*SHAPES.values(), LARGER)
-
-
-def supported_shape(subject: Subject) -> tuple[int, ...]:
-    """The first test shape that a model supports. Raises CheckSkipped if it supports none."""
-
-    def find() -> tuple[int, ...]:
-        for shape in shapes_for(subject):
-            try:
-                build(subject, shape)
-            except UsageError as error:
-                refusal = error.message
-            else:
-                return shape
-        why = f"it supports none of the test shapes, such as {shape}: {refusal}"
-        raise CheckSkipped(f"{why}; pass a supported one as shape=")
-
-    return subject.once("supported shape", find)
+def find_refusal(make_loss: Callable[[], nn.Module], model: nn.Module, batch: Batch) -> str:
+    """The message of the UsageError that a loss raises when it is built or in the first step of a
+    run, because its likelihood does not support the data. The checks find other errors."""
+    try:
+        with torch.no_grad():
+            call_loss(make_loss(), model, batch, make_step(0))
+    except UsageError as error:
+        return error.message
+    except CheckFailed:
+        raise
+    except Exception:
+        pass
+    return ""
 
 
 def skip_unless_provided(subject: Subject, capability: str) -> None:
@@ -144,10 +93,10 @@ def require_tensor(value: Any, shape: tuple[int, ...], what: str, dtype: torch.d
 @contextmanager
 def require_unmodified(batch: Batch) -> Iterator[None]:
     """Raise CheckFailed if the code inside writes into a batch."""
-    assert batch.y is not None
-    before = batch.x.clone(), batch.y.clone()
+    tensors = [value for value in (batch.x, batch.y) if value is not None]
+    before = [value.clone() for value in tensors]
     yield
-    same = torch.equal(batch.x, before[0]) and torch.equal(batch.y, before[1])
+    same = all(map(torch.equal, tensors, before))
     require(same, "it modifies the batch", "create new tensors; no x.add_(), no x[...] = ...")
 
 
@@ -176,16 +125,19 @@ def require_same(one: Tensor, other: Tensor, saw: str, hint: str) -> None:
 
 
 def train_steps(
-    model: nn.Module, loss: nn.Module, batch: Batch, steps: Sequence[Step] = SAMPLE_STEPS
+    model: nn.Module,
+    loss: nn.Module,
+    batch: Batch,
+    steps: Sequence[Step] = SAMPLE_STEPS,
+    lr: float = 1e-3,
 ) -> Iterator[Tensor]:
     """Train with Adam, in training mode and with the same noise in each step. Yields the total loss
     before each step, when the parameters have the gradients of this loss."""
     modules = nn.ModuleList([model, loss]).train()
-    optimizer = torch.optim.Adam([p for p in modules.parameters() if p.requires_grad], lr=1e-3)
+    optimizer = torch.optim.Adam([p for p in modules.parameters() if p.requires_grad], lr=lr)
     update = followed_by(optimizer.step, Trainee(model, loss).step_hooks)
     for step in steps:
-        seed_torch(0)
-        total: Tensor = loss(model, batch, step).total()
+        total: Tensor = call_loss(loss, model, batch, step).total()
         optimizer.zero_grad()
         torch.autograd.backward(total)
         yield total.detach()

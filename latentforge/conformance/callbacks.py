@@ -9,9 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from latentforge.conformance.fixtures import TRAIN, images, model_with, run_folder_for
+from latentforge.conformance.examples import images
+from latentforge.conformance.fixtures import (
+    TRAIN,
+    run_folder_for,
+    run_host,
+    run_needs,
+)
 from latentforge.conformance.global_state import require_no_global_change
-from latentforge.conformance.subject import CheckFailed, CheckSkipped, Subject, require
+from latentforge.conformance.subject import (
+    CheckFailed,
+    CheckSkipped,
+    NotChecked,
+    Subject,
+    describe,
+    require,
+)
 from latentforge.contracts import Engines
 from latentforge.errors import Interrupted, UsageError
 from latentforge.io.text import counted
@@ -45,7 +58,8 @@ def a_resumed_run_ends_with_the_same_weights(subject: Subject) -> None:
     try:
         _train(subject, forge, folder, STOP)
     except Interrupted:
-        resumed = forge.resume(folder, data=images(), quiet=True)
+        data = images(run_host(subject, run_needs(subject)).examples)
+        resumed = forge.resume(folder, data=data, quiet=True)
         _require_same_weights(uninterrupted, resumed, "after an interruption and a resume")
     else:
         raise CheckSkipped("it ends the run before a second epoch begins")
@@ -71,18 +85,21 @@ def global_state_is_unchanged(subject: Subject) -> None:
 
 def _train(subject: Subject, forge: Any = None, folder: Path | None = None, *extra: str) -> Any:
     """Train a tiny run with the callback and with the callbacks named in `extra`."""
+    host = run_host(subject, run_needs(subject))
     callback = {"name": subject.entry.reference, **subject.options}
     try:
         return (forge or subject.forge).train(
-            model_with(subject, {"encode", "decode"}).reference,
-            data=images(),
+            host.entry.reference,
+            data=images(host.examples),
+            model=subject.options_of(host.entry),
             train={**TRAIN, "epochs": EPOCHS},
             callbacks=[callback, *extra],
             run=folder or run_folder_for(subject),
             quiet=True,
         )
     except UsageError as error:
-        raise CheckSkipped(f"it rejects the test run: {error.message}") from None
+        why = f"it rejects the test run: {describe(error)}"
+        raise NotChecked(f"{why}; give options with --set, or data with --data NAME") from None
 
 
 def _first_run(subject: Subject) -> Any:

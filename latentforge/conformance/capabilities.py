@@ -8,9 +8,11 @@ from contextlib import contextmanager, suppress
 from types import CodeType, FrameType
 from typing import Any
 
+from latentforge.config.selection import merge_roles
 from latentforge.conformance.subject import CheckFailed, Subject
 from latentforge.contracts import LatentSpec
-from latentforge.specs import with_implied
+from latentforge.plugins.registry import Entry
+from latentforge.specs import Role, with_implied
 
 MODEL_ATTRIBUTES = {
     "encode": ("encode",),
@@ -38,14 +40,23 @@ def needs_of(subject: Subject) -> Set[str]:
     return found
 
 
-def roles_of(subject: Subject) -> dict[str, Set[str]]:
-    """The capabilities needed in each required role, including the roles of the default objective
-    of an explorer that searches."""
+def roles_of(subject: Subject) -> dict[str, Role]:
+    """The required roles, including those of the default objective of an explorer that searches."""
+    return merge_roles(role_owners(subject), optional=False)
+
+
+def accepted_roles(subject: Subject) -> dict[str, Role]:
+    """The required and the optional roles."""
+    return merge_roles(role_owners(subject))
+
+
+def role_owners(subject: Subject) -> list[Entry]:
+    """The components whose roles a component has, if it has any."""
     spec = subject.entry.spec
-    roles: dict[str, Set[str]] = dict(getattr(spec, "roles", None) or {})
+    entries = [subject.entry] if hasattr(spec, "roles") else []
     if objective := getattr(spec, "searches", None):
-        roles |= subject.forge.registry.get("objectives", objective).spec.roles or {}
-    return roles
+        entries.append(subject.forge.registry.get("objectives", objective))
+    return entries
 
 
 @contextmanager
@@ -152,6 +163,7 @@ def _without_prior(
     limited: Any = type("LatentSpec", (LatentSpec,), {"prior": property(prior)})
     hidden: LatentSpec = object.__new__(limited)
     object.__setattr__(hidden, "shape", latent.shape)
+    object.__setattr__(hidden, "groups", latent.groups)
     return hidden
 
 

@@ -1,13 +1,16 @@
-"""Contract checks for datasets. A dataset whose files are missing is skipped."""
+"""Contract checks for datasets. A dataset whose files are missing is not checked."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from latentforge.config.resolve import resolve_dataset
 from latentforge.conformance.assertions import run_with_seeds
+from latentforge.conformance.examples import DEFAULT
+from latentforge.conformance.fixtures import role_arguments
 from latentforge.conformance.global_state import require_no_global_change
-from latentforge.conformance.subject import CheckFailed, CheckSkipped, Subject, require
+from latentforge.conformance.subject import CheckFailed, NotChecked, Subject, require
 from latentforge.data.loading import load_splits
 from latentforge.errors import MissingError, UsageError
 
@@ -40,16 +43,19 @@ def global_state_is_unchanged(subject: Subject) -> None:
 
 
 def _load(subject: Subject) -> Any:
-    """Load the splits of the dataset. Raises CheckSkipped if files or options are missing."""
+    """Load the splits of the dataset. Raises NotChecked if files or options are missing."""
     registry, spec = subject.forge.registry, subject.entry.spec
     dataset, data_config = resolve_dataset(registry, subject.entry.reference, subject.options)
+    roles = role_arguments(subject, subject.entry, DEFAULT.spec)
+    dataset = replace(dataset, roles=roles[0] if roles else {})
     try:
-        splits = spec.splits(dataset.options) if callable(spec.splits) else spec.splits
-        spec.load(dataset.options, splits[0])
+        is_fixed = not callable(spec.splits)
+        splits = spec.splits if is_fixed else spec.splits(dataset.options, *roles)
+        spec.load(dataset.options, splits[0], *roles)
     except MissingError as error:
-        raise CheckSkipped(f"its files are missing: {error.message}") from None
+        raise NotChecked(f"its files are missing: {error.message}; {error.hint}") from None
     except UsageError as error:
-        raise CheckSkipped(f"it needs options: {error.message}") from None
+        raise NotChecked(f"it needs options: {error.message}; give them with --set") from None
     try:
         return load_splits(dataset, data_config)
     except UsageError as error:  # from the core, which checks what was loaded

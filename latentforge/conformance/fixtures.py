@@ -1,54 +1,63 @@
-"""Tiny runs, trained in a second, for the checks of explorers, objectives and callbacks."""
+"""Components and tiny runs for the checks: builds models and losses with their roles, finds a model
+and data for another component, and trains in a second."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
 import weakref
-from collections.abc import Set
+from collections.abc import Callable, Sequence, Set
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from torch import nn
 
-from latentforge.conformance.assertions import FACTORS, build_with_defaults, make_batch
-from latentforge.conformance.capabilities import roles_of
-from latentforge.conformance.subject import CheckSkipped, Subject
-from latentforge.contracts import Arrays
+from latentforge.config.condition import CONDITIONAL, check_labels
+from latentforge.config.data_range import check_range
+from latentforge.config.resolve import check_options
+from latentforge.config.schema import Component
+from latentforge.conformance.assertions import (
+    find_refusal,
+    require_shape_support,
+    seed_torch,
+)
+from latentforge.conformance.capabilities import accepted_roles, roles_of
+from latentforge.conformance.examples import (
+    DEFAULT,
+    GIVE_DATA,
+    LARGER,
+    SHAPES,
+    TINY,
+    Examples,
+    candidates,
+    given_examples,
+    given_run,
+    images,
+)
+from latentforge.conformance.labels import fill_labels
+from latentforge.conformance.subject import NotChecked, Subject, require
+from latentforge.contracts import DataSpec
 from latentforge.errors import UsageError
 from latentforge.plugins.registry import Entry
 from latentforge.runs.compatibility import resolve_stored_config
+from latentforge.runs.folder import RunFolder
+from latentforge.seeding import callers_state_kept
+from latentforge.specs import Role, as_role
 
 if TYPE_CHECKING:
     from latentforge.workflows.load import LoadedRun
-    from latentforge.workflows.run import Run
 
-SHAPE = (1, 16, 16)
 PREFERRED = ("ae", "vae", "mlp-classifier", "cnn-classifier")  # the cheapest models
 TRAIN = {"epochs": 2, "batch_size": 16, "lr": 3e-3, "log_every": 1, "threads": 1, "device": "cpu"}
 
 
-def images(
-    train: int = 60,
-    test: int = 15,
-    empty: int | None = None,
-    labels: bool = True,
-    factors: bool = False,
-) -> dict[str, Any]:
-    """Images of three classes, in the form of `Forge.train(data=...)`. The class `empty` has no
-    images. With `labels=False` the data has no labels; with `factors` it has other factors too."""
-    data: dict[str, Any] = {"validation": 0.2}
-    for split, count, seed in (("train", train, 1), ("test", test, 2)):
-        batch = make_batch(SHAPE, count, seed)
-        assert batch.y is not None
-        x, y = (batch.x * 255).to(torch.uint8), batch.y
-        kept = torch.ones_like(y, dtype=torch.bool) if empty is None else y != empty
-        x, y = x[kept], y[kept]
-        data[split] = (x, y) if labels else x
-        if factors:
-            named = {f.name: (batch.factors[f.name][kept], f.names or None) for f in FACTORS}
-            data[split] = Arrays(x, y if labels else None, factors=named)
-    return data
+class Host(NamedTuple):
+    """A model that another component is checked with, and data that both support."""
+
+    entry: Entry
+    examples: Examples
 
 
 def run_folder_for(subject: Subject) -> Path:
@@ -63,44 +72,193 @@ def run_folder_for(subject: Subject) -> Path:
     return Path(tempfile.mkdtemp(dir=subject.once("scratch", make))) / "run"
 
 
-def run_with(subject: Subject, needs: Set[str], case: str = "whole", **data: Any) -> Run:
-    """A run whose model provides `needs`, trained on `images(**data)`, with factors if the
-    component reads them."""
-    model = model_with(subject, needs).reference
+def build(subject: Subject, data: DataSpec, seed: int = 0) -> Any:
+    """The module that the `build` of a model or a loss returns, in training mode. Raises UsageError
+    if its spec excludes the data."""
+    require_data_support(subject, subject.entry, data)
+    roles = role_arguments(subject, subject.entry, data)
+    seed_torch(seed, "init")
+    with require_shape_support(subject, data):
+        module = subject.entry.spec.build(subject.config, data, *roles)
+    saw = f"build returned {type(module).__name__}"
+    require(isinstance(module, nn.Module), saw, "return an nn.Module")
+    return fill_labels(module, subject.entry, data)
 
-    def train() -> Run:
-        factors = getattr(subject.entry.spec, "factors", False)
-        inputs, out = images(**data, factors=factors), run_folder_for(subject)
-        return subject.forge.train(model, data=inputs, train=TRAIN, run=out, quiet=True)
 
-    return subject.once(f"run {model} {case}", train)
+def build_other(subject: Subject, entry: Entry, data: DataSpec) -> nn.Module:
+    """The module that the `build` of another component returns for the options of the checks.
+    Raises UsageError if its spec excludes the data."""
+    require_data_support(subject, entry, data)
+    options = options_for(subject, entry)
+    module: nn.Module = entry.spec.build(options, data, *role_arguments(subject, entry, data))
+    return fill_labels(module, entry, data)
 
 
-def model_with(subject: Subject, needs: Set[str], shape: tuple[int, ...] = SHAPE) -> Entry:
-    """The first model that provides `needs` and supports the shape. Models of the component's
-    plugin come first, then those that are not conditional, then the cheapest ones. Raises
-    CheckSkipped if there is none."""
+def options_for(subject: Subject, entry: Entry) -> Any:
+    """The config of a component with the options of the checks."""
+    return check_options(entry.spec.config, subject.options_of(entry), entry.name)
 
-    def order(entry: Entry) -> tuple[bool, bool, int, str]:
+
+def require_data_support(subject: Subject, entry: Entry, data: DataSpec) -> None:
+    """Raise UsageError if the spec of a component excludes the data, as in a run: its range, or
+    data without labels for a conditional model."""
+    if entry.kind.plural == "models":
+        check_labels(entry, data.classes, f"data of shape {data.shape}")
+    component = Component(entry, options_for(subject, entry))
+    check_range(subject.forge.registry, [component], data.range_name)
+
+
+def role_arguments(subject: Subject, entry: Entry, data: DataSpec) -> tuple[dict[str, Any], ...]:
+    """The last argument of the `build` or `load` of a component with roles: the loaded runs."""
+    if not entry.spec.roles:
+        return ()
+    with callers_state_kept(torch.device("cpu")):
+        return ({role: loaded_role(subject, entry, role, data) for role in entry.spec.roles},)
+
+
+def loaded_role(subject: Subject, entry: Entry, name: str, data: DataSpec) -> Any:
+    """The run in a role of a component. Raises UsageError if it is a given one whose data has
+    another shape than `data`, although the role requires the same."""
+    role = as_role(entry.spec.roles[name])
+
+    def load() -> Any:
+        from latentforge.workflows.load import open_role
+
+        run = role_run(subject, name, role, examples_of(subject, data))
+        config = resolve_stored_config(subject.forge.registry, run)
+        return open_role(role, run, config, torch.device("cpu"), 0)
+
+    loaded = subject.once(f"role {name} of {entry.reference} {data}", load)
+    if role.same_data and loaded.data.shape != data.shape:
+        raise UsageError(f"the run of its role {name} has data of shape {loaded.data.shape}")
+    return loaded
+
+
+def examples_of(subject: Subject, data: DataSpec) -> Examples:
+    """The examples of this data: the given ones if it is theirs."""
+    given = given_examples(subject)
+    return given if given and given.spec == data else Examples(data)
+
+
+def role_run(subject: Subject, name: str, role: Role, examples: Examples, **data: Any) -> RunFolder:
+    """The run that was given for a role, or a tiny run of a model that fits it."""
+    if name in subject.roles:
+        given: RunFolder = given_run(subject, name)
+        return given
+    host = run_host(subject, role, examples if role.same_data else DEFAULT)
+    return train_tiny(subject, host, **data)
+
+
+def run_with(subject: Subject, needs: Set[str], **data: Any) -> RunFolder:
+    """A run whose model provides `needs`, trained on `images(**data)` of the first examples that a
+    model supports."""
+    return train_tiny(subject, run_host(subject, needs), **data)
+
+
+def train_tiny(subject: Subject, host: Host, case: str = "whole", **data: Any) -> RunFolder:
+    """A run of the model of a host on `images(host.examples, **data)`. `case` names this data."""
+    registry = subject.forge.registry
+
+    def train() -> RunFolder:
+        loss = registry.get("losses", host.entry.spec.default_loss)
+        loss_options = subject.options_of(loss)
+        reads_factors = getattr(subject.entry.spec, "factors", False)
+        roles = {
+            name: role_run(subject, name, as_role(needs), host.examples)
+            for entry in (host.entry, loss)
+            for name, needs in (entry.spec.roles or {}).items()
+        }
+        run: RunFolder = subject.forge.train(
+            host.entry.reference,
+            data=images(host.examples, **data, factors=reads_factors),
+            model=subject.options_of(host.entry),
+            loss={"name": loss.reference, **loss_options} if loss_options else None,
+            train=TRAIN,
+            run=run_folder_for(subject),
+            quiet=True,
+            roles=roles or None,
+        )
+        return run
+
+    return subject.once(f"run {host.entry.reference} {host.examples} {case}", train)
+
+
+def run_host(subject: Subject, needs: Set[str], examples: Examples | None = None) -> Host:
+    """The model and the data of a tiny run for a component or, with given examples, of a run for a
+    role, whose model has no roles itself if possible."""
+
+    def refusal_of(entry: Entry, found: Examples) -> str:
+        require_data_support(subject, subject.entry, found.spec)
+        loss = subject.forge.registry.get("losses", entry.spec.default_loss)
+        model = build_other(subject, entry, found.spec)
+        return find_refusal(partial(build_other, subject, loss, found.spec), model, found.batch())
+
+    key = f"host {sorted(needs)} {examples or ''}"
+    return subject.once(key, lambda: find_host(subject, needs, refusal_of, [TINY], examples))
+
+
+def find_host(
+    subject: Subject,
+    needs: Set[str],
+    refusal_of: Callable[[Entry, Examples], str],
+    shapes: Sequence[tuple[int, ...]] = (*SHAPES.values(), LARGER),
+    only: Examples | None = None,
+) -> Host:
+    """The first model that provides `needs`, and the first data that it supports and for which
+    `refusal_of` returns no reason. Models of the component's plugin come first, then those that are
+    not conditional, then the cheapest ones. Raises NotChecked if there is none. `only` is the only
+    data to try, that of a run which then becomes the role of another one; models without roles then
+    come first."""
+
+    def order(entry: Entry) -> tuple[bool, bool, bool, int, str]:
         position = PREFERRED.index(entry.name) if entry.name in PREFERRED else len(PREFERRED)
-        conditional = "conditional" in entry.provides
-        return entry.plugin is not subject.entry.plugin, conditional, position, entry.name
+        has_roles = only is not None and bool(entry.spec.roles)
+        foreign, conditional = (
+            entry.plugin is not subject.entry.plugin,
+            CONDITIONAL in entry.provides,
+        )
+        return has_roles, foreign, conditional, position, entry.name
 
+    models = (with_options(subject, entry) for entry in subject.forge.registry.entries("models"))
     refusal = ""
-    for entry in sorted(subject.forge.registry.entries("models"), key=order):
-        if needs <= entry.provides:
+    for entry in sorted((model for model in models if needs <= model.provides), key=order):
+        for examples in [only] if only else candidates(subject, entry, shapes):
             try:
-                build_with_defaults(entry, shape)
+                build_other(subject, entry, examples.spec)
+                reason = refusal_of(entry, examples)
             except UsageError as error:
-                refusal = f" and supports images of {shape}: {error.message}"
-            else:
-                return entry
-    raise CheckSkipped(f"no installed model provides {', '.join(sorted(needs))}{refusal}")
+                reason = error.message
+            if not reason:
+                return Host(entry, examples)
+            refusal = refusal or f"{entry.name} with {examples}: {reason}"
+    if refusal:
+        raise NotChecked(f"no model and data for its checks fit, such as {refusal}; {GIVE_DATA}")
+    raise NotChecked(f"no installed model provides {', '.join(sorted(needs))}")
 
 
-def other_runs(subject: Subject, **data: Any) -> dict[str, Any]:
-    """A run for each role that a component requires."""
-    return {role: run_with(subject, needs, **data) for role, needs in roles_of(subject).items()}
+def with_options(subject: Subject, model: Entry) -> Entry:
+    """A model with the capabilities that it has with the options of the checks."""
+    return model.with_options(options_for(subject, model))
+
+
+def run_needs(subject: Subject) -> Set[str]:
+    """The capabilities of the model of the tiny run for a component."""
+    return getattr(subject.entry.spec, "needs", None) or {"encode", "decode"}
+
+
+def other_runs(subject: Subject, **data: Any) -> dict[str, RunFolder]:
+    """The given runs, and a tiny run for each other role that a component requires."""
+    required = roles_of(subject)
+    accepted = {
+        role: needs for role, needs in accepted_roles(subject).items() if role in subject.roles
+    }
+    if not required and not accepted:
+        return {}
+    examples = run_host(subject, run_needs(subject)).examples
+    return {
+        role: role_run(subject, role, needs, examples, **data)
+        for role, needs in {**required, **accepted}.items()
+    }
 
 
 def load_tiny_run(subject: Subject) -> LoadedRun:
@@ -108,12 +266,20 @@ def load_tiny_run(subject: Subject) -> LoadedRun:
     from latentforge.workflows.load import load_run
 
     registry = subject.forge.registry
-    run = run_with(subject, getattr(subject.entry.spec, "needs", set()) or {"encode", "decode"})
+    run = run_with(subject, run_needs(subject))
     config, others = resolve_stored_config(registry, run), other_runs(subject)
     roles = {
         role: (other, resolve_stored_config(registry, other)) for role, other in others.items()
     }
-    return load_run(run, config, roles=roles, checkpoint="last", device="cpu", data=None)
+    return load_run(
+        run,
+        config,
+        roles=roles,
+        conditions=accepted_roles(subject),
+        checkpoint="last",
+        device="cpu",
+        data=None,
+    )
 
 
 def role_models(subject: Subject, loaded_run: LoadedRun) -> list[tuple[Any, Set[str], Set[str]]]:

@@ -8,23 +8,30 @@ import torch
 from torch import Tensor, nn
 
 from latentforge.conformance.subject import Subject
+from latentforge.contracts import DataSpec
 from latentforge.plugins.registry import Entry
 from latentforge.runs.compatibility import resolve_stored_config
 from latentforge.runs.folder import RunFolder
 from latentforge.specs import ModelSpec
 
-CYCLE = 3  # the number of classes of the test data; row i is under class i % CYCLE
+MOST = 3  # classes in a cycle of labels
 
 
-def fill_labels(module: nn.Module, entry: Entry) -> nn.Module:
+def label_cycle(data: DataSpec) -> int:
+    """The number of classes in the cycle of labels: row i is under class i % n."""
+    return max(1, min(MOST, len(data.classes)))
+
+
+def fill_labels(module: nn.Module, entry: Entry, data: DataSpec) -> nn.Module:
     """Let the methods of a conditional model also work without labels: row i is then under class
-    i % 3, as in the batches of the checks. Other modules are returned unchanged."""
+    i % 3, if there are so many. Other modules are returned unchanged."""
     if not isinstance(entry.spec, ModelSpec) or "conditional" not in entry.provides:
         return module
     cls: Any = type(module)
+    cycle = label_cycle(data)
 
     def view_for(model: Any, rows: Tensor) -> Any:
-        return model.given(torch.arange(len(rows), device=rows.device) % CYCLE)
+        return model.given(torch.arange(len(rows), device=rows.device) % cycle)
 
     def method(name: str) -> Any:
         def call(self: Any, rows: Tensor, *labels: Tensor) -> Any:

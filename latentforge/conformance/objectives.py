@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from latentforge.conformance.assertions import (
-    make_batch,
     require_same,
     require_tensor,
     run_with_seeds,
@@ -17,9 +16,21 @@ from latentforge.conformance.assertions import (
     use_other_device,
 )
 from latentforge.conformance.capabilities import restrict_to_needs, roles_of
-from latentforge.conformance.fixtures import SHAPE, load_tiny_run, role_models
+from latentforge.conformance.examples import DEFAULT, Examples, given_examples, make_data_spec
+from latentforge.conformance.fixtures import (
+    load_tiny_run,
+    role_models,
+    run_host,
+    run_needs,
+)
 from latentforge.conformance.global_state import require_no_global_change
-from latentforge.conformance.subject import CheckFailed, CheckSkipped, Subject, require
+from latentforge.conformance.subject import (
+    CheckFailed,
+    CheckSkipped,
+    NotChecked,
+    Subject,
+    require,
+)
 from latentforge.io.text import counted
 
 ROWS = 5
@@ -152,11 +163,24 @@ def _build(subject: Subject, context: Any) -> Any:
 
 
 def _attempts(subject: Subject, objective: Any) -> tuple[Tensor, Tensor]:
-    """Return the rows of `example`, by default images, and a request for each row."""
-    x = subject.example() if subject.example else make_batch(SHAPE, ROWS).x
+    """Return the rows of `example`, by default examples of the data, and a request for each."""
+    x = subject.example() if subject.example else _examples_for(subject).batch(ROWS).x
     if len(x) != ROWS:
         raise CheckFailed(f"the example has {counted(len(x), 'row')}", f"return {ROWS} rows")
     return x, torch.arange(ROWS) % len(objective.requests)
+
+
+def _examples_for(subject: Subject) -> Examples:
+    """The data of the run that the objective is built for. Without one, the given data or shape,
+    the example of its spec, or images."""
+    if "context" in subject.cache:
+        return run_host(subject, run_needs(subject)).examples
+    if given := given_examples(subject):
+        return given
+    if subject.shape:
+        return Examples(make_data_spec(subject.shape))
+    example = subject.entry.spec.example
+    return Examples(example) if example else DEFAULT
 
 
 def _prepare(subject: Subject) -> tuple[Any, Tensor, Tensor]:
@@ -167,6 +191,7 @@ def _prepare(subject: Subject) -> tuple[Any, Tensor, Tensor]:
         try:
             objective.score(x, request)
         except (RuntimeError, IndexError, ValueError) as error:  # the errors of a wrong shape
-            why = f"it does not score images of {SHAPE} ({error})"
-            raise CheckSkipped(f"{why}; pass example=, a function that returns inputs") from None
+            why = f"it does not score data of {_examples_for(subject)} ({error})"
+            hint = "state `example` in its spec, give --shape, or pass example=, a function that"
+            raise NotChecked(f"{why}; {hint} returns inputs") from None
     return objective, x, request

@@ -16,9 +16,18 @@ from typing import TYPE_CHECKING, Any, Literal
 from latentforge.config.request import read_toml, start_draft
 from latentforge.config.resolve import resolve
 from latentforge.config.selection import select_explorer
-from latentforge.conformance import CHECKED, Check, CheckFailed, CheckSkipped, check_name, checks_of
+from latentforge.conformance import (
+    CHECKED,
+    Check,
+    CheckFailed,
+    CheckSkipped,
+    NotChecked,
+    check_name,
+    checks_of,
+)
 from latentforge.conformance.common import checks_for
-from latentforge.conformance.subject import Subject, require
+from latentforge.conformance.inputs import Inputs
+from latentforge.conformance.subject import Subject, describe, require
 from latentforge.errors import LatentForgeError, one_line, place_in
 from latentforge.plugins import commands as plugin_commands
 from latentforge.plugins.attribution import code_package
@@ -30,6 +39,9 @@ if TYPE_CHECKING:
     from latentforge.plugins.commands import PluginCommand
 
 
+Status = Literal["passed", "failed", "skipped", "not checked"]
+
+
 @dataclass(frozen=True)
 class Result:
     """The result of one check. `component` is empty for a check of the plugin as a whole."""
@@ -37,7 +49,7 @@ class Result:
     plugin: str
     component: str
     check: str
-    status: Literal["passed", "failed", "skipped"]
+    status: Status
     saw: str = ""
     hint: str = ""
 
@@ -52,22 +64,31 @@ class Result:
 
 
 def review(
-    forge: Forge, plugins: Sequence[Plugin], *, deep: bool, reserved: Set[str]
+    forge: Forge,
+    plugins: Sequence[Plugin],
+    *,
+    deep: bool,
+    reserved: Set[str],
+    inputs: Inputs | None = None,
 ) -> Iterator[Result]:
     """Yield the result of each check of these plugins as soon as it is known. `reserved` are the
-    names of LatentForge's own commands.
+    names of LatentForge's own commands. `inputs` are the options and the data of the checks.
 
     Without `deep`, checks that need torch or training are omitted. The others check that the
-    plugin loads, its hook module has no heavy imports, and its options and presets are valid.
+    plugin loads, its hook module has no heavy imports, and its options and presets are valid. With
+    `deep`, a component of which nothing could be tried has a last result with the status "not
+    checked".
     """
-    forge = _without_observers(forge)
+    forge, inputs = _without_observers(forge), inputs or Inputs()
+    data = forge.load_data(inputs.data, inputs.data_options) if inputs.data and deep else None
     commands = list(plugin_commands.commands().values())
     for plugin in plugins:
         for problem in plugin.problems:
             saw = f"{problem.stage}: {problem.cause}"
             yield Result(plugin.name, "", "it loads", "failed", saw, problem.remedy)
         if plugin.status == "disabled":
-            yield Result(plugin.name, "", "it loads", "skipped", f"disabled by {plugin.off_by}")
+            saw = f"disabled by {plugin.off_by}"
+            yield Result(plugin.name, "", "it loads", "not checked", saw)
             continue
         if not plugin.problems:
             yield Result(plugin.name, "", "it loads", "passed")
@@ -75,32 +96,43 @@ def review(
             fast = partial(require, plugin.seconds <= SLOW, saw, "move slow imports into `build`")
             yield _result(plugin, "", "it loads quickly", fast)
         for entry in forge.registry.entries_of(plugin):
-            yield from _review_component(forge, entry, deep)
+            yield from _review_component(forge, entry, deep, inputs, data)
         for command in commands:
             if plugin.distribution and plugin.distribution == command.distribution:
                 about, check = f"command {command.name}", partial(_check_command, command, reserved)
                 yield _result(plugin, about, "it can be called", check)
 
 
-def _review_component(forge: Forge, entry: Entry, deep: bool) -> Iterator[Result]:
+def _review_component(
+    forge: Forge, entry: Entry, deep: bool, inputs: Inputs, data: Any
+) -> Iterator[Result]:
     about = f"{entry.kind.singular} {entry.name}"
     if entry.kind.plural == "presets":
         check_preset = partial(_check_preset, forge, entry)
         yield _result(entry.plugin, about, "it can be trained or explored", check_preset)
         return
     if deep and entry.kind.plural in CHECKED:
-        checks = checks_of(entry.kind.plural, entry.reference, forge=forge)
+        checks = checks_of(
+            entry.kind.plural,
+            entry.reference,
+            forge=forge,
+            options=inputs.options.get((entry.kind.plural, entry.reference)),
+            other_options=inputs.options,
+            shape=inputs.shape,
+            data=data,
+            roles=inputs.roles,
+        )
     else:
-        subject = Subject(entry.kind.plural, entry.reference, {}, (), forge)
+        subject = Subject(entry.kind.plural, entry.reference, user_forge=forge)
         checks = [Check(check_name(f), f, (subject,)) for f in checks_for(subject.kind)]
     results = []
     for check in checks:
         results.append(_result(entry.plugin, about, check.name, check))
         yield results[-1]
     kind_results = results[len(checks_for(entry.kind.plural)) :]  # only the checks of its kind
-    if kind_results and all(result.status == "skipped" for result in kind_results):
-        saw = f"no check ran: {kind_results[0].saw}"
-        yield Result(entry.plugin.name, about, "it can be checked", "skipped", saw)
+    if kind_results and not {r.status for r in kind_results} & {"passed", "failed"}:
+        saw = f"nothing could be tried: {kind_results[0].saw}"
+        yield Result(entry.plugin.name, about, "it can be checked", "not checked", saw)
 
 
 def _result(plugin: Plugin, component: str, name: str, check: Callable[[], None]) -> Result:
@@ -108,13 +140,14 @@ def _result(plugin: Plugin, component: str, name: str, check: Callable[[], None]
     try:
         with _suppress_output():
             check()
+    except NotChecked as why:
+        return Result(*about, "not checked", str(why))
     except CheckSkipped as why:
         return Result(*about, "skipped", str(why))
     except CheckFailed as failed:
         return Result(*about, "failed", failed.saw, failed.hint)
     except LatentForgeError as error:
-        saw = "; ".join([error.message, *error.details])
-        return Result(*about, "failed", saw, error.hint or "see docs/contracts.md")
+        return Result(*about, "failed", describe(error), error.hint or "see docs/contracts.md")
     except KeyboardInterrupt:
         raise  # Ctrl-C
     except BaseException as error:  # also SystemExit

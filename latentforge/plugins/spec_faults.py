@@ -8,7 +8,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from latentforge.contracts import RANGES
+from latentforge.contracts import RANGES, DataSpec
 from latentforge.specs import RESERVED, DatasetSpec, Kind, LossSpec, ModelSpec, PresetSpec, Spec
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
@@ -61,6 +61,10 @@ def _capability_faults(spec: Spec) -> Iterator[str]:
             isinstance(role, str) and _is_names(needs, Set) for role, needs in roles.items()
         ):
             yield f"{key} must map names of roles to sets of capabilities, not {roles!r}"
+    if not isinstance(example := getattr(spec, "example", None), DataSpec | None):
+        yield f"example must be a DataSpec, not {example!r}"
+    elif example and example.range not in RANGES.values():
+        yield f"example.range must be one of {[*RANGES.values()]}, not {example.range!r}"
     if not isinstance(searches := getattr(spec, "searches", None), str | None):
         yield f"searches must be the name of an objective, not {searches!r}"
     if (better := getattr(spec, "better", "lower")) not in ("lower", "higher"):

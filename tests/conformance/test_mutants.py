@@ -11,15 +11,22 @@ from pathlib import Path
 import pytest
 
 from latentforge import Forge, conformance
-from latentforge.conformance import CHECKED, CheckFailed, checks_of
+from latentforge.conformance import CHECKED, CheckFailed, checks_in, checks_of
 
 from . import twins
 
 pytestmark = pytest.mark.slow  # runs the twins for each requirement
 FOLDER = Path(conformance.__file__).parent
+MODULES = {
+    kind: list(dict.fromkeys(check.__module__.rpartition(".")[2] for check in checks_in(kind)))
+    for kind in CHECKED
+}
+KINDS = {module: kind for kind, modules in MODULES.items() for module in modules}
+SHARED = {"models": ("model_fixtures",)}  # between the modules of a kind
 USERS = {
     "assertions": ("models", "losses", "objectives"),
     "global_state": ("models", "datasets"),
+    "model_fixtures": ("models",),
 }
 REQUIRE_FUNCTIONS = ("require", "require_same", "require_tensor")
 
@@ -78,15 +85,17 @@ def passing(kind: str, function: str) -> list[str]:
 
 @pytest.mark.parametrize(
     ("module", "function", "line"),
-    [(module, *found) for module in (*CHECKED, *USERS) for found in requirements(module)],
+    [(module, *found) for module in (*KINDS, *USERS) for found in requirements(module)],
 )
 def test_without_a_requirement_a_twin_passes(module, function, line, work):
-    kinds = USERS.get(module, (module,))
+    kinds = USERS.get(module) or (KINDS[module],)
+    users = [user for kind in kinds for user in (*SHARED.get(kind, ()), *MODULES[kind])]
+    users = users[users.index(module) + 1 :] if module in users else users
     try:
         run_again(module, line)
-        for kind in kinds if module in USERS else ():  # they import its functions
-            run_again(kind)
+        for user in users:  # they import its functions
+            run_again(user)
         assert any(passing(kind, function) for kind in kinds)
     finally:
-        for again in (module, *kinds):
+        for again in (module, *users):
             run_again(again)

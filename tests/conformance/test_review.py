@@ -10,12 +10,14 @@ from types import SimpleNamespace
 import pytest
 
 from latentforge import Forge, PresetSpec, hookimpl
+from latentforge.conformance.inputs import Inputs
 from latentforge.conformance.review import review
 from latentforge.errors import MissingError
 from latentforge.plugins import commands as plugin_commands
 from latentforge.plugins.registry import Registry
 
 from . import twins
+from .test_examples import offering
 
 
 def reviewed(forge, name, deep=False):
@@ -62,15 +64,39 @@ def test_a_plugin_that_takes_long_to_load_is_found():
     assert "3.0 s" in reviewed(forge, "twin")["", "it loads quickly"].saw
 
 
-def test_component_that_was_not_tried_is_skipped():
+def test_component_that_was_not_tried_is_not_checked():
     def missing(config, split):
         raise MissingError("no files")
 
     offered = replace(twins.GOOD["datasets"], load=missing)
     seen = reviewed(Forge([twins.plugin("datasets", offered)]), "twin", deep=True)
     last = seen["dataset good", "it can be checked"]
-    assert last.status == "skipped"
+    assert last.status == "not checked"
     assert "no files" in last.saw
+    first = seen["dataset good", "it loads as images or vectors"]
+    assert (first.status, "no files" in first.saw) == ("not checked", True)
+    other = seen["dataset good", "two loads give the same data"]
+    assert (other.status, other.saw) == ("not checked", "see 'it loads as images or vectors'")
+
+
+def test_checks_use_the_inputs_of_the_review(work):
+    seen = []
+
+    class Remembers(twins.models.Good):
+        def __init__(self, config, data):
+            super().__init__(config, data)
+            seen.append((config.size, data.shape))
+
+    plugin = twins.plugin("models", twins.model(Remembers))
+    plugin.latentforge_callbacks = offering("callbacks", twins.callback())
+    forge = Forge([plugin])
+    inputs = Inputs({("models", "twin/good"): {"size": 2}}, shape=(1, 1, 64))
+    results = list(
+        review(forge, [forge.registry.plugin("twin")], deep=True, reserved=set(), inputs=inputs)
+    )
+    assert {result.status for result in results} == {"passed", "skipped"}
+    assert {size for size, _ in seen} == {2}  # in the tiny runs of the callback too
+    assert (2, (1, 1, 64)) in seen
 
 
 def test_output_and_observers_of_a_plugin_are_suppressed(work, capsys, caplog):

@@ -9,7 +9,7 @@ import torch
 from ignite.engine import Events
 
 from latentforge import Forge
-from latentforge.conformance import CHECKED, CheckFailed, CheckSkipped, checks_of
+from latentforge.conformance import CHECKED, CheckFailed, CheckSkipped, NotChecked, checks_of
 from latentforge.conformance.common import the_hook_module_imports_nothing_heavy
 from latentforge.errors import PluginError, UsageError
 from latentforge.specs import KINDS
@@ -190,29 +190,36 @@ class Stops(twins.callbacks.Watch):
         engines.trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: engine.terminate())
 
 
-FAR_SHAPE = "none of the test shapes, such as (3, 64, 64): not like this; pass a supported one as"
+NO_SHAPE = "none of the test data, such as (1, 28, 28): not like this; state `example` in the Model"
 ROWS = "one score and one flag per row"
 FAILS = (twins.model(NoisyDecoder, {"decode"}), "inference is deterministic", "the decoded image")
 SKIPPED = [  # the component, the check, the reason
-    (twins.model(refuse), "it implements what it provides", FAR_SHAPE),
     (twins.model(provides={"layers"}), "inference is deterministic", "none of encode, decode and"),
     (twins.model(Branches), "it works on another device", "it reads values, and tensors on"),
+    (twins.callback(Stops), "a resumed run ends with the same weights", "before a second epoch"),
+]
+NOT_CHECKED = [
+    (twins.model(refuse), "it implements what it provides", NO_SHAPE),
     (twins.loss(needs={"fly"}), "terms are finite scalars", "no installed model provides fly"),
     (twins.dataset(refuse), "it loads as images or vectors", "it needs options: not like this"),
     (twins.objective(Codes), ROWS, "pass example=, a function that returns inputs"),
-    (twins.callback(Stops), "a resumed run ends with the same weights", "before a second epoch"),
     (twins.callback(refuse), "it attaches and trains", "it rejects the test run: not like this"),
+    (twins.explorer(refuse), "it returns findings", "it rejects the test run: not like this"),
+    (twins.loss(refuse), "terms are finite scalars", "such as ae with (1, 28, 28): not like"),
+]
+OUTCOMES = [
+    (*FAILS, CheckFailed),
+    *((*row, CheckSkipped) for row in SKIPPED),
+    *((*row, NotChecked) for row in NOT_CHECKED),
 ]
 
 
-@pytest.mark.parametrize(
-    ("spec", "name", "said", "outcome"),
-    [(*FAILS, CheckFailed), *((*row, CheckSkipped) for row in SKIPPED)],
-)
+@pytest.mark.parametrize(("spec", "name", "said", "outcome"), OUTCOMES)
 def test_check_of_an_unusual_component_says_why_it_fails_or_is_skipped(spec, name, said, outcome):
     [kind] = [kind.plural for kind in KINDS.values() if isinstance(spec, kind.spec)]
     with pytest.raises(outcome) as caught:
         checks(kind, spec)[name]()
+    assert type(caught.value) is outcome
     assert said in str(caught.value)
 
 

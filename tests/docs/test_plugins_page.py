@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 import shlex
 import subprocess
@@ -16,8 +15,16 @@ import torch
 from latentforge import CallbackSpec, Forge, LatentSpec, ModelSpec, hookimpl, hookspecs, testing
 from latentforge.cli.app import run as run_cli
 from latentforge.config.request import Draft, read_toml
-from latentforge.conformance import CHECKED, CheckFailed, check_name, checks_in, checks_of
+from latentforge.conformance import (
+    CHECKED,
+    CheckFailed,
+    check_name,
+    checks_in,
+    checks_of,
+    common,
+)
 from latentforge.plugins.requirements import check_requirements
+from latentforge.plugins.scaffold import new_plugin
 from latentforge.runs.compatibility import add_older_values
 
 from ..plugin import plugin_of
@@ -265,6 +272,18 @@ def test_observer_can_read_the_documented_attributes(work):
     ]
 
 
+def test_commands_that_check_a_plugin_run(work, cli):
+    new_plugin("swirl", "model", work)
+    [(_, commands)] = blocks("Checking a plugin")
+    for line in commands.splitlines():
+        answer = cli(*shlex.split(line)[1:])
+        assert answer.code == 0, answer.err
+    options = re.findall(
+        r"^\| `(--\w+) ", TEXT.partition("### Checking a plugin\n")[2], re.MULTILINE
+    )
+    assert options == ["--set", "--shape", "--data", "--with"]
+
+
 # ---------------------------------------------------------------- tables and names
 
 
@@ -272,9 +291,7 @@ def test_observer_can_read_the_documented_attributes(work):
 def test_the_page_has_a_row_for_each_check(kind):
     part = TEXT.partition(f"#### Checks of {kind}\n")[2].partition("\n###")[0]
     rows = re.findall(r"^\| ([^`|]+?) \| .+ \|$", part, re.MULTILINE)
-    module = "common" if kind == "every component" else kind
-    found = importlib.import_module(f"latentforge.conformance.{module}")
-    checks = found.CHECKS if module == "common" else checks_in(found)
+    checks = common.CHECKS if kind == "every component" else checks_in(kind)
     assert rows == ["check", *map(check_name, checks)]
 
 

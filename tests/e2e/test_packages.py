@@ -57,9 +57,9 @@ def test_physics_package_adds_the_aim_command(venv, wheel_of):
     assert "aim" in venv.run("latentforge", "--help")
     flights = json.loads(venv.run("latentforge", "aim", "--target", "3,0", "--json"))["flights"]
     assert flights[0]["met"]
-    assert "0 failed" in venv.run(
-        "latentforge", "plugins", "check", "latentforge-physics", "--deep"
-    )
+    check = ["latentforge", "plugins", "check", "latentforge-physics", "--deep"]
+    assert "not checked objective arrive: rows are independent" in venv.run(*check, code=4)
+    assert "0 failed, 2 skipped, 0 not checked" in venv.run(*check, "--shape", "2")
     shutil.copytree(EXAMPLES / "latentforge-physics/tests", venv.work / "tests")
     venv.run("python", "-m", "pytest", "-q", "tests")
     venv.run("pip", "uninstall", "--quiet", "--yes", "latentforge-physics")

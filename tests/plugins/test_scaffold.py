@@ -103,19 +103,13 @@ def test_failed_check_ends_with_a_hint(cli, work):
     (work / "bad.py").write_text(BROKEN)
     answer = cli("plugins", "check", "./bad.py")
     assert answer.code == 3
-    assert "failed  model bad: every option has a valid default" in answer.out
+    assert "failed      model bad: every option has a valid default" in answer.out
     assert "model bad: every option is described: name each option there" in answer.err
     report = cli("plugins", "check", "./bad.py", "--json")
     assert report.json["failed"] == 2
     assert report.json["exit_code"] == 3
     statuses = {check["check"]: check["status"] for check in report.json["checks"]}
     assert statuses["the hook module imports nothing heavy"] == "passed"
-
-
-def test_check_of_a_disabled_plugin_is_skipped(cli, work, monkeypatch):
-    answer = cli("-p", "no:vae", "plugins", "check", "vae")
-    assert answer.code == 0
-    assert "skipped plugin vae: it loads: disabled by -p no:vae" in answer.out
 
 
 def test_folder_that_is_not_a_plugin_package_is_refused(cli, work):

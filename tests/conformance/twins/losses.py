@@ -131,6 +131,27 @@ class MeanOverPixels(GoodLoss):
         return {**found, "recon": found["recon"] / batch.x[0].numel()}
 
 
+class SumOfDensities(GoodLoss):
+    """-log of a normal density whose variance is such that its value is near 0."""
+
+    def terms(self, model, batch, step):
+        decoded = model.decode_logits(model.encode(batch.x).sample())
+        squares = (decoded - batch.x).square().flatten(1)
+        return {"recon": (squares / 0.02 - 10.0).sum(1).mean(), "scale": self.log_scale.square()}
+
+
+class MeanOfDensities(SumOfDensities):
+    def terms(self, model, batch, step):
+        found = super().terms(model, batch, step)
+        return {**found, "recon": found["recon"] / batch.x[0].numel()}
+
+
+class ReportedMean(MeanOverPixels):
+    def terms(self, model, batch, step):
+        found = super().terms(model, batch, step)
+        return {**found, "recon": found["recon"].detach(), "trained": found["recon"]}
+
+
 class NoGradient(GoodLoss):
     def terms(self, model, batch, step):
         with torch.no_grad():
@@ -281,7 +302,11 @@ LOSSES = {
     "it works without factors": [loss(ReadsLevel), loss(ReadsFirst)],
     "the batch is not modified": [loss(Whitens)],
     "terms do not grow with the batch": [loss(Summed)],
-    "a reconstruction is a sum over pixels": [loss(MeanOverPixels)],
+    "a reconstruction is a sum over pixels": [
+        loss(MeanOverPixels),
+        loss(MeanOfDensities),
+        loss(ReportedMean),
+    ],
     "gradients reach the model and the loss": [
         loss(NoGradient),
         loss(Constant),

@@ -9,8 +9,8 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from latentforge import LatentSpec, ModelSpec
-from latentforge.latent import DiagonalGaussian, standard_normal_log_prob
+from latentforge import DataSpec, LatentSpec, ModelSpec
+from latentforge.latent import DiagonalGaussian, Point, standard_normal_log_prob
 
 from .common import GoodConfig, meddle
 from .conditional import CONDITIONAL, NoGiven, conditional
@@ -173,6 +173,10 @@ class OneTooFew(Classifier):
         return super().forward(x)[:, 1:]
 
 
+def autoencoder(cls):
+    return model(cls, {"encode", "decode", "decode_logits"}, default_loss="reconstruction")
+
+
 def classifier(cls):
     return model(cls, {"classify"}, default_loss="cross-entropy")
 
@@ -195,6 +199,23 @@ class Uphill(Good):
     def decode_logits(self, z):
         logits = super().decode_logits(z)
         return 2 * logits.detach() - logits  # the gradient points the other way
+
+
+class LargeCodes(Good):
+    """An autoencoder whose codes are large, so that each step of the usual learning rate is too."""
+
+    def __init__(self, config, data):
+        super().__init__(config, data)
+        nn.init.zeros_(self.decoder.weight)
+
+    def encode(self, x):
+        return Point(1e4 * super().encode(x).mean)
+
+
+class AgainstTheGradient(LargeCodes):
+    def decode_logits(self, z):
+        logits = super().decode_logits(z)
+        return 2 * logits.detach() - logits
 
 
 class Detached(Good):
@@ -453,6 +474,18 @@ class FewEntries(Coded):
     codebook = Nearest.codebook[:1]
 
 
+class NarrowEntry(Nearest):
+    @property
+    def entry(self):
+        return super().entry.to(torch.int32)
+
+
+class NarrowEntries(Coded):
+    def encode(self, x):
+        seen = super().encode(x)
+        return NarrowEntry(seen.mean, seen.log_var)
+
+
 class FlatEntries(Coded):
     codebook = Nearest.codebook[:, 0]
 
@@ -528,8 +561,9 @@ MODELS = {
     SHAPES.replace("1x28x28", "3x32x32"): [model(Gray)],
     SHAPES.replace("1x28x28", "1x17x30"): [model(Transposed)],
     SHAPES.replace("1x28x28", "12 numbers"): [model(AsImages), model(ImagesOnly)],
+    SHAPES.replace("1x28x28", "example"): [model(Transposed, example=DataSpec((1, 1, 64)))],
     "gradients reach every parameter": [model(Unused), model(NanGradient)],
-    "ten steps lower the default loss": [model(Uphill)],
+    "ten steps lower the default loss": [model(Uphill), autoencoder(AgainstTheGradient)],
     "the same seed gives the same weights": [model(OwnGenerator), model(AlwaysTheSame)],
     "inference is deterministic": [model(with_posterior(Sampled))],
     "the mode is the mean": [model(with_posterior(Shifted))],
@@ -562,7 +596,12 @@ MODELS = {
     "state survives saving and loading": [model(Hidden), model(RunningMean)],
     "training continues from the saved state": [model(Shrinking)],
     "every group of the code reaches the image": [model(Grouped)],
-    "codes are entries of the codebook": [coded(NextEntry), coded(FewEntries), coded(FlatEntries)],
+    "codes are entries of the codebook": [
+        coded(NextEntry),
+        coded(FewEntries),
+        coded(FlatEntries),
+        coded(NarrowEntries),
+    ],
     **CONDITIONAL,
     "it works on another device": [model(LeftBehind), classifier(OutputOnCpu)],
     "global state is unchanged": [

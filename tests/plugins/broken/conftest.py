@@ -13,8 +13,8 @@ import latentforge.options  # noqa: F401  the plugins here import it while site-
 MODELS = """
 from dataclasses import dataclass, field
 from pathlib import Path
-from latentforge import (DatasetSpec, ExplorerSpec, LossSpec, MeasureSpec, ModelSpec, PresetSpec,
-    hookimpl)
+from latentforge import (DataSpec, DatasetSpec, ExplorerSpec, LossSpec, MeasureSpec, ModelSpec,
+    ObjectiveSpec, PresetSpec, hookimpl)
 
 def build(config, data):
     raise NotImplementedError

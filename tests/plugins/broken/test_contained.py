@@ -100,7 +100,7 @@ def test_check_of_all_plugins_reports_one_that_does_not_load(site, capsys):
     site.add("latentforge-bad", "1 / 0", "bad", version="0.3")
     assert run_cli(["plugins", "check"]) == 3
     out, err = capsys.readouterr()
-    assert "failed  plugin bad: it loads: import: ZeroDivisionError: division by zero" in out
+    assert "failed      plugin bad: it loads: import: ZeroDivisionError: division by zero" in out
     assert "pip install --upgrade latentforge-bad, or disable it" in err
 
 

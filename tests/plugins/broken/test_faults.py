@@ -146,6 +146,11 @@ def latentforge_datasets():
             DatasetSpec(name="e", summary="", load=build, splits=("train")),
             DatasetSpec(name="f", summary="", load=build, fetch="https://example.org")]
 @hookimpl
+def latentforge_objectives():
+    return [ObjectiveSpec(name="shape", summary="", build=build, example=(1, 8, 8)),
+            ObjectiveSpec(name="range", summary="", build=build,
+                          example=DataSpec((2,), "vector", range=(2.0, 4.0)))]
+@hookimpl
 def latentforge_losses():
     return [LossSpec(name="free", summary="", build=build, needs=lambda config: {"encode"}),
             LossSpec(name="list", summary="", build=build, needs=["encode"])]
@@ -167,6 +172,9 @@ def latentforge_measures():
         "dataset 'e': splits must be a tuple of names or a function, not 'train'",
         "dataset 'f': fetch must be a function, not 'https://example.org'",
         "explorer 's': searches must be the name of an objective, not 3",
+        "objective 'shape': example must be a DataSpec, not (1, 8, 8)",
+        "objective 'range': example.range must be one of [(0.0, 1.0), (-1.0, 1.0), (0.0, inf), "
+        "None], not (2.0, 4.0)",
         "measure 'up': better must be 'lower' or 'higher', not 'up'",
         "preset 'none': path '/nowhere.toml' is not a file",
         "preset 'odd': path '7' is not a file",
