@@ -43,9 +43,13 @@ class LayoutName:
 
         def validate(name: str) -> str:
             letters = set(name)
-            complete = {*"NHW"} <= letters <= {*"NCDHW"} and not {*"CD"} <= letters
-            if name != "auto" and not (complete and len(letters) == len(name)):
-                text = "must be auto, or name each axis once, as in NHWC: N, H, W and C or D"
+            is_image = {*"NHW"} <= letters <= {*"NCDHW"} and not {*"CD"} <= letters
+            complete = is_image or {*"NL"} <= letters <= {*"NCL"}
+            if name not in ("auto", "signal") and not (complete and len(letters) == len(name)):
+                text = (
+                    "must be auto, signal, or name each axis once, as in NHWC or NCL: N, H, W and "
+                    "C or D for images; N, L and C for signals"
+                )
                 raise PydanticCustomError("layout", text)
             return name
 
@@ -62,7 +66,8 @@ class DataConfig:
     images are sampled again each time they are used).
 
     `layout` names the axes of the images, as in NHWC: N images, C channels, D slices, H height, W
-    width; auto recognises it where the shape has one reading. `black` and `white` are the stored
+    width; L is the length of signals, as in NCL. auto recognises images and vectors, and signal
+    recognises signals, where the shape has one reading. `black` and `white` are the stored
     values that become 0 and 1: by default 0 and 255 for uint8, 65535 for uint16, 1 for floats.
 
     `range` is the range of the values that a model sees: unit is from 0 (black) to 1 (white),

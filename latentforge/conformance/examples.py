@@ -5,14 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from latentforge.conformance.capabilities import accepted_roles
 from latentforge.conformance.subject import NotChecked, Subject
-from latentforge.contracts import RANGES, Arrays, Batch, DataSpec, Factor, RangeName
+from latentforge.contracts import RANGES, Arrays, Batch, DataSpec, Factor, Kind, RangeName
 from latentforge.contracts.data import CLASS
 from latentforge.data.images import ImageSplit
 from latentforge.data.splits import DataSplits
@@ -28,6 +28,7 @@ SHAPES = {
     "12 numbers": (12,),
 }
 LARGER = (3, 64, 64)  # for models that support none of these
+KINDS: dict[int, Kind] = {1: "vector", 2: "signal", 3: "image"}  # by the number of axes
 TINY = (1, 16, 16)  # of runs
 TRIED: tuple[RangeName, ...] = ("unit", "counts", "signed", "any")  # ranges, in this order
 LIMITS = {"counts": (0.0, 20.0), "any": (-3.0, 3.0)}  # of random values in ranges without bounds
@@ -79,9 +80,9 @@ def make_data_spec(
     return with_limits(DataSpec(shape, kind_of(shape), CLASSES, RANGES[values], factors))
 
 
-def kind_of(shape: tuple[int, ...]) -> Literal["image", "vector"]:
+def kind_of(shape: tuple[int, ...]) -> Kind:
     """The kind of data whose examples have this shape."""
-    return "image" if len(shape) == 3 else "vector"
+    return KINDS[len(shape)]
 
 
 def complete(spec: DataSpec) -> DataSpec:

@@ -9,6 +9,7 @@ from latentforge.contracts.data import (
     DataSpec,
     Factor,
     Images,
+    Kind,
     RangeName,
     at_once,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "ExploreContext",
     "Factor",
     "Images",
+    "Kind",
     "LatentSpec",
     "Loss",
     "Measure",

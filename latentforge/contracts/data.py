@@ -18,6 +18,9 @@ CLASS = "class"
 """The name of the factor that consists of the labels."""
 
 
+Kind = Literal["image", "vector", "signal"]
+
+
 @dataclass(frozen=True)
 class Factor:
     """A known property of each example. Categorical: `names[i]` is the name of value i, as int64.
@@ -38,14 +41,15 @@ number."""
 
 @dataclass(frozen=True)
 class DataSpec:
-    """The data that a model is built for. `shape` is that of one example: (C, H, W) or (D,).
+    """The data that a model is built for. `shape` is that of one example: (C, H, W) of an image,
+    (D,) of a vector, (C, L) of a signal, which has C channels of L values in order.
     `classes[i]` is the name of label i. All values are in `range`, one of RANGES. `limits` are the
     smallest and the largest value of a sample of the training split, if `range` has no bounds.
     `factors` are the known properties of the examples; the first one is "class" if there are
     labels."""
 
     shape: tuple[int, ...]
-    kind: Literal["image", "vector"] = "image"
+    kind: Kind = "image"
     classes: tuple[str, ...] = ()
     range: tuple[float, float] | None = (0.0, 1.0)
     factors: tuple[Factor, ...] = ()
@@ -92,7 +96,7 @@ class DataSpec:
 
     @property
     def size(self) -> int:
-        """The number of values in one example: C*H*W, or D."""
+        """The number of values in one example: C*H*W, D or C*L."""
         return math.prod(self.shape)
 
     @property
@@ -113,7 +117,8 @@ def at_once(spec: DataSpec, most: int) -> int:
 @dataclass(frozen=True)
 class Arrays:
     """One split of a dataset. `x`: (N, H, W), (N, C, H, W) or (N, D), uint8 or float in [0, 1];
-    data.layout, data.black and data.white describe others. `y`: (N,) integers that index `classes`,
+    data.layout, data.black and data.white describe others. With `kind` "signal", (N, L) or
+    (N, C, L). `y`: (N,) integers that index `classes`,
     names of classes, or None. `files`: of each example. `where` names the data in errors.
     `factors`: by name, numbers (N,), which are numeric, or a categorical factor: strings (N,), or a
     pair of integers (N,) and the names that they index. `range` is that of the values, unless the
@@ -126,6 +131,7 @@ class Arrays:
     where: str = ""
     factors: Mapping[str, Any] | None = None
     range: RangeName | None = None
+    kind: Literal["signal"] | None = None
 
 
 @dataclass(slots=True)  # not frozen: one is created per step, and freezing costs 1 µs

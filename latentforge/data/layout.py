@@ -1,15 +1,19 @@
-"""The order of the axes of stored images: recognised from the shape, or given by data.layout.
+"""The order of the axes of stored examples: recognised from the shape, or given by data.layout.
 
-A layout has one letter per axis: N images, C channels, D depth, H height, W width. Slices (D) are
-treated as channels.
+A layout has one letter per axis: N examples, C channels, D depth, H height, W width, L the length
+of a signal. Slices (D) are treated as channels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 from torch import Tensor
 
+from latentforge.config.schema import DataConfig
+from latentforge.contracts import Arrays
 from latentforge.data.arrays import data_option
 from latentforge.errors import UsageError
 from latentforge.io.text import are, counted
@@ -17,6 +21,26 @@ from latentforge.io.text import are, counted
 CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
 VECTORS = "ND"
 """Stands for examples without axes of their own, (N, D)."""
+SIGNAL = "signal"
+"""The value of data.layout for signals whose layout is recognised from the shape."""
+AXES = "NCDHWL"
+"""The letters of a layout, in the order of the axes that a model sees."""
+
+
+def choose_kind(loaded: Mapping[str, Any], config: DataConfig, name: str) -> DataConfig:
+    """Return `config` with the layout `signal` if the dataset declares signals and data.layout does
+    not name their axes. Raises UsageError if only some splits declare signals."""
+    kinds = {data.kind for data in loaded.values() if isinstance(data, Arrays)}
+    if unknown := kinds - {None, SIGNAL}:
+        raise UsageError(f"{name}: kind is {unknown.pop()!r}", hint="'signal' or None")
+    if config.layout != "auto" or SIGNAL not in kinds:
+        return config
+    if len(kinds) > 1:
+        raise UsageError(
+            f"{name}: some of its splits declare signals, and others do not",
+            hint="give all splits one kind",
+        )
+    return replace(config, layout=SIGNAL)
 
 
 def find_layout(shape: Sequence[int], option: str, where: str, labels: int | None = None) -> str:
@@ -28,10 +52,12 @@ def find_layout(shape: Sequence[int], option: str, where: str, labels: int | Non
     decides, and for a shape that does not fit `option`.
     """
     shape = tuple(shape)
-    if option != "auto":
+    if option not in ("auto", SIGNAL):
         return check_layout(shape, option, where)
     if labels is not None and shape and shape[0] != labels == shape[-1]:
-        last = {2: "x.T", 3: data_option(where, layout="HWN")}
+        names = ("CLN", "LCN") if option == SIGNAL else ("HWN",)
+        three = " or ".join(data_option(where, layout=name) for name in names)
+        last = {2: "x.T", 3: three}
         if len(shape) == 4:
             four = [name for name in ("HWCN", "CHWN") if shape[name.index("C")] in CHANNELS]
             options = [data_option(where, layout=name) for name in four or ("HWCN", "CHWN")]
@@ -41,6 +67,8 @@ def find_layout(shape: Sequence[int], option: str, where: str, labels: int | Non
             "that the last axis counts the images, not the first one",
             hint=last.get(len(shape), "x = numpy.moveaxis(x, -1, 0)"),
         )
+    if option == SIGNAL:
+        return find_signal_layout(shape, where)
     if len(shape) == 2:
         return VECTORS
     # as MATLAB stores images, unless the labels show that the first axis counts them
@@ -69,6 +97,29 @@ def find_layout(shape: Sequence[int], option: str, where: str, labels: int | Non
     )
 
 
+def find_signal_layout(shape: tuple[int, ...], where: str) -> str:
+    """Return NL, NCL or NLC for signals of this shape. Channels-first is recognised where a signal
+    is at least twice as long as it has channels, or has one channel; the opposite has two readings,
+    except that one value is no signal."""
+    if len(shape) == 2:
+        return "NL"
+    if len(shape) != 3:
+        raise UsageError(
+            f"{where}: x has shape {shape}, and an example must be a signal",
+            hint="give (N, L), (N, C, L) or (N, L, C)",
+        )
+    first, last = shape[1:]
+    if last == 1 < first:
+        return "NLC"
+    if first == 1 or 2 * first <= last:
+        return "NCL"
+    readings = " or ".join(describe(shape, name) for name in ("NCL", "NLC"))
+    raise UsageError(
+        f"{where}: x has shape {shape}, which can be read in two ways: {readings}",
+        hint=" or ".join(data_option(where, layout=name) for name in ("NCL", "NLC")),
+    )
+
+
 def read_four(first: int, second: int, last: int) -> str:
     """Return NCHW or NHWC for an image with these three axes; "" if both readings are plausible."""
     square = second == last != first or first == second == last == 1
@@ -86,7 +137,7 @@ def check_layout(shape: tuple[int, ...], layout: str, where: str) -> str:
         raise UsageError(
             f"{where}: x has shape {shape}, but data.layout={layout} names "
             f"{counted(len(layout), 'axis', 'axes')}",
-            hint="name each axis of the shape by one letter: N, C or D, H, W",
+            hint="name each axis of the shape by one letter: N, C or D, H, W; for signals N, C, L",
         )
     return layout
 
@@ -95,25 +146,33 @@ def describe(shape: Sequence[int], layout: str) -> str:
     """Describe what an array contains according to a layout."""
     sizes = dict(zip(layout, shape, strict=True))
     images, channels = sizes.get("N"), sizes.get("C", sizes.get("D", 1))
-    what = counted(images, "image") if images else "one image"
     of = f"{channels} channels" if channels != 1 else "one channel"
+    if "L" in sizes:
+        what = f"{counted(images or 1, 'signal')} of {counted(sizes['L'], 'value')}"
+        return f"{what} with {of} ({layout})"
+    what = counted(images, "image") if images else "one image"
     return f"{what} of {sizes['H']}x{sizes['W']} pixels with {of} ({layout})"
 
 
 def to_standard(x: Tensor, layout: str) -> Tensor:
-    """Return images as a contiguous (N, C, H, W); vectors (N, D) are unchanged."""
+    """Return images as a contiguous (N, C, H, W), signals as (N, C, L); vectors (N, D) are
+    unchanged."""
     if layout != VECTORS:
-        order = [letter for letter in ("N", "C", "D", "H", "W") if letter in layout]
-        x = x.permute([layout.index(letter) for letter in order])
-        if x.ndim == 3:
+        x = x.permute([layout.index(letter) for letter in AXES if letter in layout])
+        if has_one_channel(layout):
             x = x.unsqueeze(1)
     return x.contiguous()
 
 
 def to_stored(x: Tensor, layout: str) -> Tensor:
-    """Return (N, C, H, W) in the order of a layout: the inverse of `to_standard`."""
+    """Return (N, C, H, W) or (N, C, L) in the order of a layout: the inverse of `to_standard`."""
     if layout == VECTORS:
         return x
-    order = [letter for letter in ("N", "C", "D", "H", "W") if letter in layout]
-    x = x.squeeze(1) if len(order) == 3 else x
+    order = [letter for letter in AXES if letter in layout]
+    x = x.squeeze(1) if has_one_channel(layout) else x
     return x.permute([order.index(letter) for letter in layout]).contiguous()
+
+
+def has_one_channel(layout: str) -> bool:
+    """Whether the examples of a layout have one channel and no axis for it."""
+    return layout != VECTORS and not {*"CD"} & {*layout}

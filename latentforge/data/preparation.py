@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 
 from latentforge.config.data_range import to_json
 from latentforge.config.schema import DataConfig
-from latentforge.contracts import Arrays, DataSpec, Factor
+from latentforge.contracts import Arrays, DataSpec, Factor, Kind
 from latentforge.data import readers
 from latentforge.data.arrays import as_tensor, data_option, dtype_name
 from latentforge.data.attributes import class_names, item_values
@@ -38,7 +38,7 @@ from latentforge.data.fingerprint import (
 )
 from latentforge.data.images import ImageSplit
 from latentforge.data.labels import Labels, check_counts, read_labels, unite
-from latentforge.data.layout import find_layout, to_standard
+from latentforge.data.layout import choose_kind, find_layout, to_standard
 from latentforge.data.levels import Levels
 from latentforge.data.memory import streaming_reason
 from latentforge.data.ranges import choose_range, find_scale, find_spec
@@ -56,6 +56,7 @@ TEST = 0.2  # fraction of all images, if there is no official test split
 VALIDATION = 0.1  # fraction of the remaining images, if there is no official test split
 COLUMNS = 50  # largest ratio of the ranges of two columns that is not announced
 DEFAULT = DataConfig()
+KINDS: dict[int, Kind] = {1: "vector", 2: "signal", 3: "image"}  # by the number of axes
 
 RANDOM = (
     "%s: items of this dataset are random; they are read again in each epoch, and evaluation "
@@ -110,7 +111,7 @@ def prepare(
     """
     _check_splits(official, config, name)
     loaded = {split: load(split) for split in official}
-    config = choose_range(loaded, config, name)
+    config = choose_kind(loaded, choose_range(loaded, config, name), name)
     is_array = isinstance(loaded["train"], Arrays)
     sources, splits = _load_sources(loaded, name, config)
     if config.range != "counts":  # columns of counts have one unit
@@ -165,7 +166,7 @@ def warn_if_columns_differ(images: ImageSplit, name: str) -> None:
 def prepare_whole(loaded: Mapping[str, Any], name: str, config: DataConfig = DEFAULT) -> DataSplits:
     """Prepare the given splits and create no others: the fractions in `config` are ignored. Raises
     UsageError for invalid data."""
-    config = choose_range(loaded, config, name)
+    config = choose_kind(loaded, choose_range(loaded, config, name), name)
     return _build_splits(*_load_sources(dict(loaded), name, config), config)
 
 
@@ -370,8 +371,8 @@ def _build_spec(
                     f"{other.where}: {name} {here}, but {first.where}: {name} {there}",
                     hint=suggest_types(str(here), str(there)) if name == "type" else order,
                 )
-    kind: Literal["image", "vector"] = "image" if len(first.x.shape) == 4 else "vector"
-    return DataSpec(shape=tuple(first.x.shape[1:]), kind=kind, classes=classes, factors=factors)
+    shape = tuple(first.x.shape[1:])
+    return DataSpec(shape=shape, kind=KINDS[len(shape)], classes=classes, factors=factors)
 
 
 def suggest_types(here: str, there: str) -> str:

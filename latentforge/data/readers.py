@@ -24,7 +24,7 @@ from latentforge.contracts import Arrays
 from latentforge.data.arrays import as_tensor, data_option
 from latentforge.data.attributes import LABELS, item_values
 from latentforge.data.labels import are_probabilities
-from latentforge.data.layout import find_layout, to_standard
+from latentforge.data.layout import SIGNAL, find_layout, to_standard
 from latentforge.data.pictures import is_image, is_picture, to_pixels
 from latentforge.data.ranges import find_scale
 from latentforge.errors import LatentForgeError, RunFailed, UsageError, one_line
@@ -247,7 +247,8 @@ def open_source(data: Any, where: str, config: DataConfig) -> Source | None:
     x, where = data.x, data.where or where
     if not isinstance(x, np.memmap) or not len(x):
         return None
-    if config.layout != "auto" and config.layout[0] != "N" and config.stream != "always":
+    is_first = config.layout in ("auto", SIGNAL) or config.layout[0] == "N"
+    if not is_first and config.stream != "always":
         return None  # the images are not the first axis
     root: Any = x
     while isinstance(root.base, np.memmap):

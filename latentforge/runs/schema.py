@@ -48,7 +48,7 @@ class Config(Fields):
 
 
 class Preprocessing(Fields):
-    layout: Annotated[str, Field(pattern="^[NCDHW]{1,5}$")] = "NCHW"
+    layout: Annotated[str, Field(pattern="^[NCDHWL]{1,5}$")] = "NCHW"
     stored: str = ""
     black: float | None = None
     white: float | None = None
@@ -62,7 +62,7 @@ class FactorFields(Fields):
 
 
 class Data(Fields):
-    kind: Literal["image", "vector"]
+    kind: Literal["image", "vector", "signal"]
     shape: Annotated[list[Size], Field(min_length=1, max_length=3)]
     classes: list[str]
     factors: list[FactorFields] = []

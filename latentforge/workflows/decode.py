@@ -97,13 +97,14 @@ def decode(
 def stored_layout(run: RunFolder) -> str:
     """The layout of decoded images: that of the run's data."""
     about = run.manifest["data"]
-    usual = "NCHW" if about["kind"] == "image" else VECTORS
+    usual = {"image": "NCHW", "signal": "NCL"}.get(about["kind"], VECTORS)
     layout: str = about.get("preprocessing", {}).get("layout", usual)
     layout = layout if "N" in layout else f"N{layout}"  # the items of a dataset have no axis N
-    if usual == VECTORS or sorted(layout) == ["H", "N", "W"]:
-        fits = layout == VECTORS if usual == VECTORS else about["shape"][0] == 1
+    axes, one_channel = {*layout.replace("D", "C")}, {*usual} - {"C"}
+    if usual == VECTORS:
+        fits = layout == VECTORS
     else:
-        fits = sorted(layout) in (["C", "H", "N", "W"], ["D", "H", "N", "W"])
+        fits = axes == {*usual} or (axes == one_channel and about["shape"][0] == 1)
     return layout if fits else usual
 
 

@@ -26,6 +26,7 @@ from latentforge.config.selection import merge_roles
 from latentforge.contracts import Step, at_once
 from latentforge.data.arrays import data_option, suggestions_for
 from latentforge.data.labels import some
+from latentforge.data.layout import SIGNAL
 from latentforge.data.levels import find_levels
 from latentforge.data.loading import load_splits, load_whole
 from latentforge.data.splits import DataSplits
@@ -141,6 +142,8 @@ def load_data(run: RunFolder, config: RunConfig, data: Any) -> DataSplits:
         if fault := find_range_fault(options, options.range or values):
             raise UsageError(f"{run.path} was trained on data of the range {values}: {fault}")
         options = replace(options, range=options.range or values)
+        if about["kind"] == SIGNAL and options.layout == "auto":
+            options = replace(options, layout=SIGNAL)
         if not other.split:
             splits, has_splits = load_whole(replace(other, config=options))
             if not splits.matches(about):

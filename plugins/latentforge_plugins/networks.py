@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from latentforge import DataSpec
 from latentforge.contracts import RANGES
 from latentforge.errors import UsageError
+from latentforge.io.text import counted
 from latentforge.latent import DiagonalGaussian
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -52,13 +53,20 @@ class GaussianHead(nn.Module):
         return DiagonalGaussian(self.activation(self.mean(h)), self.log_var(h))
 
 
+def describe_examples(data: DataSpec) -> str:
+    """Describe the kind and the size of the examples, as in "vectors of size 8"."""
+    if data.kind == "signal":
+        return f"signals with {counted(data.shape[0], 'channel')} of {data.shape[1]} values"
+    return f"{data.kind}s of size {data.size}"
+
+
 def image_shape(model: str, data: DataSpec, alternative: str) -> tuple[int, int, int]:
-    """Return (channels, height, width). Raises UsageError for vectors. The hint is to train the
-    model `alternative` instead."""
+    """Return (channels, height, width). Raises UsageError for other data than images, with the hint
+    to train the model `alternative` instead."""
     if data.kind != "image":
         raise UsageError(
-            f"{model} supports images, not vectors of size {data.size}",
-            hint=f"the model {alternative}, which supports images and vectors of any size",
+            f"{model} supports images, not {describe_examples(data)}",
+            hint=f"the model {alternative}, which supports images, vectors and signals of any size",
         )
     channels, height, width = data.shape
     return channels, height, width

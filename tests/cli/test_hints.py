@@ -139,7 +139,7 @@ def test_a_measure_that_does_not_fit_names_those_that_do(cli, runs):
     models, measures = re.fullmatch(
         "a run of (.*); measures that fit ae: (.*)", hint(refused)
     ).groups()
-    assert models == "beta-vae, conv-vae, cvae, deconv-vae or vae"
+    assert models == "beta-vae, conv-vae, cvae, deconv-vae, signal-vae or vae"
     assert "nll" not in measures.split(", ")
     requested = [part for name in measures.split(", ") for part in ("--measure", name)]
     assert cli("evaluate", "runs/ae", *requested).code == 0

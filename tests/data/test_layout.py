@@ -36,6 +36,41 @@ def test_shapes_with_one_reading_are_recognised(shape, layout):
 
 
 @pytest.mark.parametrize(
+    ("shape", "layout"),
+    [((9, 64), "NL"), ((9, 1, 64), "NCL"), ((9, 12, 24), "NCL"), ((9, 64, 1), "NLC")],
+)
+def test_signals_with_one_reading_are_recognised(shape, layout):
+    assert find_layout(shape, "signal", "d") == layout
+
+
+@pytest.mark.parametrize("shape", [(9, 12, 23), (9, 100, 3), (9, 2, 2)])
+def test_signals_with_two_readings_are_refused_with_both(shape):
+    with pytest.raises(UsageError, match=re.escape(f"x has shape {shape}")) as caught:
+        find_layout(shape, "signal", "d")
+    a, b = shape[1:]
+    assert f"9 signals of {b} values with {a} channels (NCL)" in caught.value.message
+    assert f"9 signals of {a} values with {b} channels (NLC)" in caught.value.message
+    assert caught.value.hint == "--set data.layout=NCL or --set data.layout=NLC"
+
+
+def test_an_image_is_no_signal_and_labels_find_the_axis_of_the_examples():
+    with pytest.raises(UsageError, match="must be a signal"):
+        find_layout((9, 1, 8, 8), "signal", "d")
+    with pytest.raises(UsageError, match="the last axis counts") as caught:
+        find_layout((2, 50, 9), "signal", "d", 9)
+    assert caught.value.hint == "--set data.layout=CLN or --set data.layout=LCN"
+
+
+@pytest.mark.parametrize("layout", ["NL", "LN", "NCL", "NLC", "CLN", "LCN"])
+def test_the_stored_order_of_signals_is_restored(layout):
+    sizes = {"N": 5, "C": 2, "L": 7}
+    x = torch.arange(np.prod([sizes[a] for a in layout])).reshape([sizes[a] for a in layout])
+    standard = to_standard(x, layout)
+    assert standard.shape == (5, 2 if "C" in layout else 1, 7)
+    assert torch.equal(to_stored(standard, layout), x)
+
+
+@pytest.mark.parametrize(
     ("shape", "readings"),
     [
         ((9, 16, 16, 2), ("16x2 pixels with 16 channels", "16x16 pixels with 2 channels")),
@@ -70,14 +105,13 @@ def test_the_stored_order_is_restored(layout):
     assert torch.equal(to_stored(standard, layout), x)
 
 
-@pytest.mark.parametrize("layout", ["NHW", "NCHWD", "HWC", "NHWW", "nhwc", ""])
+@pytest.mark.parametrize("layout", ["NHW", "NCHWD", "HWC", "NHWL", "CL", "nhwc", ""])
 def test_invalid_layouts_are_refused(cli, work, layout):
     np.savez("x.npz", x=np.zeros((9, 5, 6, 2), np.uint8))
     answer = cli("data", "show", "arrays", "--set", "path=x.npz", "--set", f"layout={layout}")
     assert answer.code == 2
-    said = (
-        "data.layout=NHW names 3 axes" if layout == "NHW" else "data.layout: must be auto, or name"
-    )
+    said = "data.layout: must be auto, signal, or name each axis"
+    said = "data.layout=NHW names 3 axes" if layout == "NHW" else said
     assert said in answer.err
 
 

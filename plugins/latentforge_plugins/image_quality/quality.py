@@ -12,6 +12,7 @@ from latentforge import DataSpec
 from latentforge.contracts import Seen
 from latentforge.errors import UsageError
 from latentforge.metrics import MeanPerImage
+from latentforge_plugins.networks import describe_examples
 
 NO_ERROR = 1e-10  # psnr limits the squared error to this minimum, which gives 100 dB
 WINDOW, SIGMA = 11, 1.5
@@ -36,7 +37,7 @@ class Ssim(MeanPerImage):
     def __init__(self, data: DataSpec) -> None:
         if data.kind != "image":
             raise UsageError(
-                f"ssim supports images, not {data.kind}s of size {data.size}",
+                f"ssim supports images, not {describe_examples(data)}",
                 hint="use psnr or mse_per_pixel, which support other data too",
             )
         super().__init__("ssim", self.compute_batch)

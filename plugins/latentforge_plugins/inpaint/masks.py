@@ -7,20 +7,21 @@ from torch import Tensor
 
 from latentforge.contracts import DataSpec
 from latentforge.errors import UsageError
+from latentforge_plugins.networks import describe_examples
 
 from .config import InpaintConfig
 
 
 def known_mask(config: InpaintConfig, data: DataSpec) -> Tensor:
     """Return the values that are not hidden: bool (*data.shape) on the CPU, equal in all channels.
-    Raises UsageError for a box outside the image, for a vector with any mask but random, and if
+    Raises UsageError for a box outside the image, for other data with any mask but random, and if
     nothing is hidden or nothing is known. A random mask is drawn from the default generator."""
-    if data.kind == "vector" and config.mask != "random":
+    if data.kind != "image" and config.mask != "random":
         raise UsageError(
-            f"mask={config.mask} needs images; the data consists of vectors of size {data.size}",
+            f"mask={config.mask} supports images, not {describe_examples(data)}",
             hint="--set mask=random",
         )
-    height, width = data.shape[-2:] if data.kind == "image" else (1, data.size)
+    height, width = data.shape[-2:] if data.kind == "image" else (1, data.shape[-1])
     hidden = torch.zeros(height, width, dtype=torch.bool)
     if config.mask == "random":
         count = round(config.share * hidden.numel())
@@ -32,7 +33,7 @@ def known_mask(config: InpaintConfig, data: DataSpec) -> Tensor:
             f"the mask hides {'all' if hidden.all() else 'none'} of the {height}x{width} pixels",
             hint="use a mask that hides a part of the image",
         )
-    return (~hidden).expand(data.shape) if data.kind == "image" else ~hidden[0]
+    return ~hidden[0] if data.kind == "vector" else (~hidden).expand(data.shape)
 
 
 def _region(config: InpaintConfig, height: int, width: int) -> tuple[slice, slice]:
