@@ -7,21 +7,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
+from torch import Tensor
 
 from latentforge.config.schema import IN_MEMORY
-from latentforge.contracts import at_once
+from latentforge.contracts import DataSpec, at_once
 from latentforge.data.factors import other_factors
 from latentforge.data.images import ImageSplit
 from latentforge.data.splits import DataSplits
 from latentforge.errors import UsageError
-from latentforge.findings import ImageGrid
+from latentforge.findings import CurveGrid, ImageGrid
 from latentforge.io.paths import write_error
+from latentforge.rendering.curve_grid import draw_curves
 from latentforge.rendering.fonts import readable_text
 from latentforge.rendering.image_grid import draw_grid
 from latentforge.runtime.python_form import is_section
 
 MAX_STREAMED = 1000  # maximum number of images, evenly spaced, for the range of streamed data
 SAMPLES = 10  # samples per class in the preview image
+CURVES = 5  # samples per class in a preview of curves
+CHANNELS = 6  # maximum number of channels that are drawn
 
 
 def describe_data(splits: DataSplits, data: Any, out: Path | None) -> dict[str, Any]:
@@ -51,12 +56,12 @@ def describe_data(splits: DataSplits, data: Any, out: Path | None) -> dict[str, 
             factor.name: list(factor.names) or find_limits(splits, factor.name)
             for factor in factors
         }
-    if spec.drawable:
+    if spec.drawable or is_curve(spec):
         path = choose_image_path(out, name)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with readable_text():
-                draw_grid(create_sample_grid(train, name)).savefig(path)
+                draw(train, name).savefig(path)
         except OSError as error:
             raise write_error(path, error) from None
         facts["picture"] = str(path)
@@ -87,14 +92,46 @@ def choose_image_path(out: Path | None, name: str) -> Path:
     return next(path for path in candidates if not path.exists())
 
 
+def is_curve(spec: DataSpec) -> bool:
+    """Whether examples are drawn as curves: signals, and vectors of at least two values."""
+    return spec.kind != "image" and spec.shape[-1] > 1
+
+
+def draw(images: ImageSplit, name: str) -> Figure:
+    """Draw the first examples of each class, one row per class."""
+    if images.spec.kind == "image":
+        return draw_grid(create_sample_grid(images, name))
+    return draw_curves(create_sample_curves(images, name))
+
+
+def create_sample_curves(images: ImageSplit, name: str) -> CurveGrid:
+    """The first signals or vectors of each class in a panel each, one row per class; one row if
+    there are no labels."""
+    indices, labels = select_samples(images, CURVES)
+    rows = [images.batch(index).x for index in indices]
+    rows = [row if row.ndim == 3 else row.unsqueeze(1) for row in rows]  # (n, C, L)
+    panels = [[x[None, :CHANNELS] for x in row] for row in rows]
+    of = " of each class" if labels else ""
+    if (channels := rows[0].shape[1]) > CHANNELS:
+        of += f", the first {CHANNELS} of {channels} channels"
+    x_title = "position" if images.spec.kind == "signal" else "index"
+    title = f"{name}: samples{of}"
+    return CurveGrid("samples", title, panels, row_titles=labels, x_title=x_title)
+
+
 def create_sample_grid(images: ImageSplit, name: str) -> ImageGrid:
     """The first images of each class, one row per class; one row if there are no labels."""
+    indices, labels = select_samples(images, SAMPLES)
+    rows = [images.spec.to_unit(images.batch(index).x) for index in indices]
+    of = " of each class" if labels else ""
+    return ImageGrid("samples", f"{name}: samples{of}", rows, row_titles=labels)
+
+
+def select_samples(images: ImageSplit, most: int) -> tuple[list[Tensor], list[str]]:
+    """The positions of the first examples of each class, and the names of the classes; one row
+    without a name if there are no labels."""
     if images.y is None:
-        x = images.batch_at(list(range(min(SAMPLES, len(images))))).x
-        rows = [images.spec.to_unit(x)]
-        return ImageGrid("samples", f"{name}: samples", rows)
-    samples = [(c, images.of_class(i)[:SAMPLES]) for i, c in enumerate(images.spec.classes)]
+        return [torch.arange(min(most, len(images)), device=images.device)], []
+    samples = [(c, images.of_class(i)[:most]) for i, c in enumerate(images.spec.classes)]
     samples = [(label, index) for label, index in samples if len(index)]
-    rows = [images.spec.to_unit(images.batch(index).x) for _, index in samples]
-    labels = [label for label, _ in samples]
-    return ImageGrid("samples", f"{name}: samples of each class", rows, row_titles=labels)
+    return [index for _, index in samples], [label for label, _ in samples]

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from latentforge.errors import UsageError
 from latentforge.findings import (
     Bars,
+    CurveGrid,
     Film,
     Finding,
     Findings,
@@ -30,6 +31,7 @@ from latentforge.io.npz import write_whole
 from latentforge.io.paths import as_cell, as_text
 from latentforge.rendering.animation import draw_frames, gif
 from latentforge.rendering.charts import draw_bars, draw_histogram, draw_lines
+from latentforge.rendering.curve_grid import draw_curves
 from latentforge.rendering.filmstrip import create_sheet, create_strip
 from latentforge.rendering.findings_store import pack, write_summary
 from latentforge.rendering.fonts import readable_text
@@ -137,7 +139,7 @@ def _write(path: Path, content: bytes) -> Path:
     return path
 
 
-Drawable = ImageGrid | Scatter | Lines | Bars | Histogram
+Drawable = ImageGrid | CurveGrid | Scatter | Lines | Bars | Histogram
 
 
 def draw(item: Drawable, note: str = "") -> Figure:
@@ -145,6 +147,8 @@ def draw(item: Drawable, note: str = "") -> Figure:
     match item:
         case ImageGrid():
             return draw_grid(item, note)
+        case CurveGrid():
+            return draw_curves(item, note)
         case Scatter():
             return draw_scatter(item, note)
         case Lines():

@@ -16,6 +16,7 @@ from latentforge.contracts import ExploreContext, Images
 from latentforge.errors import UsageError
 from latentforge.findings import Finding, ImageGrid, NamedArrays
 from latentforge.latent import dimension_names, given, prior_of
+from latentforge_plugins.curves import Style, as_curves, is_drawn_as_curves
 
 BATCH = 1000  # codes per call of the decoder
 PRIOR_SAMPLES = 10_000  # codes that represent a prior whose quantiles are not known
@@ -206,10 +207,14 @@ def mean_kl(model: Any, provides: Set[str], images: Images) -> Tensor | None:
 
 
 def select_drawable(
-    context: ExploreContext, findings: Sequence[Finding], arrays: NamedArrays
+    context: ExploreContext,
+    findings: Sequence[Finding],
+    arrays: NamedArrays,
+    style: Style = "steps",
 ) -> tuple[list[Finding], list[str]]:
-    """Return the findings with the arrays, and notes. The rows of image grids are examples, which
-    are scaled for drawing. If they cannot be drawn, the grids are dropped and a note says so."""
+    """Return the findings with the arrays, and notes. The rows of image grids are examples: images
+    are scaled for drawing, and vectors and signals become panels of curves of a `style`. If they
+    cannot be drawn, the grids are dropped and a note says so."""
     if context.data.drawable:
         to_unit = context.data.to_unit
         scaled: list[Finding] = [
@@ -219,6 +224,14 @@ def select_drawable(
             for item in findings
         ]
         return [*scaled, arrays], []
+    if is_drawn_as_curves(context.data):
+        items, notes = [], []
+        for item in findings:
+            drawn, more = [item], []
+            if isinstance(item, ImageGrid):
+                drawn, more = as_curves(item, context.data, style)
+            items, notes = [*items, *drawn], [*notes, *more]
+        return [*items, arrays], notes
     charts = [item for item in findings if not isinstance(item, ImageGrid)]
     return [*charts, arrays], [not_drawable_note(context, f"their values are in {arrays.name}.npz")]
 

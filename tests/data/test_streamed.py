@@ -179,7 +179,8 @@ def test_streamed_and_vector_data_can_be_shown(cli, work):
     np.save(work / "vectors.npy", np.ones((50, 3), np.float32))
     shown = cli("data", "show", "arrays", "--set", "data.path=vectors.npy", "--json").json
     assert shown["shape"] == [3]
-    assert not Path("data-arrays-2.png").exists()
+    assert shown["picture"] == "data-arrays-2.png"
+    assert Path("data-arrays-2.png").exists()
 
 
 # ---------------------------------------------------------------- workers that cannot answer

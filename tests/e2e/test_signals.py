@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from latentforge import Arrays, DataSpec, Forge
 from latentforge.errors import ConfigError, UsageError
@@ -141,3 +142,15 @@ def test_signal_vae_refuses_other_data_and_even_kernels():
     assert error.value.hint.startswith("the model vae")
     with pytest.raises(ConfigError, match="kernel must be odd"):
         FORGE.train("signal-vae", model={"kernel": 4}, data=Arrays(SIGNALS, kind="signal"))
+
+
+def test_signals_are_drawn_by_explorers_reports_and_data_show(run, tmp_path):
+    found = FORGE.explore("reconstruct", run, n=3)
+    assert any(file.endswith("reconstructions.png") for file in found["files"])
+    FORGE.report(run.path, out=tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert "Signals of the split test and their reconstructions" in page
+    data = Arrays(SIGNALS, np.arange(120) % 2, kind="signal", range="any")
+    facts = FORGE.describe_data(data, out=tmp_path / "samples.png")
+    with Image.open(facts["picture"]) as picture:
+        assert len(np.unique(np.asarray(picture.convert("L")))) > 20

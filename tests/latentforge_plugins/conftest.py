@@ -97,10 +97,10 @@ def explore() -> Callable[..., Any]:
 
     def call(
         name, model, x, y=None, *, train=None, roles=None, seed=0, provides=None, loss=None,
-        binarize="none", **options,
+        binarize="none", layout=None, **options,
     ):  # fmt: skip
         given = {"train": Arrays(*train) if train else Arrays(x, y), "test": Arrays(x, y)}
-        layout = "NCHW" if x.ndim == 4 else "auto"
+        layout = layout or ("NCHW" if x.ndim == 4 else "auto")
         splits = prepare_whole(given, "arrays", DataConfig(binarize=binarize, layout=layout))
         entry = registry.get("explorers", name)
         checked_options = check_options(entry.spec.config, options, name)

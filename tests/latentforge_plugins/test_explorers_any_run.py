@@ -11,6 +11,7 @@ import torch
 
 from latentforge import Forge
 from latentforge.errors import ConfigError, UsageError
+from latentforge.findings import CurveGrid, Table
 
 SHAPE = (1, 2, 3)
 EXPLORERS = ("interpolate", "sample", "manifold", "traverse", "arithmetic")
@@ -22,21 +23,78 @@ def x():
 
 
 @pytest.mark.parametrize("name", EXPLORERS)
-def test_vectors_give_arrays_and_metrics_and_a_note(explore, affine, name):
-    x, y = torch.rand(30, 5), torch.arange(30) % 2
-    found = explore(name, affine.Affine((5,), (3,)), x, y)
+def test_examples_that_cannot_be_drawn_give_arrays_and_metrics_and_a_note(explore, affine, name):
+    x, y = torch.rand(30, 2, 5, 1), torch.arange(30) % 2
+    found = explore(name, affine.Affine((2, 5, 1), (3,)), x, y)
     assert [i.name for i in found.items] == ["codes"]
-    assert any("(5,) cannot be drawn" in note for note in found.notes)
+    assert any("(2, 5, 1) cannot be drawn" in note for note in found.notes)
     assert found.metrics
     assert found.protocol
+
+
+@pytest.mark.parametrize("name", EXPLORERS)
+def test_vectors_are_drawn_as_curves_and_short_ones_have_a_table(explore, affine, name):
+    y = torch.arange(30) % 2
+    for size in (5, 17):
+        found = explore(name, affine.Affine((size,), (3,)), torch.rand(30, size), y)
+        assert not any("cannot be drawn" in note for note in found.notes)
+        [curves] = [item for item in found.items if isinstance(item, CurveGrid)]
+        assert all(panel.shape[1:] == (1, size) for row in curves.rows for panel in row)
+        tables = [item for item in found.items if isinstance(item, Table)]
+        assert [table.name for table in tables] == [f"{curves.name}-values"] * (size == 5)
+        assert found.metrics
+
+
+def test_a_traversal_is_a_panel_for_each_dimension_with_a_curve_for_each_step(explore, affine):
+    x, y = torch.rand(30, 5), torch.arange(30) % 2
+    model = affine.Affine((5,), (3,), log_var=[0.0] * 3)
+    curves, table, kl, codes = explore("traverse", model, x, y, steps=7).items
+    assert (curves.sequence, curves.ends, kl.name) == (True, False, "kl")
+    drawn = torch.stack([panel for [panel] in curves.rows])  # (dimensions, steps, 1, 5)
+    assert torch.equal(drawn.squeeze(2), codes.arrays["x"])
+    assert curves.curves[3] == "0.00"
+    values = torch.tensor([row[2:] for row in table.rows]).unflatten(0, (3, 7))
+    torch.testing.assert_close(values, codes.arrays["x"], atol=1e-6, rtol=0)
+    assert [row[:2] for row in table.rows[:2]] == [
+        [curves.row_titles[0], name] for name in curves.curves[:2]
+    ]
+
+
+def test_the_ends_of_an_interpolation_are_the_data(explore, affine):
+    x, y = torch.rand(30, 5), torch.arange(30) % 2
+    found = explore("interpolate", affine.Affine((5,), (3,)), x, y, images=(3, 8), steps=4)
+    curves = found.items[0]
+    assert curves.ends
+    assert curves.title.endswith("; dashed: the data")
+    for [panel] in curves.rows:
+        assert torch.equal(panel[[0, -1], 0], x[[3, 8]])
+
+
+def test_each_channel_of_a_signal_has_its_own_column(explore, affine):
+    x, y = torch.rand(30, 8, 20), torch.arange(30) % 2
+    found = explore("traverse", affine.Affine((8, 20), (3,)), x, y, layout="NCL")
+    curves, codes = found.items[0], found.items[-1]
+    assert curves.column_titles == [f"channel {c}" for c in range(6)]
+    assert "traversal: the first 6 of 8 channels are drawn" in found.notes
+    assert torch.equal(curves.rows[1][4].squeeze(1), codes.arrays["x"][1, :, 4])
+    assert not any(isinstance(item, Table) for item in found.items)
+
+
+def test_a_manifold_of_curves_names_the_rows_that_are_drawn(explore, affine):
+    found = explore("manifold", affine.Affine((5,), (3,)), torch.rand(30, 5), torch.arange(30) % 2)
+    curves, codes = found.items[0], found.items[-1]
+    assert "manifold: 3 of 21 rows are drawn" in found.notes
+    assert "the colour shows" in curves.title
+    middle = len(codes.arrays["x"]) // 2
+    assert torch.equal(curves.rows[1][0].squeeze(1), codes.arrays["x"][middle])
 
 
 def test_charts_of_vectors_are_drawn(explore, affine):
     x, y = torch.rand(30, 5), torch.arange(30) % 2
     model = affine.Affine((5,), (3,), log_var=[0.0] * 3)
-    assert [i.name for i in explore("traverse", model, x, y).items] == ["kl", "codes"]
     found = explore("arithmetic", model, x, y, roles={"classifier": torch.nn.Linear(5, 2)})
-    assert [i.name for i in found.items] == ["shares", "codes"]
+    names = [i.name for i in found.items]
+    assert names == ["arithmetic", "arithmetic-values", "shares", "codes"]
 
 
 @pytest.mark.parametrize("name", EXPLORERS)

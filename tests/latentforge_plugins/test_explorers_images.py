@@ -121,14 +121,21 @@ def test_a_gaussian_likelihood_ranks_by_the_squared_error_and_captions_name_the_
     assert items["reconstructions"].captions[0] == ["image 0: 0", "image 1: 1"]
 
 
-def test_reconstructions_of_vectors_have_no_image_grid(explore):
+def test_reconstructions_of_vectors_are_curves_over_the_data(explore):
     class Vectors(ScaledImages):
         def decode(self, z):
             return 0.9 * z
 
-    items, found = explore("reconstruct", Vectors(), torch.rand(7, 4), provides=AE)
-    assert set(items) == {"errors"}
-    assert "cannot be drawn" in found.notes[0]
+    x = torch.rand(7, 4)
+    items, found = explore("reconstruct", Vectors(), x, provides=AE, n=3)
+    curves, error = items["reconstructions"], items["errors"].arrays["error"]
+    assert set(items) == {"reconstructions", "reconstructions-values", "errors"}
+    assert curves.row_titles == ["some", "best", "worst"]
+    assert curves.curves == ("data", "reconstruction")
+    worst = int(error.argmax())
+    torch.testing.assert_close(curves.rows[2][0][:, 0], torch.stack([x[worst], 0.9 * x[worst]]))
+    assert curves.captions[2][0] == f"vector {worst}\n{error[worst]:.4f}"
+    assert not found.notes
 
 
 # ---------------------------------------------------------------- activations
@@ -365,11 +372,13 @@ def test_a_split_of_two_images_is_shown_whole_by_default(explore):
         explore("corruption", ScaledImages(), x, provides=AE, images=(0, 2))
 
 
-def test_the_corruption_command_draws_images_but_not_vectors(explore, cli, runs):
+def test_the_corruption_command_draws_images_and_vectors(explore, cli, runs):
     answer = cli("explore", "corruption", "runs/ae", "--set", "steps=4", "--json").json
     names = {Path(file).name for file in answer["files"]}
     assert {"corruption.png", "error.png", "noisy.npz"} <= names
     assert "mse_recon_at_0.33" in answer["metrics"]
-    items, found = explore("corruption", nn.Identity(), torch.rand(30, 6))
+    items, found = explore("corruption", nn.Identity(), torch.rand(30, 2, 3, 3))
     assert set(items) == {"noisy"}
     assert "cannot be drawn" in found.notes[0]
+    items, found = explore("corruption", nn.Identity(), torch.rand(30, 6))
+    assert items["corruption"].sequence

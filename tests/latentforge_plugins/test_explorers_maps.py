@@ -438,7 +438,11 @@ def test_the_command_finds_the_neighbours_of_the_codes(cli, runs):
     assert "neighbours.png" in {Path(f).name for f in answer["files"]}
 
 
-def test_neighbours_of_vectors_have_no_image_grid(explore):
-    items, found = explore("neighbours", PixelCodes(3), (torch.rand(30, 6), None), images=(0,))
-    assert set(items) == {"nearest"}
-    assert "cannot be drawn" in found.notes[0]
+def test_neighbours_of_vectors_have_a_panel_each(explore):
+    x = torch.rand(30, 6)
+    items, found = explore("neighbours", PixelCodes(3), (x, None), images=(0,), n=4)
+    assert set(items) == {"neighbours", "neighbours-values", "nearest"}
+    [row] = items["neighbours"].rows
+    assert len(row) == 5
+    assert all(panel.shape == (1, 1, 6) for panel in row)
+    assert not found.notes

@@ -48,10 +48,12 @@ def manifold(context: ExploreContext, config: ManifoldConfig) -> Findings:
         for name, v in zip(plane.names, (a, b), strict=True)
     ]
     spacing = "evenly" if config.spacing == "linear" else "in equal steps of probability"
+    directions = f"{plane.names[0]} to the right and {plane.names[1]} upwards"
+    if context.data.kind != "image":
+        directions = f"the colour shows {plane.names[0]} and the row {plane.names[1]}"
     picture = ImageGrid(
         "manifold",
-        f"Decoded codes, {plane.names[0]} to the right and {plane.names[1]} upwards: "
-        f"{plane.description}",
+        f"Decoded codes, {directions}: {plane.description}",
         rows=list(x.flip(0)),  # the first row of a picture is its top
         column_titles=sparse_labels(a),
         row_titles=sparse_labels(b.flip(0)),

@@ -68,7 +68,7 @@ def neighbours(context: ExploreContext, config: NeighboursConfig) -> Findings:
             same_class = train.y[index] == query.y[:, None]  # (Q, n)
             metrics[f"same_class_share_{space}"] = float(same_class.double().mean())
     grid = draw_grid(context, config, query, names, train, nearest)
-    items, more = select_drawable(context, [grid], NamedArrays("nearest", arrays))
+    items, more = select_drawable(context, [grid], NamedArrays("nearest", arrays), "examples")
     text = protocol(config, len(query.x), len(train), context.data.describe_values())
     return Findings(items, metrics, text, notes + more)
 

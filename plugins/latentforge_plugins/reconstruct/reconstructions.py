@@ -41,7 +41,7 @@ def reconstruct(context: ExploreContext, config: ReconstructConfig) -> Findings:
         f"images, {unit}; z the posterior mode"
     )
     grid = draw_grid(context, config, images, groups, shown, error)
-    items, notes = select_drawable(context, [grid], NamedArrays("errors", arrays))
+    items, notes = select_drawable(context, [grid], NamedArrays("errors", arrays), "pairs")
     if n < config.n:
         notes.append(f"the split {config.split} has only {counted(n, 'image')}")
     return Findings(items, metrics, protocol, notes)
@@ -57,17 +57,20 @@ def draw_grid(
 ) -> ImageGrid:
     """Draw two rows per group: images with their names, and reconstructions with their errors."""
     nats = bernoulli(context) is not None
+    what = f"Images of the split {config.split} above"
+    if context.data.kind != "image":
+        what = f"{context.data.kind.capitalize()}s of the split {config.split} and"
     digits = ".1f" if nats else ".4f"
     captions = []
     for indices in groups.values():
-        names = [f"image {i}" for i in indices.tolist()]
+        names = [f"{context.data.kind} {i}" for i in indices.tolist()]
         if images.y is not None:
             labelled = zip(names, images.y[indices.to(images.device)].tolist(), strict=True)
             names = [f"{name}: {context.data.classes[y]}" for name, y in labelled]
         captions += [names, [f"{value:{digits}}" for value in error[indices].tolist()]]
     return ImageGrid(
         name="reconstructions",
-        title=f"Images of the split {config.split} above their reconstructions, with the "
+        title=f"{what} their reconstructions, with the "
         + ("error in nats above the smallest possible" if nats else "mean squared error"),
         rows=[row for rows in shown.values() for row in rows],
         row_titles=[title for name in groups for title in (name, "decoded")],

@@ -89,7 +89,7 @@ def sample(context: ExploreContext, config: SampleConfig) -> Findings:
     else:
         drawn = ((source, x[name], z[name]) for name, source in sources.items())
         grids = [draw_classes(context, *parts, y, config.columns) for parts in drawn]
-    items, notes = select_drawable(context, grids, NamedArrays("codes", arrays))
+    items, notes = select_drawable(context, grids, NamedArrays("codes", arrays), "examples")
     if no_prior:
         notes.insert(0, NO_PRIOR)
     return Findings(items, metrics, "; ".join(sentences), notes)

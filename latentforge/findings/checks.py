@@ -1,22 +1,32 @@
-"""Findings, the results of explorers: image grids, scatters, curves, tables and their validation.
-
-Tensors may be on any device. `latentforge/rendering/` writes findings to files.
-"""
+"""Validation of findings, which names the finding and the field that is wrong."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from numbers import Real
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
+
+from latentforge.findings.kinds import (
+    FRAMES,
+    Bars,
+    CurveGrid,
+    Film,
+    Finding,
+    Findings,
+    Histogram,
+    ImageGrid,
+    Lines,
+    NamedArrays,
+    Plane,
+    Raw,
+    Scatter,
+    Table,
+)
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor
-
-FRAMES = 30
-"""The maximum number of frames of an animation, which limits the size of a page."""
 
 LISTS = {
     "column_titles": "strings",
@@ -25,6 +35,7 @@ LISTS = {
     "classes": "strings",
     "axes": "strings",
     "columns": "strings",
+    "curves": "strings",
     "frames": "lists of panels",
     "frame_titles": "strings",
 }
@@ -32,149 +43,6 @@ LISTS = {
 
 RESERVED = ("findings.json", "projector_config.pbtxt")
 """File names that the core itself uses next to the files of findings."""
-
-
-@dataclass(frozen=True)
-class ImageGrid:
-    """Rows of images, each row (n, C, H, W) with values in [0, 1]; C is 1 or 3 (RGB).
-
-    `captions` contains a list of strings for each row, shown below its images. `colours="heat"`
-    draws one channel as a heat map, for activations and differences; all images of a row share a
-    scale, from the lowest to the highest value of the row. "grey" draws the values unchanged.
-    """
-
-    name: str  # the file name without a suffix
-    title: str
-    rows: Sequence[Tensor]
-    column_titles: Sequence[str] = ()
-    row_titles: Sequence[str] = ()
-    captions: Sequence[Sequence[str]] = ()
-    colours: Literal["grey", "heat"] = "grey"
-
-
-@dataclass(frozen=True)
-class Plane:
-    """Decoded images at the points of a regular grid on a map: `images` (rows, columns, C, H, W)
-    in [0, 1], the first row at the lowest y. `x` and `y` are the first and last coordinates."""
-
-    images: Tensor
-    x: tuple[float, float]
-    y: tuple[float, float]
-
-
-@dataclass(frozen=True)
-class Scatter:
-    """A map of codes: `points` (N, 2), coloured by `labels`, int64 (N,) that index `classes`.
-
-    `images` (N, C, H, W) appear under the pointer; `plane` contains decoded images for positions on
-    the map. `paths` are curves on the map by name, (T, 2) each, from start to end. `codes` (N, D)
-    are the codes before projection, for TensorBoard's projector.
-    """
-
-    name: str
-    title: str
-    points: Tensor
-    labels: Tensor | None = None
-    classes: Sequence[str] = ()
-    images: Tensor | None = None
-    plane: Plane | None = None
-    paths: Mapping[str, Tensor] = field(default_factory=dict)
-    codes: Tensor | None = None
-    axes: tuple[str, str] = ("z0", "z1")
-
-
-@dataclass(frozen=True)
-class Lines:
-    """Curves over a common `x` (n,): `series` are y values (n,) by name; NaN leaves a gap."""
-
-    name: str
-    title: str
-    x: Tensor
-    series: Mapping[str, Tensor]
-    x_title: str
-    y_title: str
-
-
-@dataclass(frozen=True)
-class Bars:
-    """A group of bars for each label: `series` maps names to one height per label."""
-
-    name: str
-    title: str
-    labels: Sequence[str]
-    series: Mapping[str, Sequence[float]]
-    y_title: str
-
-
-@dataclass(frozen=True)
-class Histogram:
-    """Histograms: `panels` maps titles to values (n,); `normal` adds the fitted normal density."""
-
-    name: str
-    title: str
-    panels: Mapping[str, Tensor]
-    x_title: str
-    normal: bool = False
-
-
-@dataclass(frozen=True)
-class Film:
-    """An animation of at most FRAMES frames, each with the same kinds of panels side by side.
-
-    It is written as a GIF, and as a PNG that shows the images of all frames in one strip.
-    """
-
-    name: str
-    title: str
-    frames: Sequence[Sequence[ImageGrid | Scatter | Bars]]
-    frame_titles: Sequence[str] = ()
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of strings and numbers under `columns`."""
-
-    name: str
-    title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str | float]]
-
-
-@dataclass(frozen=True)
-class NamedArrays:
-    """Tensors by name for further processing, written as one .npz file. Texts, such as names of
-    files, are arrays of NumPy."""
-
-    name: str
-    arrays: Mapping[str, Tensor | np.ndarray[Any, Any]]
-
-
-Arrays = NamedArrays  # the former name, for plugins; `contracts.Arrays` is a dataset split
-
-
-@dataclass(frozen=True)
-class Raw:
-    """Any other file: `content` is written to `name` + `suffix`, where `suffix` is like ".svg"."""
-
-    name: str
-    suffix: str
-    content: bytes
-
-
-Finding = ImageGrid | Scatter | Lines | Bars | Histogram | Film | Table | NamedArrays | Raw
-
-
-@dataclass(frozen=True)
-class Findings:
-    """What an explorer returns: the findings, and metrics by name, defined by the sentence
-    `protocol`. `notes` are lines for the reader, for example about data that was left out. `roles`
-    maps the name of a finding to a role if the finding shows the run of that role."""
-
-    items: Sequence[Finding]
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    protocol: str = ""
-    notes: Sequence[str] = ()
-    roles: Mapping[str, str] = field(default_factory=dict)
 
 
 def checked(findings: object) -> Findings:
@@ -219,6 +87,8 @@ def _check(item: Finding) -> None:
     match item:
         case ImageGrid():
             _check_grid(item)
+        case CurveGrid():
+            _check_curves(item)
         case Scatter():
             _check_scatter(item)
         case Lines():
@@ -262,6 +132,26 @@ def _check_grid(item: ImageGrid) -> None:
     for row in item.captions:
         _check_list(item.name, "a row of captions", row, "strings")
         _check_texts(item.name, row)
+
+
+def _check_curves(item: CurveGrid) -> None:
+    _check_list(item.name, "rows", item.rows, "lists of tensors (n, C, L)")
+    for row in item.rows:
+        _check_list(item.name, "a row", row, "tensors (n, C, L)")
+    for captions in item.captions:
+        _check_list(item.name, "a row of captions", captions, "strings")
+        _check_texts(item.name, captions)
+    panels = [panel for row in item.rows for panel in row]
+    _check_tensors(item.name, {f"panel {i}": panel for i, panel in enumerate(panels)})
+    if not (all(item.rows) and panels and all(p.ndim == 3 and p.numel() for p in panels)):
+        shapes = [tuple(panel.shape) for panel in panels]
+        raise ValueError(f"panels of {item.name!r} must be (n, C, L), not {shapes}")
+    if len({len(panel) for panel in panels}) > 1:
+        raise ValueError(f"all panels of {item.name!r} must have the same number of curves")
+    if item.ends and len(panels[0]) < 3:
+        raise ValueError(f"panels of {item.name!r} with `ends` must have at least 3 curves")
+    if item.curves and len(item.curves) != len(panels[0]):
+        raise ValueError(f"{item.name!r} must have one name in `curves` per curve")
 
 
 def _check_scatter(item: Scatter) -> None:
