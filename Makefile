@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 BENCHMARKS := throughput profile_step whole growth together search checkpoints plugins
 MEASURED   ?= runs/bench
 
-.PHONY: demo test slow check torture lint bench gpu-test gpu-bench reproduce gallery diagnosis clean
+.PHONY: demo test slow check torture lint bench gpu-test gpu-bench reproduce priors gallery diagnosis clean
 
 demo: $(READY)
 	$(BIN)/latentforge demo
@@ -54,6 +54,10 @@ gpu-bench:
 
 reproduce: $(READY)
 	$(BIN)/python benchmarks/reproduce.py $(foreach name,$(ONLY),--only $(name))
+
+# Hours on a CPU. The results of finished trainings are kept in runs/priors.
+priors: $(READY)
+	$(BIN)/python benchmarks/priors.py --long 60 $(if $(ONLY),,--write) $(foreach name,$(ONLY),--only $(name))
 
 gallery: $(READY)
 	$(BIN)/python benchmarks/gallery.py $(if $(RUNS),--runs $(RUNS)) $(foreach name,$(ONLY),--only $(name))

@@ -39,6 +39,7 @@ NLL_CASES: dict[str, dict[str, Any]] = {  # arguments of Forge.train
 }
 OTHER_CASES = ("cvae", "vq-vae")
 SIDES = ("ours", "plain")
+CLASSIFIER = "fast-mnist-cnn"  # a preset of cnn-classifier
 CLASSIFIER_SEED = 1000  # not one of the seeds of the models that it judges
 
 
@@ -56,7 +57,12 @@ class Protocol:
     nll_samples: int = 1000
     images: int = 0
     sampled: int = 1000  # images that cvae samples
-    classifier_epochs: int = 10
+
+    def of(self, case: str) -> dict[str, Any]:
+        """The settings on which the result of a case depends."""
+        unused = {"sampled"} if case in NLL_CASES else {"images", "nll_samples"}
+        unused |= set() if case == "iwae" else {"iwae_samples"}
+        return {name: value for name, value in asdict(self).items() if name not in unused}
 
 
 class ImageNll(Nll):
@@ -168,8 +174,14 @@ class Bench:
         return {"nll": nll, "losses": result.losses, "seconds": result.seconds}
 
     def train_classifier(self) -> Run:
-        train = {"epochs": self.protocol.classifier_epochs, "lr": 3e-3}
-        return self.train("cnn-classifier", CLASSIFIER_SEED, train=train)
+        train = {"seed": CLASSIFIER_SEED, "device": self.device, "threads": self.threads}
+        return self.forge.train(
+            preset=CLASSIFIER,
+            data=self.protocol.data,
+            train={**train, "precision": "float32"},
+            run=Path(tempfile.mkdtemp(dir=self.scratch)) / "classifier",
+            quiet=True,
+        )
 
     def cvae(self, seed: int) -> Result:
         """The fraction of sampled images that a classifier assigns to the class under which they
@@ -222,7 +234,7 @@ def main() -> int:
     options = parse_arguments()
     cases = [c for c in (*NLL_CASES, *OTHER_CASES) if not options.only or c in options.only]
     torch.set_num_threads(options.threads)
-    given = {"data", "epochs", "images", "nll_samples", "iwae_samples", "classifier_epochs"}
+    given = {"data", "epochs", "images", "nll_samples", "iwae_samples"}
     protocol = Protocol(**{name: getattr(options, name) for name in given})
     sides = [side for side in SIDES if options.side in (None, side)]
     seeds = range(options.seeds)
@@ -260,7 +272,7 @@ def collect(
     for seed in seeds:
         for case in cases:
             for side in sides if case in NLL_CASES else {"ours"} & {*sides}:
-                key = {"case": case, "side": side, "seed": seed, **asdict(protocol)}
+                key = {"case": case, "side": side, "seed": seed, **protocol.of(case)}
                 result = store.get(key, partial(bench.result, case, side, seed))
                 results.setdefault((case, side), []).append(result)
     return results
@@ -282,7 +294,6 @@ def parse_arguments() -> argparse.Namespace:
     add("--data", default=default.data, metavar="NAME")
     add("--nll-samples", type=int, default=default.nll_samples, metavar="K")
     add("--iwae-samples", type=int, default=default.iwae_samples, metavar="K")
-    add("--classifier-epochs", type=int, default=default.classifier_epochs, metavar="N")
     add("--results", type=Path, default=Path("runs/priors"), metavar="DIR")
     add("--write", type=Path, nargs="?", const=PAGE, metavar="FILE", help=f"write {PAGE.name}")
     return parser.parse_args()

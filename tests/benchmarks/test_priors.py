@@ -284,6 +284,17 @@ def test_stored_result_is_reused_only_for_its_settings(results, tmp_path):
     assert len([*(tmp_path / "new").iterdir()]) == 3
 
 
+def test_result_depends_only_on_the_settings_of_its_case(modules):
+    protocol = modules["priors"].Protocol
+    few, base = protocol(images=10), protocol()
+    for case in ("cvae", "vq-vae"):
+        assert few.of(case) == base.of(case) == protocol(iwae_samples=2).of(case)
+    for case in VARIANTS:
+        assert few.of(case) != base.of(case)
+        assert (protocol(iwae_samples=2).of(case) == base.of(case)) == (case != "iwae")
+        assert protocol(epochs=1).of(case) != base.of(case)
+
+
 def nll_results(case: str, side: str, *means: float) -> dict[tuple[str, str], list[Any]]:
     spread = np.linspace(-1, 1, 20)
     key = {"case": case, "side": side}
@@ -328,7 +339,7 @@ SHORT = "--data digits --epochs 1 --images 20 --nll-samples 20 --iwae-samples 2 
 
 def run_script(folder: Path, *arguments: object) -> SimpleNamespace:
     command = [sys.executable, str(FOLDER / "priors.py"), *SHORT.split(), "--device", "cpu"]
-    command += ["--classifier-epochs", "1", "--results", str(folder), *map(str, arguments)]
+    command += ["--results", str(folder), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     trained = [line for line in done.stdout.splitlines() if line.endswith(": training")]
