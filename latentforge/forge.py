@@ -63,6 +63,7 @@ class Forge:
         train: Mapping[str, Any] | None = None,
         callbacks: Sequence[str | Mapping[str, Any]] = (),
         roles: Mapping[str, RunFolder | str | Path] | None = None,
+        sampler: Mapping[str, Any] | None = None,
         run: str | Path | None = None,
         quiet: bool = False,
         **keywords: Any,
@@ -75,21 +76,13 @@ class Forge:
         (N, C, H, W) or (N, D), a pair (x, y), a map-style dataset, or a dict of these by split:
         {"train": ..., "test": ...}. A number in this dict is the fraction to split off:
         {"train": x, "validation": 0.2}. `roles` are other runs that the model, loss or dataset
-        uses. `run` is the new run's folder, `runs/<model>-<data>-<n>` by default. Raises
-        ConfigError with every invalid option, PluginError, RunFailed, or Interrupted."""
+        uses, and `sampler` are inference options of the model, which the methods below may replace.
+        `run` is the new run's folder, `runs/<model>-<data>-<n>` by default. Raises ConfigError with
+        every invalid option, PluginError, RunFailed, or Interrupted."""
         check_keywords(self.registry, name, keywords)
-        draft, data = draft_request(
-            self.registry,
-            name,
-            config=config,
-            preset=preset,
-            data=data,
-            loss=loss,
-            model=model,
-            train=train,
-            callbacks=callbacks,
-            roles=roles,
-        )
+        request: dict[str, Any] = {"config": config, "preset": preset, "data": data, "loss": loss}
+        request |= {"model": model, "train": train, "callbacks": callbacks, "roles": roles}
+        draft, data = draft_request(self.registry, name, **request, sampler=sampler)
         resolved = resolve(draft, self.registry, in_memory=data is not None)
         resolved = open_training_roles(self.registry, resolved)
         from latentforge.workflows.train import train as train_run
@@ -245,6 +238,7 @@ class Forge:
         options: Sequence[str] | Mapping[str, Any] = (),
         device: str = "auto",
         data: Any = None,
+        sampler: Sequence[str] | Mapping[str, Any] = (),
         protocol: int = PROTOCOL,
     ) -> dict[str, Any]:
         """Evaluate a run on a split. The result contains `metrics` and the `protocol` of each.
@@ -252,9 +246,11 @@ class Forge:
         Without `measures`, every default measure that the model supports is computed. `options` are
         `measure.key=value` and `data.key=value`. `data`, a dataset's name or data, replaces the
         run's own. It is split as in training if it is the same, otherwise only if requested.
+        `sampler` replaces inference options of the run, as a mapping or as `sampler.key=value`.
         `protocol` is the version of the evaluation protocol."""
         request: Any = {"measures": measures, "roles": roles, "options": options, "data": data}
         request |= {"checkpoint": checkpoint, "device": device, "protocol": protocol}
+        request["sampler"] = sampler
         return evaluate(self.registry, open_folder(run), split, **request)
 
     def diagnose(
@@ -289,6 +285,7 @@ class Forge:
         data: Any = None,
         preset: str | None = None,
         condition: int | None = None,
+        sampler: Sequence[str] | Mapping[str, Any] = (),
         quiet: bool = False,
         **options: Any,
     ) -> dict[str, Any]:
@@ -297,22 +294,11 @@ class Forge:
         Options of the explorer are keywords (`steps=5`) or `key=value` strings in `assignments`;
         they override those of a `preset`. `out` is `RUN/explore/<explorer>` by default, with a
         number appended if that folder exists. `condition` is the number of a class: a conditional
-        model then works under it, on images of the class."""
-        return explore(
-            self.registry,
-            explorer,
-            open_explored(explorer, run),
-            checkpoint=checkpoint,
-            roles=roles,
-            out=out,
-            assignments=assignments,
-            device=device,
-            data=data,
-            preset=preset,
-            condition=condition,
-            quiet=quiet,
-            **options,
-        )
+        model then works under it, on images of the class. `sampler` as in `evaluate`."""
+        options |= {"checkpoint": checkpoint, "roles": roles, "out": out, "device": device}
+        options |= {"assignments": assignments, "data": data, "preset": preset, "quiet": quiet}
+        options |= {"condition": condition, "sampler": sampler}
+        return explore(self.registry, explorer, open_explored(explorer, run), **options)
 
     def report(
         self, *runs: RunFolder | str | Path, out: str | Path | None = None
@@ -337,15 +323,17 @@ class Forge:
         format: str = "onnx",
         checkpoint: str = "last",
         out: str | Path | None = None,
+        sampler: Sequence[str] | Mapping[str, Any] = (),
     ) -> dict[str, Any]:
         """Export the encoder, decoder or classifier as "onnx" with a dynamic batch size, or,
         without a `part`, the weights of the whole model as "safetensors". Returns `out`, `files`,
         and the contents of export.json. `out` is `RUN/export/<part>-onnx` by default, or
-        `RUN/export/model-safetensors`, with a number appended if that folder exists."""
+        `RUN/export/model-safetensors`, with a number appended if that folder exists. `sampler` is
+        as in `evaluate`."""
         from latentforge.workflows.export_checks import export
 
         where: dict[str, Any] = {"checkpoint": checkpoint, "out": Path(out) if out else None}
-        return export(self.registry, open_folder(run), part, format, **where)
+        return export(self.registry, open_folder(run), part, format, **where, sampler=sampler)
 
     def encode(
         self,
@@ -357,14 +345,16 @@ class Forge:
         split: str = "test",
         checkpoint: str = "last",
         device: str = "auto",
+        sampler: Sequence[str] | Mapping[str, Any] = (),
     ) -> dict[str, Any]:
         """Write the codes of a split, or of "all" splits, to the new file `out` (.parquet or .npz).
         Returns `images`, `columns` and `latent_shape`. `data` replaces the
         run's own data: the name of a dataset, with its `options`, or data as in `evaluate`."""
         from latentforge.workflows.export_checks import encode
 
-        request = {"data": data, "options": options, "split": split, "checkpoint": checkpoint}
-        return encode(self.registry, open_folder(run), Path(out), **request, device=device)
+        request: Any = {"data": data, "options": options, "split": split, "checkpoint": checkpoint}
+        request |= {"device": device, "sampler": sampler}
+        return encode(self.registry, open_folder(run), Path(out), **request)
 
     def decode(
         self,
@@ -375,6 +365,7 @@ class Forge:
         condition: int | None = None,
         checkpoint: str = "last",
         device: str = "auto",
+        sampler: Sequence[str] | Mapping[str, Any] = (),
     ) -> dict[str, Any]:
         """Decode codes into images in the new folder `out`. Returns `images`, `pictures`, `files`.
         `codes` is an .npz or .parquet file that contains `z`, or an array or tensor, (N, D) or
@@ -383,6 +374,7 @@ class Forge:
         from latentforge.workflows.export_checks import decode
 
         request: Any = {"condition": condition, "checkpoint": checkpoint, "device": device}
+        request["sampler"] = sampler
         return decode(self.registry, open_folder(run), codes, Path(out), **request)
 
 

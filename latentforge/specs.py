@@ -101,7 +101,11 @@ class ModelSpec(Spec):
     supports, for the conformance checks of a model that supports only some data.
 
     `roles` are other runs that the model uses (`train --with ROLE=RUN`); `build` then receives a
-    third argument, which maps each role to its run, an `OtherRun`."""
+    third argument, which maps each role to its run, an `OtherRun`.
+
+    `inference` is the class of its inference options, the section [sampler]: a frozen dataclass
+    like `config`. The core sets `model.sampler` to an instance after `build`. They may be changed
+    without a new training, so weights and buffers must not depend on them."""
 
     build: Callable[..., nn.Module]  # (config, DataSpec), and roles if there are any
     provides: Set[str] | Callable[[Any], Set[str]]
@@ -110,6 +114,7 @@ class ModelSpec(Spec):
     roles: Roles | None = None
     ranges: Set[str] | Callable[[Any], Set[str]] | None = None
     example: DataSpec | None = None
+    inference: type[Any] | None = None
 
     def capabilities(self, options: Any = None) -> frozenset[str]:
         """The capabilities with `options`, by default those of the defaults, with implied ones."""
@@ -235,7 +240,7 @@ class Kind:
 
 _SECTION = {"name"}
 _EXPLORE = {"explorer", "run", "checkpoint", "roles", "out", "assignments", "device", "data"}
-_EXPLORE |= {"preset", "quiet", "objective", "condition"}
+_EXPLORE |= {"preset", "quiet", "objective", "condition", "sampler"}
 RESERVED: dict[type[Spec], Set[str]] = {
     ModelSpec: _SECTION,
     LossSpec: _SECTION,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from latentforge.cli.output import Device, Json, Weights, forge_of, print_result
+from latentforge.cli.output import Device, Json, Sets, Weights, forge_of, print_result
 from latentforge.io.text import counted
 
 
@@ -24,17 +24,18 @@ def decode(
         ),
     ] = None,
     checkpoint: Weights = "last",
+    set_: Sets = None,
     device: Device = "auto",
     json: Json = False,
 ) -> None:
     """Decode codes to images.
 
-    Writes decoded.npz, the first 1,000 images as PNG files, and a contact sheet.
+    Writes decoded.npz, the first 1,000 images as PNG files, and a contact sheet. --set
+    sampler.KEY=VALUE sets an inference option of the model.
 
     Example: latentforge decode runs/ae-mnist-1 codes.npz --out decoded
     """
-    result = forge_of(ctx).decode(
-        run, codes, out, condition=condition, checkpoint=checkpoint, device=device
-    )
+    request: Any = {"condition": condition, "checkpoint": checkpoint, "device": device}
+    result = forge_of(ctx).decode(run, codes, out, **request, sampler=set_ or ())
     drawn = f"{counted(result['images'], 'image')}, {result['pictures']} of them as PNG"
     print_result(result, json, [drawn, *result["files"]])

@@ -26,7 +26,7 @@ def encode(
     json: Json = False,
 ) -> None:
     """Write the codes of images, with labels, KL and thumbnails. --set sets options of the data, as
-    in --set data.root=FOLDER.
+    in --set data.root=FOLDER, and inference options of the model, as in --set sampler.KEY=VALUE.
 
     Example: latentforge encode runs/ae-mnist-1 --split all --out codes.parquet
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -32,7 +32,8 @@ def evaluate(
         typer.Option(
             "--set",
             metavar="MEASURE.KEY=VALUE",
-            help="An option of a measure, or of the data (data.KEY=VALUE); repeatable.",
+            help="An option of a measure, of the data (data.KEY=VALUE), or of inference "
+            "(sampler.KEY=VALUE); repeatable.",
         ),
     ] = None,
     device: Device = "auto",
@@ -48,6 +49,7 @@ def evaluate(
     if commas := [name for name in measure or () if "," in name]:
         names = (f"--measure {name.strip()}" for name in commas[0].split(",") if name.strip())
         raise UsageError(f"--measure {commas[0]}: name one measure at a time", hint=" ".join(names))
+    request: dict[str, Any] = {} if protocol is None else {"protocol": protocol}
     result = output.forge_of(ctx).evaluate(
         run,
         split,
@@ -57,7 +59,7 @@ def evaluate(
         options=set_ or (),
         device=device,
         data=data,
-        **({} if protocol is None else {"protocol": protocol}),
+        **request,
     )
     by_protocol: dict[str, list[str]] = {}  # protocol -> its metrics
     for name, text in result["protocol"].items():
@@ -66,6 +68,7 @@ def evaluate(
     lines = [
         f"{run}, {split} split, checkpoint {result['checkpoint']}",
         *output.format_weights(result),
+        *output.format_sampler(result),
         *output.table(output.format_metrics(result["metrics"]), "  "),
         *output.table(protocol_rows, "  "),
     ]

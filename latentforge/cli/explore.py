@@ -33,6 +33,7 @@ def explore(
     """Explore a run's latent space.
 
     `latentforge list explorers` lists the explorers, and `latentforge show NAME` their options.
+    --set sampler.KEY=VALUE sets an inference option of the model.
 
     Example: latentforge explore interpolate runs/ae-digits-1 --set 'classes=[3, 8]'
     """
@@ -50,5 +51,6 @@ def explore(
         device=device,
     )
     metrics = output.table(output.format_metrics(result["metrics"]))
-    lines = [*output.format_weights(result), *result["notes"], *metrics, result["protocol"]]
+    about = [*output.format_weights(result), *output.format_sampler(result)]
+    lines = [*about, *result["notes"], *metrics, result["protocol"]]
     output.print_result(result, json, [line for line in [*lines, *result["files"]] if line])

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from latentforge.cli.output import Json, Weights, forge_of, print_result
+from latentforge.cli.output import Json, Sets, Weights, forge_of, print_result
 
 
 def export(
@@ -28,17 +28,20 @@ def export(
             metavar="DIR", help="A new folder.  [default: RUN/export/<part or model>-<format>]"
         ),
     ] = None,
+    set_: Sets = None,
     json: Json = False,
 ) -> None:
     """Write a part of a model as ONNX, or all its weights.
 
-    The weights of the whole model are written as safetensors.
+    The weights of the whole model are written as safetensors. --set sampler.KEY=VALUE sets an
+    inference option of the model, whose value is then fixed in the ONNX graph.
 
     export.json contains the preprocessing, the configuration, and the names and shapes of tensors.
 
     Example: latentforge export runs/ae-mnist-1 --part encoder --format onnx
     """
-    result = forge_of(ctx).export(run, part, format=format_, checkpoint=checkpoint, out=out)
+    where: Any = {"format": format_, "checkpoint": checkpoint, "out": out}
+    result = forge_of(ctx).export(run, part, **where, sampler=set_ or ())
     print_result(result, json, [*result["files"], *format_facts(result)])
 
 

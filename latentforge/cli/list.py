@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json as js
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +23,7 @@ from latentforge.specs import KINDS, Kind
 DEFAULT = Path("runs")  # the folder of runs that have no other place
 
 if TYPE_CHECKING:
+    from latentforge.config.validation import Option
     from latentforge.plugins.registry import Entry, Registry
 
 
@@ -59,8 +62,6 @@ def show(
 
     Example: latentforge show runs/ae-digits-1
     """
-    import json as js
-
     from latentforge.config.schema import DataConfig
     from latentforge.config.validation import describe
 
@@ -76,18 +77,21 @@ def show(
     if plural == "datasets":
         options += describe(DataConfig)  # the core's keys of the section [data]
     facts = _facts(entry)
-    doc = " ".join(str(spec.config.__doc__ or "").split())
-    if doc.startswith(f"{spec.config.__name__}("):  # the default docstring of dataclass
-        doc = ""
+    inference = getattr(spec, "inference", None)
+    sampler = describe(inference) if inference else []
     lines = [
         f"{entry.kind.singular} {entry.name}: {spec.summary}",
         *table([[f"{key}:", _format_fact(value)] for key, value in facts.items()], "  "),
-        *(["", "options" + (f" ({doc})" if doc else "")] if options else ["  no options"]),
-        *table([[o.name, o.type, js.dumps(o.default, default=str)] for o in options], "  "),
+        *(["", f"options{_doc_of(spec.config)}"] if options else ["  no options"]),
+        *_option_table(options),
+        *(["", f"inference options{_doc_of(inference)}"] if sampler else []),
+        *_option_table(replace(option, name=f"sampler.{option.name}") for option in sampler),
     ]
     if plural == "presets":
         lines += ["", Path(spec.path).read_text("utf-8", errors="replace")]
     result = {**_brief(entry), **facts, "options": [vars(option) for option in options]}
+    if sampler:
+        result["inference"] = [vars(option) for option in sampler]
     print_result(result, json, lines)
 
 
@@ -140,6 +144,18 @@ def find_folder(missing: Path) -> str:
     if next(find_run_folders(DEFAULT), None):
         return "latentforge runs"
     return "`latentforge train ae` makes a run, which `latentforge runs` then lists"
+
+
+def _doc_of(config: Any) -> str:
+    """The docstring of a class of options in brackets; empty if the author wrote none."""
+    doc = " ".join(str(config.__doc__ or "").split())
+    own = doc and not doc.startswith(f"{config.__name__}(")  # the default docstring of dataclass
+    return f" ({doc})" if own else ""
+
+
+def _option_table(options: Iterable[Option]) -> list[str]:
+    rows = [[o.name, o.type, js.dumps(o.default, default=str)] for o in options]
+    return table(rows, "  ")
 
 
 def find_component(registry: Registry, name: str) -> tuple[str, str]:

@@ -159,6 +159,15 @@ def format_weights(result: Mapping[str, Any]) -> list[str]:
     return [f"evaluated weights: {description}"] if description != AS_TRAINED else []
 
 
+def format_sampler(result: Mapping[str, Any]) -> list[str]:
+    """Describe the inference options in a line if the model has any."""
+    if "sampler" not in result:
+        return []
+    from latentforge.config.inference import format_sampler
+
+    return [f"inference options: {format_sampler(result['sampler'])}"]
+
+
 def parse_roles(texts: Sequence[str] | None) -> dict[str, str]:
     """Parse `ROLE=RUN` strings into a mapping."""
     pairs: dict[str, str] = {}

@@ -46,11 +46,13 @@ def check_changes(
         elif config.train.epochs < epochs:
             refused.append(f"{key}: it can be raised from {old}, but not lowered to {new}")
     if refused:
+        hint = (
+            "start a new run for other settings; docs/reliability.md lists what a resume may change"
+        )
+        if all(line.startswith("sampler.") for line in refused):
+            hint = "use `latentforge evaluate` with other inference options, or train a new run"
         raise ConfigError(
-            "a resumed run must use its original settings",
-            details=refused,
-            hint="start a new run for other settings; docs/reliability.md lists what a resume "
-            "may change",
+            "a resumed run must use its original settings", details=refused, hint=hint
         )
 
 

@@ -21,7 +21,7 @@ from latentforge.runtime.python_form import is_section
 log = logging.getLogger("latentforge")
 
 GIVEN = ("--data", "--loss", "the model's name")  # origins of names that --set must not contradict
-SECTIONS = ("model", "loss", "data", "train", "roles")
+SECTIONS = ("model", "loss", "data", "train", "roles", "sampler")
 
 
 def separate_options(data: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -55,6 +55,8 @@ class Draft:
         if options.get("name") not in (None, name):
             keep = {f.name for f in fields(DataConfig)} if section == "data" else set()
             self.values[section] = {k: v for k, v in options.items() if k in keep}
+            if section == "model":
+                self.values.pop("sampler", None)
         self.put(section, "name", name, origin)
 
     def update(self, section: str, options: Mapping[str, Any], origin: str) -> None:
@@ -85,7 +87,7 @@ class Draft:
                 self.read_callbacks(value, path)
             elif section not in SECTIONS:
                 hint = did_you_mean(section, [*SECTIONS, "callbacks"])
-                sections = "sections are [model] [loss] [data] [train] [roles] and [[callbacks]]"
+                sections = f"sections are {' '.join(f'[{s}]' for s in SECTIONS)} and [[callbacks]]"
                 self.faults.append(f"{section}: no such section in {path}; {hint or sections}")
             elif not isinstance(value, dict):
                 self.faults.append(f"{section}: must be a section, [{section}], in {path}")
@@ -253,6 +255,7 @@ def draft_request(
     train: Mapping[str, Any] | None = None,
     callbacks: Sequence[str | Mapping[str, Any]] = (),
     roles: Mapping[str, Any] | None = None,
+    sampler: Mapping[str, Any] | None = None,
 ) -> tuple[Draft, Any]:
     """Return the draft of a training run, and the data if it was passed in Python, or else None."""
     draft = start_draft(registry, name, config, preset)
@@ -263,6 +266,7 @@ def draft_request(
         raise UsageError("give the model's name only once: as the first argument or in model=")
     draft.update("model", model or {}, "model=")
     draft.update("train", train or {}, "train=")
+    draft.update("sampler", sampler or {}, "sampler=")
     draft.enable_callbacks(callbacks)
     folders = {role: getattr(run, "path", run) for role, run in (roles or {}).items()}
     draft.update("roles", folders, "roles=")

@@ -65,6 +65,7 @@ def resolve(draft: Draft, registry: Registry, *, in_memory: bool = False) -> Run
     if model and train:
         check_monitor(train.monitor, model.entry, registry, faults)
     roles = resolve_roles(values["roles"], faults)
+    sampler = resolve_sampler(model.entry, values["sampler"], faults) if model else None
     if model and loss:
         check_match(model.entry.spec, loss.entry.spec, loss.options, registry, faults)
     if data and data.range:
@@ -73,7 +74,7 @@ def resolve(draft: Draft, registry: Registry, *, in_memory: bool = False) -> Run
     enabled = tuple(callback for callback in callbacks if callback)
     assert model is not None
     assert loss is not None
-    return RunConfig(model, loss, dataset, data, train, enabled, roles)
+    return RunConfig(model, loss, dataset, data, train, enabled, roles, sampler=sampler)
 
 
 def resolve_roles(values: Mapping[str, Any], faults: Faults) -> dict[str, Path]:
@@ -85,6 +86,16 @@ def resolve_roles(values: Mapping[str, Any], faults: Faults) -> dict[str, Path]:
         else:  # a folder may be called 2024
             roles[role] = absolute_path(Path(str(value)))
     return roles
+
+
+def resolve_sampler(model: Entry, values: Mapping[str, Any], faults: Faults) -> Any:
+    """Return the inference options of a model, which are None if it has none."""
+    inference = model.spec.inference
+    if inference is not None:
+        return check(inference, values, "sampler", faults, owner=f"model {model.name!r}")
+    for key in values:
+        faults.add(f"sampler.{key}", f"model {model.name!r} has no inference options")
+    return None
 
 
 def fix_schedule_length(train: TrainConfig, faults: Faults) -> TrainConfig:
@@ -229,6 +240,9 @@ def _component(
     check_defaults(entry)
     owner = "" if other_keys else f"{entry.kind.singular} {name!r}"
     cls = entry.spec.config
+    for key in [key for key in options if kind == "models" and is_inference(entry, key)]:
+        faults.add(f"{path}.{key}", f"is an inference option of {owner}: write sampler.{key}")
+        del options[key]
     if kind in ("models", "losses"):
         for key in [key for key in options if not has_field(cls, key)]:
             others = [e.name for e in registry.entries(kind) if has_field(e.spec.config, key)]
@@ -240,6 +254,13 @@ def _component(
     return Component(entry if checked is None else entry.with_options(checked), checked)
 
 
+def is_inference(model: Entry, key: str) -> bool:
+    """Whether a model has only an inference option with this name."""
+    spec = model.spec
+    known = spec.inference is not None and has_field(spec.inference, key)
+    return known and not has_field(spec.config, key)
+
+
 def describe_unknown(error: UsageError) -> str:
     """Return the error about an unknown component as one line."""
     if error.message.endswith("?"):  # did you mean ...?
@@ -249,7 +270,8 @@ def describe_unknown(error: UsageError) -> str:
 
 def check_defaults(entry: Entry) -> None:
     """Raise PluginError if a third-party component has invalid defaults, even overridden ones."""
-    wrong = [] if entry.plugin.builtin else find_default_faults(entry.spec.config)
+    classes = filter(None, (entry.spec.config, getattr(entry.spec, "inference", None)))
+    wrong = [] if entry.plugin.builtin else [f for c in classes for f in find_default_faults(c)]
     if wrong:
         raise PluginError(
             f"{entry.kind.singular} {entry.name!r} of {entry.plugin.title} has wrong defaults",

@@ -241,7 +241,10 @@ class OtherData:
 class RunConfig:
     """The complete configuration of a run: every default filled in, every value validated. `roles`
     are the folders of the other runs that it uses, as they were requested; `role_runs` are their
-    opened folders and configurations."""
+    opened folders and configurations.
+
+    `sampler` are the inference options of the run, or None if its model has none. `other_sampler`
+    replaces them where the run is used, without a new training."""
 
     model: Component
     loss: Component
@@ -251,6 +254,13 @@ class RunConfig:
     callbacks: tuple[Component, ...] = ()
     roles: Mapping[str, Path] = field(default_factory=dict)
     role_runs: Mapping[str, tuple[Any, RunConfig]] = field(default_factory=dict, compare=False)
+    sampler: Any = None
+    other_sampler: Any = field(default=None, compare=False)
+
+    @property
+    def inference(self) -> Any:
+        """The inference options that the model uses, or None if it has none."""
+        return self.sampler if self.other_sampler is None else self.other_sampler
 
     @property
     def data_name(self) -> str:
@@ -277,4 +287,5 @@ class RunConfig:
             "train": plain(self.train),
             "callbacks": [callback.as_dict() for callback in self.callbacks],
             **({"roles": roles} if roles else {}),
+            **({} if self.sampler is None else {"sampler": plain(self.sampler)}),
         }

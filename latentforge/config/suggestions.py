@@ -57,6 +57,8 @@ def find_places(registry: Registry, name: str, words: Sequence[str]) -> list[tup
             named = [entry for entry in entries if entry.name in usual]
         configs = [entry.spec.config for entry in named or entries]
         places += [(section, "", config) for config in configs if has_field(config, name)][:1]
+    samplers = [model.inference for model in models if model.inference is not None]
+    places += [("sampler", "", config) for config in samplers if has_field(config, name)]
     losses = [
         ("loss", entry.name, entry.spec.config)
         for entry in registry.entries("losses")

@@ -42,10 +42,11 @@ def as_trainee(config: RunConfig, model: nn.Module, loss: nn.Module) -> Trainee:
 def build_modules(config: RunConfig, spec: DataSpec) -> tuple[nn.Module, nn.Module]:
     """Build the model and the loss on the CPU. Raises PluginError if one cannot be built."""
     model, loss = config.model, config.loss
-    return (
-        model.call(f"building model {model.name!r}", build_module, model, spec),
-        loss.call(f"building loss {loss.name!r}", build_module, loss, spec),
-    )
+    network = model.call(f"building model {model.name!r}", build_module, model, spec)
+    if (sampler := config.inference) is not None:
+        doing = f"setting the inference options of model {model.name!r}"
+        model.call(doing, setattr, network, "sampler", sampler)
+    return network, loss.call(f"building loss {loss.name!r}", build_module, loss, spec)
 
 
 def build_module(component: Component, spec: DataSpec) -> nn.Module:

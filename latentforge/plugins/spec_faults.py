@@ -76,18 +76,25 @@ def _capability_faults(spec: Spec) -> Iterator[str]:
 
 
 def _config_faults(spec: Spec) -> Iterator[str]:
-    config = spec.config
+    yield from _options_faults(spec, "config", spec.config)
+    inference: object = getattr(spec, "inference", None)
+    if inference is not None:
+        yield from _options_faults(spec, "inference", inference)
+
+
+def _options_faults(spec: Spec, key: str, config: object) -> Iterator[str]:
+    """The faults of a class of options, which is the field `key` of the spec."""
     if not isinstance(config, type) or not is_dataclass(config):
-        yield f"config must be a dataclass (the class itself), not {config!r}"
+        yield f"{key} must be a dataclass (the class itself), not {config!r}"
         return
     parameters: Any = getattr(config, "__dataclass_params__")  # noqa: B009
     if not parameters.frozen:
-        yield f"config {config.__name__} must be frozen: @dataclass(frozen=True)"
+        yield f"{key} {config.__name__} must be frozen: @dataclass(frozen=True)"
     for field in fields(config):
         if field.name in RESERVED.get(type(spec), ()):
-            yield f"config {config.__name__}.{field.name}: LatentForge has an option of that name"
+            yield f"{key} {config.__name__}.{field.name}: LatentForge has an option of that name"
         if field.init and field.default is MISSING and field.default_factory is MISSING:
-            yield f"config {config.__name__}.{field.name} has no default"
+            yield f"{key} {config.__name__}.{field.name} has no default"
 
 
 def _is_names(value: Any, container: type[Any]) -> bool:

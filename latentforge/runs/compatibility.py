@@ -73,9 +73,16 @@ def add_older_values(registry: Registry, draft: Draft) -> None:
     parts = [(kind, draft.values.get(section, {})) for section, kind in KIND_OF_SECTION.items()]
     for kind, options in [*parts, *(("callbacks", callback) for callback in draft.callbacks)]:
         if "name" in options:
-            for option in dataclasses.fields(registry.get(kind, options["name"]).spec.config):
-                if "older_runs" in option.metadata:
-                    options.setdefault(option.name, option.metadata["older_runs"])
+            spec = registry.get(kind, options["name"]).spec
+            _set_older(spec.config, options)
+            if inference := getattr(spec, "inference", None):
+                _set_older(inference, draft.values.setdefault("sampler", {}))
+
+
+def _set_older(config: Any, options: dict[str, Any]) -> None:
+    for option in dataclasses.fields(config):
+        if "older_runs" in option.metadata:
+            options.setdefault(option.name, option.metadata["older_runs"])
 
 
 def is_in_memory(run: RunFolder) -> bool:

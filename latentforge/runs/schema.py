@@ -45,6 +45,7 @@ class Config(Fields):
     train: dict[str, Any]
     callbacks: list[Named]
     roles: dict[str, str] = {}
+    sampler: dict[str, Any] = {}
 
 
 class Preprocessing(Fields):

@@ -249,6 +249,8 @@ def _path(method: str, flag: str, value: str) -> list[str]:
     name = flag.removeprefix("no-").replace("-", "_")
     if method in DATA_METHODS and (name in TRAINING or (keys and keys[0] in SETTINGS)):
         method = "train"  # what such a method suggests for the next training
+    if flag == "set" and keys[:1] == ["sampler"] and len(keys) > 1:
+        return keys
     if flag == "set" and method in DATA_METHODS:
         return ["options", *(keys[1:] if keys[0] == "data" else keys)]
     if flag == "set" and method == "evaluate":

@@ -87,6 +87,9 @@ def find_key_faults(key: str) -> list[str]:
         if keys := [f"{name}.{key}" for name, config in configs.items() if has_field(config, key)]:
             hint = f"write {' or '.join(keys)}"
         return [f"{key}: no such section; {hint}"]
+    if section == "sampler":
+        command = f"latentforge evaluate RUN --set {key}=VALUE"
+        return [f"{key}: does not change the training; train one run, and then `{command}`"]
     if not path or not all(path):
         return [f"{key}: write section.key, as in loss.beta"]
     return []

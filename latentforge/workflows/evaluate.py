@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from latentforge.config.condition import check_unconditional
 from latentforge.config.data_command import complete_command
+from latentforge.config.inference import SAMPLER, describe_sampler, override_sampler
 from latentforge.config.resolve import resolve_other_data
 from latentforge.config.schema import PROTOCOL, Component, RunConfig, check_device, describe_weights
 from latentforge.config.selection import (
@@ -44,6 +45,7 @@ def evaluate(
     options: Sequence[str] | Mapping[str, Any] = (),
     device: str = "auto",
     data: Any = None,
+    sampler: Sequence[str] | Mapping[str, Any] = (),
     protocol: int = PROTOCOL,
 ) -> dict[str, Any]:
     """Compute the metrics of a run on a split; see `Forge.evaluate`."""
@@ -54,7 +56,9 @@ def evaluate(
             hint=f"--protocol {PROTOCOL}",
         )
     config = resolve_stored_config(registry, run)
-    data_options, options = separate_data_options(options)
+    sampler_options, options = separate_options(options, SAMPLER)
+    config = override_sampler(config, sampler_options, sampler)
+    data_options, options = separate_options(options, "data")
     data = resolve_other_data(registry, config, data, data_options)
     spec = read_spec(run.manifest["data"])
     selected = select_measures(
@@ -69,14 +73,14 @@ def evaluate(
     return record_metrics(loaded, split, selected, protocol, data)
 
 
-def separate_data_options(
-    options: Sequence[str] | Mapping[str, Any],
+def separate_options(
+    options: Sequence[str] | Mapping[str, Any], section: str
 ) -> tuple[Sequence[str] | Mapping[str, Any], Sequence[str] | Mapping[str, Any]]:
-    """Return the options of data, `data.KEY=VALUE`, and those of measures."""
+    """Return the options of a section, `SECTION.KEY=VALUE`, and the others."""
     if isinstance(options, Mapping):
-        return options.get("data", {}), {k: v for k, v in options.items() if k != "data"}
-    of_data = [text for text in options if text.startswith("data.")]
-    return of_data, [text for text in options if text not in of_data]
+        return options.get(section, {}), {k: v for k, v in options.items() if k != section}
+    own = [text for text in options if text.startswith(f"{section}.")]
+    return own, [text for text in options if text not in own]
 
 
 def record_metrics(
@@ -99,6 +103,7 @@ def record_metrics(
         "split": split,
         "checkpoint": loaded_run.loaded.checkpoint,
         "weights": describe_weights(loaded_run.config.train),
+        **describe_sampler(loaded_run.config),
         "metrics": metrics,
         "protocol": protocol,
         "evaluation_protocol": version,

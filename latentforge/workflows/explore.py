@@ -11,6 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from latentforge.config.condition import CONDITIONAL, check_condition
+from latentforge.config.inference import (
+    describe_sampler,
+    note_other_sampler,
+    override_sampler,
+    read_preset_sampler,
+    separate_sampler,
+)
 from latentforge.config.resolve import resolve_other_data
 from latentforge.config.schema import Component, check_device, describe_weights
 from latentforge.config.selection import SelectedExplorer, merge_roles, select_explorer
@@ -46,6 +53,7 @@ def explore(
     data: Any = None,
     preset: str | None = None,
     condition: int | None = None,
+    sampler: Sequence[str] | Mapping[str, Any] = (),
     quiet: bool = False,
     **options: Any,
 ) -> dict[str, Any]:
@@ -55,6 +63,9 @@ def explore(
     if folder:
         check_free(folder)
     config = resolve_stored_config(registry, run)
+    sampler_options, assignments = separate_sampler(assignments)
+    preset_sampler = read_preset_sampler(registry, preset)
+    config = override_sampler(config, preset_sampler, sampler_options, sampler)
     spec = read_spec(run.manifest["data"])
     data_options = [text for text in assignments if text.startswith("data.")]
     data = resolve_other_data(registry, config, data, data_options)
@@ -126,6 +137,7 @@ def explore_loaded(
         "role_checkpoints": {role: other.checkpoint for role, other in loaded_run.roles.items()},
         "weights": describe_weights(config.train),
         "options": options,
+        **describe_sampler(config),
         "plugins": find_unpackaged_plugins(explorer, objective),
         **given,
     }
@@ -145,6 +157,7 @@ def explore_loaded(
             "are used; the number of an image counts these images"
         )
         findings = replace(findings, notes=[note, *findings.notes])
+    findings = replace(findings, notes=[*note_other_sampler(config), *findings.notes])
     findings = add_notes(findings)
     with output_folder(out, run.path / "explore" / explorer.name) as folder:
         doing = f"drawing the findings of explorer {explorer.name!r}"
@@ -153,6 +166,7 @@ def explore_loaded(
     return {
         "explorer": explorer.name,
         "weights": about["weights"],
+        **describe_sampler(config),
         "out": str(folder),
         "files": [str(file) for file in files],
         "metrics": dict(findings.metrics),

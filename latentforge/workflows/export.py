@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from latentforge._version import __version__
 from latentforge.config.data_range import to_json
+from latentforge.config.inference import describe_sampler
 from latentforge.config.schema import Component, RunConfig, describe_weights
 from latentforge.contracts import DataSpec
 from latentforge.errors import RunFailed
@@ -324,6 +325,7 @@ def describe_origin(loaded: LoadedModel, config: RunConfig) -> dict[str, Any]:
         "run": str(run.path),
         "checkpoint": loaded.checkpoint,
         "weights": describe_weights(config.train),
+        **describe_sampler(config),
         "data": {**run.manifest["data"], "range": to_json(loaded.data.range)},
         "latent": latent and {"shape": list(latent.shape), "prior": latent.prior},
         "config": run.config,

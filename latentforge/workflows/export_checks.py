@@ -12,6 +12,7 @@ from typing import Any
 
 from latentforge.config.capabilities import check_capabilities
 from latentforge.config.condition import CONDITIONAL, describe_classes, read_condition
+from latentforge.config.inference import override_sampler, separate_sampler
 from latentforge.config.resolve import resolve_other_data
 from latentforge.config.schema import IN_MEMORY, OtherData, check_device
 from latentforge.config.validation import Faults
@@ -34,6 +35,7 @@ def export(
     *,
     checkpoint: str,
     out: Path | None,
+    sampler: Sequence[str] | Mapping[str, Any] = (),
 ) -> dict[str, Any]:
     _check_choice("--format", format, FORMATS)
     if part is not None and format == "safetensors":
@@ -41,7 +43,7 @@ def export(
             "a part requires ONNX: a safetensors file contains the weights of the whole model",
             hint="remove --part, or use --format onnx",
         )
-    config = resolve_stored_config(registry, run)
+    config = override_sampler(resolve_stored_config(registry, run), sampler)
     model = config.model.entry
     fitting = [f"--part {name}" for name in PARTS if PARTS[name] in model.provides]
     if part is None and format == "onnx":
@@ -70,6 +72,7 @@ def encode(
     split: str,
     checkpoint: str,
     device: str,
+    sampler: Sequence[str] | Mapping[str, Any] = (),
 ) -> dict[str, Any]:
     check_device(device)
     if out.suffix not in CODES:
@@ -80,6 +83,10 @@ def encode(
             f"{out} already exists and will not be overwritten", hint="choose another --out"
         )
     config = resolve_stored_config(registry, run)
+    sampler_options: Sequence[str] | Mapping[str, Any] = ()
+    if not isinstance(options, Mapping):  # a mapping contains options of the data alone
+        sampler_options, options = separate_sampler(options)
+    config = override_sampler(config, sampler_options, sampler)
     data = resolve_other_data(registry, config, data, options)
     check_capabilities(registry, "encoding", ["encode"], config.model.entry)
     if out.suffix == ".parquet":
@@ -103,9 +110,10 @@ def decode(
     checkpoint: str,
     device: str,
     condition: int | None = None,
+    sampler: Sequence[str] | Mapping[str, Any] = (),
 ) -> dict[str, Any]:
     check_device(device)
-    config = resolve_stored_config(registry, run)
+    config = override_sampler(resolve_stored_config(registry, run), sampler)
     check_capabilities(registry, "decoding", ["decode"], config.model.entry)
     has_labels = isinstance(codes, str | Path)  # if `encode` wrote the file
     _check_decoded_class(config.model.entry, run, condition, has_labels)

@@ -278,7 +278,8 @@ def test_misspelt_section_suggests_the_likely_one(faults):
 
 def test_unknown_section_lists_all_sections(faults):
     (line,) = faults('[model]\nname = "ae"\n[zzz]\n')
-    assert line.endswith("sections are [model] [loss] [data] [train] [roles] and [[callbacks]]")
+    sections = "[model] [loss] [data] [train] [roles] [sampler] and [[callbacks]]"
+    assert line.endswith(f"sections are {sections}")
 
 
 @pytest.mark.parametrize("text", ['model = "ae"', '[[model]]\nname = "ae"'])

@@ -46,6 +46,7 @@ def test_every_python_block_runs_in_order(page, tmp_path):
         exec(compile("\n" * line + code, str(PAGE), "exec"), vars(page))
     assert sorted(folder.name for folder in (tmp_path / "runs").iterdir()) == [
         "mixture-vae-rings-1",
+        "refine-rings-1",
         "tiny-cvae-rings-1",
         "tiny-flow-rings-1",
         "tiny-vae-photons-1",

@@ -12,6 +12,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from latentforge.config.changes import flatten
 from latentforge.config.validation import plain
 from latentforge.errors import LatentForgeError, UsageError, one_line
 from latentforge.findings import Bars, Lines, Scatter
@@ -215,11 +216,12 @@ def normalize_about(about: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     texts = {"explorer": _get_explorer(folder), "run": "", "checkpoint": "", "weights": ""}
     texts_found = {k: v if isinstance(v := about.get(k), str) else e for k, e in texts.items()}
     roles, options, plugins = (about.get(key) for key in ("roles", "options", "plugins"))
+    sampler = flatten({"sampler": about.get("sampler", {})})
     return {
         **about,
         **texts_found,
         "roles": dict(roles) if isinstance(roles, Mapping) else {},
-        "options": dict(options) if isinstance(options, Mapping) else {},
+        "options": {**(options if isinstance(options, Mapping) else {}), **sampler},
         "plugins": [p for p in plugins if isinstance(p, str)] if isinstance(plugins, list) else [],
     }
 
@@ -235,7 +237,8 @@ def create_command(entry: Entry, registry: Registry) -> list[str]:
     best, last = _read_pointers(entry.run)
     if best == about["checkpoint"] != last:
         arguments += ["--checkpoint", "best"]
-    defaults = _get_defaults(registry, about)
+    own_sampler = flatten({"sampler": entry.run.config.get("sampler", {})})
+    defaults = {**_get_defaults(registry, about), **own_sampler}
     for key, value in about["options"].items():
         if value is not None and (key not in defaults or defaults[key] != value):
             arguments += ["--set", f"{key}={_format_option(value)}"]

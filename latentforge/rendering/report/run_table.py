@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from latentforge.config.changes import flatten
+from latentforge.config.inference import format_sampler
 from latentforge.config.schema import AS_TRAINED
 from latentforge.io.text import pluralized
 from latentforge.io.toml import format_toml
@@ -14,6 +15,7 @@ from latentforge.runs.folder import RunFolder
 from latentforge.runs.roles import find_used_runs
 
 SPLITS = ("test", "validation", "train")
+KEYS = ("split", "checkpoint", "sampler", "metrics")  # of an evaluation; equal ones are one row
 MAX_CLASSES = 20  # maximum number of classes in the header
 
 
@@ -128,11 +130,13 @@ def read_evaluations(
         for line in read_objects(run.path / "evaluations.jsonl", warnings):
             if not isinstance(line.get("metrics"), Mapping):
                 continue
-            key = repr((name, *(line.get(k) for k in ("split", "checkpoint", "metrics"))))
+            key = repr((name, *(line.get(k) for k in KEYS)))
             rows.pop(key, None)
             other_data = line.get("fingerprint") != run.manifest["data"]["fingerprint"]
             protocol = line.get("protocol") if isinstance(line.get("protocol"), Mapping) else {}
             fields = {"name": name, "other_data": other_data, "protocol": protocol}
+            sampler = line.get("sampler")
+            fields["sampler"] = format_sampler(sampler) if isinstance(sampler, Mapping) else ""
             rows[key] = {**line, **fields, "rows": join_rows([line["metrics"]])}
     return list(rows.values())[::-1]
 
