@@ -90,13 +90,14 @@ def checks_in(kind: str) -> list[Callable[..., None]]:
         codes,
         datasets,
         explorers,
+        inference,
         losses,
         models,
         objectives,
     )
 
     modules = {
-        "models": (models, codes),
+        "models": (models, codes, inference),
         "losses": (losses,),
         "datasets": (datasets,),
         "explorers": (explorers,),

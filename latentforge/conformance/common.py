@@ -31,23 +31,23 @@ def the_hook_module_imports_nothing_heavy(subject: Subject) -> None:
 def every_option_has_a_valid_default(subject: Subject) -> None:
     from latentforge.config.validation import find_default_faults
 
-    wrong = find_default_faults(subject.entry.spec.config)
+    wrong = [fault for config in configs_of(subject) for fault in find_default_faults(config)]
     require(not wrong, "; ".join(wrong), "fix the default or the type of the option")
 
 
 def every_option_is_described(subject: Subject) -> None:
     """Options are described in the docstring of the config dataclass, which `latentforge show`
     prints, or in the docstring of a base class."""
-    config = subject.entry.spec.config
-    classes: tuple[type, ...] = config.__mro__
-    docs = [(c.__name__, c.__doc__ or "") for c in classes if dataclasses.is_dataclass(c)]
-    # a generated docstring starts with the signature of the class
-    text = " ".join(doc for name, doc in docs if not doc.startswith(f"{name}("))
-    names = [field.name for field in dataclasses.fields(config)]
-    missing = [name for name in names if not re.search(rf"\b{re.escape(name)}\b", text)]
-    saw = f"the docstring of {config.__name__} does not mention {', '.join(missing)}"
-    hint = "name each option there in `backticks`, with its unit and what it does"
-    require(not missing, saw, hint)
+    for config in configs_of(subject):
+        classes: tuple[type, ...] = config.__mro__
+        docs = [(c.__name__, c.__doc__ or "") for c in classes if dataclasses.is_dataclass(c)]
+        # a generated docstring starts with the signature of the class
+        text = " ".join(doc for name, doc in docs if not doc.startswith(f"{name}("))
+        names = [field.name for field in dataclasses.fields(config)]
+        missing = [name for name in names if not re.search(rf"\b{re.escape(name)}\b", text)]
+        saw = f"the docstring of {config.__name__} does not mention {', '.join(missing)}"
+        hint = "name each option there in `backticks`, with its unit and what it does"
+        require(not missing, saw, hint)
 
 
 def every_capability_is_known(subject: Subject) -> None:
@@ -83,6 +83,12 @@ def checks_for(kind: str) -> tuple[Any, ...]:
     names = {field.name for field in dataclasses.fields(KINDS[kind].spec)}
     extra = [every_capability_is_known] if names & {"provides", "needs", "roles"} else []
     return (*CHECKS, *extra)
+
+
+def configs_of(subject: Subject) -> list[Any]:
+    """The classes of options of a component: its config and, of a model, its inference options."""
+    spec = subject.entry.spec
+    return [cls for cls in (spec.config, getattr(spec, "inference", None)) if cls is not None]
 
 
 def capabilities_of(entry: Entry) -> tuple[Set[str], Set[str]]:

@@ -37,6 +37,7 @@ from latentforge.conformance.examples import (
     images,
 )
 from latentforge.conformance.labels import fill_labels
+from latentforge.conformance.samplers import set_sampler
 from latentforge.conformance.subject import NotChecked, Subject, require
 from latentforge.contracts import DataSpec
 from latentforge.errors import UsageError
@@ -82,7 +83,7 @@ def build(subject: Subject, data: DataSpec, seed: int = 0) -> Any:
         module = subject.entry.spec.build(subject.config, data, *roles)
     saw = f"build returned {type(module).__name__}"
     require(isinstance(module, nn.Module), saw, "return an nn.Module")
-    return fill_labels(module, subject.entry, data)
+    return fill_labels(set_sampler(module, subject.entry), subject.entry, data)
 
 
 def build_other(subject: Subject, entry: Entry, data: DataSpec) -> nn.Module:
@@ -91,7 +92,7 @@ def build_other(subject: Subject, entry: Entry, data: DataSpec) -> nn.Module:
     require_data_support(subject, entry, data)
     options = options_for(subject, entry)
     module: nn.Module = entry.spec.build(options, data, *role_arguments(subject, entry, data))
-    return fill_labels(module, entry, data)
+    return fill_labels(set_sampler(module, entry), entry, data)
 
 
 def options_for(subject: Subject, entry: Entry) -> Any:

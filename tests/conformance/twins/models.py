@@ -14,6 +14,7 @@ from latentforge.latent import DiagonalGaussian, Point, standard_normal_log_prob
 
 from .common import GoodConfig, meddle
 from .conditional import CONDITIONAL, NoGiven, conditional
+from .inference import INFERENCE
 
 
 class Good(nn.Module):
@@ -603,6 +604,7 @@ MODELS = {
         coded(NarrowEntries),
     ],
     **CONDITIONAL,
+    **INFERENCE,
     "it works on another device": [model(LeftBehind), classifier(OutputOnCpu)],
     "global state is unchanged": [
         meddling(meddle),
