@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol, cast
+
+from latentforge.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,6 +30,25 @@ class Factor:
 
     name: str
     names: tuple[str, ...] = ()
+
+
+class MissingFactorError(UsageError, KeyError):
+    """A component reads a factor that the data does not have. A mapping raises KeyError for an
+    unknown key, so `in` and `get` work."""
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        known = [*known]
+        super().__init__(
+            f"the data has no factor {name!r}; its factors: {', '.join(known) or 'none'}",
+            hint=did_you_mean(name, known) or "give data with this factor",
+        )
+
+
+class FactorTable(dict[str, "Tensor"]):
+    """The factors of a split by name, (N,) each. Raises MissingFactorError for another name."""
+
+    def __missing__(self, name: str) -> NoReturn:
+        raise MissingFactorError(name, self)
 
 
 RangeName = Literal["unit", "signed", "counts", "any"]
@@ -167,7 +188,7 @@ class BatchFactors(Mapping[str, "Tensor"]):
         if name == CLASS and self.batch.y is not None:
             return self.batch.y
         if name not in self.table:
-            raise KeyError(f"no factor {name!r}; the data has {', '.join(self) or 'none'}")
+            raise MissingFactorError(name, self)
         return self.table[name].index_select(0, self.batch.index)
 
     def __iter__(self) -> Iterator[str]:

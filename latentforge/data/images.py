@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from latentforge.contracts import Batch, DataSpec
-from latentforge.contracts.data import CLASS
+from latentforge.contracts.data import CLASS, FactorTable
 from latentforge.errors import UsageError
 from latentforge.seeding import generator, shared_generator
 
@@ -65,9 +65,9 @@ class ImageSplit:
         return self.x.dtype
 
     @property
-    def factors(self) -> dict[str, Tensor]:
+    def factors(self) -> FactorTable:
         """The factors by name, (N,) each; "class" is `y`."""
-        return {**({} if self.y is None else {CLASS: self.y}), **self.table}
+        return FactorTable({**({} if self.y is None else {CLASS: self.y}), **self.table})
 
     def raw(self, index: Tensor) -> Tensor:
         """The stored images at `index`, (B, *spec.shape)."""

@@ -8,7 +8,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from latentforge.errors import LatentForgeError, PluginError, RunFailed, one_line, place_in
+from latentforge.contracts.data import MissingFactorError
+from latentforge.errors import (
+    LatentForgeError,
+    PluginError,
+    RunFailed,
+    UsageError,
+    one_line,
+    place_in,
+)
 from latentforge.plugins.discovery import FILE, module_name
 from latentforge.plugins.registry import Entry
 
@@ -47,11 +55,14 @@ def call_component(
     """Call a function of a component: the one boundary between LatentForge and plugins.
 
     An exception of the component becomes a PluginError that names every component involved.
-    LatentForge's own errors pass through: a plugin raises them to report to the user. A lack of
-    memory becomes a RunFailed with the hint `save_memory`.
+    LatentForge's own errors pass through: a plugin raises them to report to the user. A factor that
+    the data does not have becomes a UsageError that names the action. A lack of memory becomes a
+    RunFailed with the hint `save_memory`.
     """
     try:
         return function(*args, **options)
+    except MissingFactorError as error:
+        raise UsageError(f"{action}: {error.message}", hint=error.hint) from error
     except (LatentForgeError, KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:  # also SystemExit: a component must not end the process

@@ -14,7 +14,7 @@ from latentforge.config.schema import DataConfig
 from latentforge.contracts import Batch
 from latentforge.data.loading import as_splits
 from latentforge.data.preparation import prepare, prepare_whole
-from latentforge.errors import PluginError, UsageError
+from latentforge.errors import UsageError
 
 N = 60
 RANDOM = np.random.default_rng(0)
@@ -82,8 +82,14 @@ def test_a_batch_selects_the_factors_of_its_examples():
     assert part.factors["shape"].tolist() == [0, 1]
     assert torch.equal(part.factors["class"], part.y)
     assert len(batch.factors) == 4
-    with pytest.raises(KeyError, match="no factor 'size'; the data has class, angle, shape, colo"):
-        batch.factors["size"]
+    for factors in (batch.factors, images.factors):
+        assert "size" not in factors
+        assert factors.get("size") is None
+        missing = "the data has no factor 'angel'; its factors: class, angle, shape, colour"
+        with pytest.raises(UsageError, match=missing) as error:
+            factors["angel"]
+        assert isinstance(error.value, KeyError)  # as for every mapping
+        assert error.value.hint == "did you mean 'angle'?"
 
 
 def test_a_batch_can_be_made_by_hand():
@@ -382,7 +388,8 @@ def test_data_without_factors_is_refused(forge):
     with pytest.raises(UsageError, match="measure 'mean-angle' needs factors; the data has none"):
         forge.evaluate(run, measures=["mean-angle"])
     labelled = fit(forge, arrays(None), loss="reconstruction")  # labels are a factor
-    with pytest.raises(PluginError, match="no factor 'angle'; the data has class"):
+    refused = "'mean-angle'.*: the data has no factor 'angle'; its factors: class\n  try: give data"
+    with pytest.raises(UsageError, match=refused):
         forge.evaluate(labelled, measures=["mean-angle"])
 
 
