@@ -74,7 +74,7 @@ def checked(findings: object) -> Findings:
 
 def _check(item: Finding) -> None:
     """Raise a TypeError or ValueError that names the finding if it cannot be drawn or written."""
-    for key in ("title", "x_title", "y_title"):
+    for key in ("title", "x_title", "y_title", "values_title"):
         if not isinstance(getattr(item, key, ""), str):
             raise TypeError(f"{key} of {item.name!r} must be a string")
     for key, items in LISTS.items():
@@ -161,6 +161,10 @@ def _check_scatter(item: Scatter) -> None:
         raise ValueError(f"points of {item.name!r} must be (N, 2)")
     if item.labels is not None:
         _check_labels(item, item.labels)
+    if item.values is not None:
+        _check_tensors(item.name, {"values": item.values})
+        if item.values.shape != (count,) or not item.values.isfinite().all():
+            raise ValueError(f"{item.name!r} must have one finite value per point")
     if item.images is not None:
         _check_tensors(item.name, {"images": item.images})
         if not (_is_images(item.images) and len(item.images) == count):

@@ -71,7 +71,9 @@ class Plane:
 
 @dataclass(frozen=True)
 class Scatter:
-    """A map of codes: `points` (N, 2), coloured by `labels`, int64 (N,) that index `classes`.
+    """A map of codes: `points` (N, 2), coloured by `labels`, int64 (N,) that index `classes`, or by
+    `values`, finite numbers (N,), on a continuous scale with the title `values_title`. With
+    `values`, `labels` only name the points.
 
     `images` (N, C, H, W) appear under the pointer; `plane` contains decoded images for positions on
     the map. `paths` are curves on the map by name, (T, 2) each, from start to end. `codes` (N, D)
@@ -88,6 +90,8 @@ class Scatter:
     paths: Mapping[str, Tensor] = field(default_factory=dict)
     codes: Tensor | None = None
     axes: tuple[str, str] = ("z0", "z1")
+    values: Tensor | None = None
+    values_title: str = ""
 
 
 @dataclass(frozen=True)

@@ -130,8 +130,12 @@ def _panel_width(items: Sequence[Any], legend: bool) -> float:
     match items[0]:
         case Scatter() as item:
             ratio = scatter.compute_ratio(scatter.compute_limits(items))
-            names = item.classes if legend else ()
-            legend_width = max((text_width(name, LABEL - 1) + 0.3 for name in names), default=0.0)
+            if any(item.values is not None for item in items):
+                legend_width = scatter.COLOUR_BAR
+            else:
+                names = item.classes if legend else ()
+                widths = (text_width(name, LABEL - 1) + 0.3 for name in names)
+                legend_width = max(widths, default=0.0)
             return (PANEL_HEIGHT - 0.8) * min(1.6, 1 / ratio) + 0.6 + legend_width
         case Bars() as item:
             return min(max(2.3, 0.8 + 0.22 * len(item.labels) * len(item.series)), 4.2)
@@ -159,18 +163,20 @@ def _prepare_map(axes: Axes, items: Sequence[Scatter], legend: bool) -> Fill:
         growing = not all(has_final_paths(item, items) for item in items)
         ends = scatter.create_ends_legend(growing)
     handles = [*scatter.create_class_legend(first), *ends]
-    if legend and handles:
+    scale = scatter.compute_scale(items)
+    if scale:
+        scatter.add_colour_bar(axes, scale, first.values_title)
+    if legend and handles and not scale:
         axes.legend(handles=handles, **{**LEGEND, "fontsize": LABEL - 2})
-    elif ends:  # below the x-axis title
-        legend_style = {**LEGEND, "loc": "upper center", "bbox_to_anchor": (0.5, -0.18)}
-        axes.legend(handles=ends, ncols=len(ends), columnspacing=1.2, **legend_style)
+    else:
+        scatter.add_legend_below(axes, ends, 0.18)
     static = all(has_same_points(first, item) for item in items[1:])
     if static:
-        scatter.fill_map(axes, first, limits, PANEL_HEIGHT - 0.8)
+        scatter.fill_map(axes, first, limits, PANEL_HEIGHT - 0.8, scale)
 
     def fill(item: Scatter) -> None:
         if not static:
-            scatter.fill_map(axes, item, limits, PANEL_HEIGHT - 0.8)
+            scatter.fill_map(axes, item, limits, PANEL_HEIGHT - 0.8, scale)
         scatter.fill_paths(axes, item, has_final_paths(item, items), PANEL_HEIGHT - 0.8)
 
     return fill
@@ -183,7 +189,7 @@ def has_final_paths(item: Scatter, items: Sequence[Scatter]) -> bool:
 
 def has_same_points(one: Scatter, other: Scatter) -> bool:
     """Whether two maps show the same points in the same colours."""
-    pairs = ((one.points, other.points), (one.labels, other.labels))
+    pairs = [(getattr(one, key), getattr(other, key)) for key in ("points", "labels", "values")]
     return all(a is b or (a is not None and b is not None and torch.equal(a, b)) for a, b in pairs)
 
 

@@ -90,10 +90,11 @@ def pack(item: Finding) -> tuple[dict[str, Any], dict[str, Array]]:
             values = {"columns": list(item.columns), "rows": rows}
         case Scatter():
             arrays = {"points": to_numpy(item.points), **_number_tensors("path", item.paths)}
-            for key, tensor in (("labels", item.labels), ("codes", item.codes)):
-                if tensor is not None:
+            for key in ("labels", "codes", "values"):
+                if (tensor := getattr(item, key)) is not None:
                     arrays[key] = to_numpy(tensor)
             values = {key: list(getattr(item, key)) for key in ("classes", "axes", "paths")}
+            values |= {"values_title": item.values_title} if item.values is not None else {}
             if item.images is not None:
                 arrays["images"] = to_uint8(item.images)
             if item.plane is not None:
@@ -259,4 +260,6 @@ def _unpack(
         paths=numbered("path", entry["paths"]),
         codes=arrays.get("codes"),
         axes=(first, second),
+        values=arrays.get("values"),
+        values_title=entry.get("values_title", ""),
     )

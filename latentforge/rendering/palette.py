@@ -20,6 +20,14 @@ INK = "#1a1a1a"
 FAINT = "#8c8c8c"
 HEAT = "viridis"
 
+SCALE = (
+    *("#414487", "#365c8d", "#2c728e", "#24878e", "#1e9c89"),
+    *("#2cb17e", "#50c46a", "#84d44b", "#bddf26"),
+)
+"""The colours of numbers from low to high, evenly spaced: viridis from 0.2 to 0.9, because its ends
+are hard to see on black and on white. The lightness increases steadily, so that the order is also
+visible with colour blindness."""
+
 
 def colour(i: int) -> str:
     """The colour of class `i`."""
@@ -36,6 +44,14 @@ def marker(i: int, few: bool = False) -> str:
 def path_colours(paths: Iterable[str], classes: Sequence[str]) -> list[str]:
     """The colour of each path by its name: of the class with this name, or else of its position."""
     return [colour(classes.index(p) if p in classes else i) for i, p in enumerate(paths)]
+
+
+def scale_limits(values: Iterable[float]) -> tuple[float, float]:
+    """The numbers at the two ends of SCALE: the lowest and the highest value, apart if equal."""
+    values = [*values]
+    low, high = min(values), max(values)
+    margin = 0.0 if low < high else abs(low) / 2 or 0.5
+    return low - margin, high + margin
 
 
 def shorten_name(name: str) -> str:

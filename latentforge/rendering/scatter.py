@@ -1,4 +1,4 @@
-"""Draws scatter plots of codes: points coloured by class, class names, paths."""
+"""Draws scatter plots of codes: points coloured by class or by a number, class names, paths."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any, Literal
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import AbstractPathEffect, withStroke
@@ -22,34 +24,83 @@ from latentforge.rendering.canvas import (
     text_width,
 )
 from latentforge.rendering.images import Array, can_share_unit, to_numpy
-from latentforge.rendering.palette import COLOURS, INK, colour, marker, path_colours, shorten_name
+from latentforge.rendering.palette import (
+    COLOURS,
+    FAINT,
+    INK,
+    SCALE,
+    colour,
+    marker,
+    path_colours,
+    scale_limits,
+    shorten_name,
+)
 
 SIDE = 6.0  # longer side of a map, inches
 DEFAULT_RATIO = 0.8  # height divided by width of a map if the axes have different units
 FEW = 1000  # up to this many points are large enough for a different marker per class
 MAX_NAMED = 30  # maximum classes with names in the map
 MAX_LISTED = 40  # maximum classes in a legend
+COLOUR_BAR = 0.85  # width of a colour bar with its labels, inches
+COLOUR_MAP = LinearSegmentedColormap.from_list("latentforge", SCALE)
 CURRENT_END = "s"  # marker of the current end of an unfinished path
 Limits = tuple[tuple[float, float], tuple[float, float]]
 
 
 def draw_scatter(item: Scatter, note: str = "") -> Figure:
-    """Draw a map as a figure, with the legend at the right."""
+    """Draw a map as a figure, with the legend or the colour bar at the right."""
     limits = compute_limits([item])
     ratio = compute_ratio(limits)
     width, height = (SIDE, SIDE * ratio) if ratio < 1 else (SIDE / ratio, SIDE)
-    names = [shorten_name(name) for name in item.classes] if item.labels is not None else []
+    names = [shorten_name(name) for name in item.classes] if is_by_class(item) else []
     names += ["start"] if item.paths else []
     columns = 1 + (len(item.classes) > 14)
     legend = max((text_width(name, LABEL - 1) + 0.55 for name in names), default=0.1) * columns
+    scale = compute_scale([item])
+    legend += COLOUR_BAR if scale else 0
     figure = create_chart_figure(width + 0.75 + legend, height + 0.55, item.title, note)
     axes = figure.subplots()
     frame_map(axes, item, limits)
-    fill_map(axes, item, limits)
+    fill_map(axes, item, limits, scale=scale)
     fill_paths(axes, item)
-    if handles := [*create_class_legend(item), *(create_ends_legend() if item.paths else [])]:
+    ends = create_ends_legend() if item.paths else []
+    if scale:
+        add_colour_bar(axes, scale, item.values_title)
+        add_legend_below(axes, ends, 0.5 / height)
+    elif handles := [*create_class_legend(item), *ends]:
         axes.legend(handles=handles, ncols=columns, **LEGEND)
     return figure
+
+
+def is_by_class(item: Scatter) -> bool:
+    """Whether the points are coloured by their labels."""
+    return item.labels is not None and item.values is None
+
+
+def compute_scale(items: Sequence[Scatter]) -> Normalize | None:
+    """The scale of colours that all items share; None if none has values."""
+    values = [to_numpy(item.values).astype(float) for item in items if item.values is not None]
+    if not values:
+        return None
+    return Normalize(*scale_limits(float(end) for v in values for end in (v.min(), v.max())))
+
+
+def add_colour_bar(axes: Axes, scale: Normalize, title: str) -> None:
+    """Add the colour bar at the right of the axes."""
+    mappable = ScalarMappable(scale, COLOUR_MAP)
+    bar = axes.figure.colorbar(mappable, ax=axes, aspect=30, pad=0.02)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(labelsize=LABEL - 1, color=FAINT, labelcolor=INK, length=3)
+    bar.set_label(escape_dollars(title), fontsize=LABEL, color=INK)
+
+
+def add_legend_below(axes: Axes, handles: Sequence[Artist], below: float) -> None:
+    """Add a legend below the title of the x-axis, if it has entries. `below` is its distance as a
+    fraction of the height of the axes."""
+    if handles:
+        position = {"loc": "upper center", "bbox_to_anchor": (0.5, -below)}
+        legend_style = {**LEGEND, **position}
+        axes.legend(handles=handles, ncols=len(handles), columnspacing=1.2, **legend_style)
 
 
 def compute_limits(items: Sequence[Scatter]) -> Limits:
@@ -96,15 +147,21 @@ def frame_map(axes: Axes, item: Scatter, limits: Limits) -> None:
     axes.set(xlabel=escape_dollars(item.axes[0]), ylabel=escape_dollars(item.axes[1]))
 
 
-def fill_map(axes: Axes, item: Scatter, limits: Limits, side: float = SIDE) -> None:
+def fill_map(
+    axes: Axes, item: Scatter, limits: Limits, side: float = SIDE, scale: Normalize | None = None
+) -> None:
     """Draw the points, and the names of the classes at their medians, in axes whose longer side has
-    `side` inches."""
+    `side` inches. `scale` is that of the values, if there are any."""
     points = to_numpy(item.points).astype(float)
     count = len(points)
     size = float(np.clip(420 / np.sqrt(count), 4, 36)) * side / SIDE
     opacity = 0.9 if count <= 500 else 0.7 if count <= 3000 else 0.55
     style: dict[str, Any] = {"s": size, "alpha": opacity, "linewidths": 0, "zorder": 2}
     labels = get_labels(item)
+    if item.values is not None:  # more opaque, as mixed colours would be those of other values
+        colouring = {"c": to_numpy(item.values).astype(float), "cmap": COLOUR_MAP, "norm": scale}
+        axes.scatter(*points.T, **{**style, **colouring, "alpha": 0.9})
+        return
     if labels is None:
         axes.scatter(*points.T, color=COLOURS[0], **style)
         return
@@ -236,7 +293,7 @@ def create_ends_legend(growing: bool = False) -> list[Artist]:
 
 def create_class_legend(item: Scatter) -> list[Artist]:
     """Legend entries for the classes that have points, at most MAX_LISTED."""
-    labels = get_labels(item)
+    labels = get_labels(item) if is_by_class(item) else None
     few = len(item.points) <= FEW
     present = [] if labels is None else np.unique(labels).tolist()
     present = [i for i in present if 0 <= i < len(item.classes)]

@@ -70,11 +70,11 @@ def _write_embedding(item: Scatter, folder: Path) -> str:
         codes = np.pad(codes, ((0, 0), (0, DIMS - codes.shape[1])))
     np.savetxt(item_folder / "tensors.tsv", codes, fmt="%.6g", delimiter="\t")
     lines = [("tensor_name", item.name), ("tensor_path", f"{relative_path}/tensors.tsv")]
-    if item.labels is not None:
-        # a name must fit on one line
-        class_names = {i: as_cell(" ".join(name.split())) for i, name in enumerate(item.classes)}
-        rows = "".join(f"{class_names.get(int(i), int(i))}\n" for i in item.labels.cpu()[selected])
-        (item_folder / "metadata.tsv").write_text(rows, "utf-8")
+    if columns := _list_columns(item, selected):
+        titles = [tuple(columns)] if len(columns) > 1 else []  # a single column must have none
+        rows = [*titles, *zip(*columns.values(), strict=True)]
+        table = "".join("\t".join(row) + "\n" for row in rows)
+        (item_folder / "metadata.tsv").write_text(table, "utf-8")
         lines.append(("metadata_path", f"{relative_path}/metadata.tsv"))
     text = "".join(f"  {key}: {json.dumps(value)}\n" for key, value in lines)
     if item.images is not None:
@@ -84,6 +84,23 @@ def _write_embedding(item: Scatter, folder: Path) -> str:
         text += f'  sprite {{\n    image_path: "{relative_path}/sprite.png"\n'
         text += f"    single_image_dim: {width}\n    single_image_dim: {height}\n  }}\n"
     return f"embeddings {{\n{text}}}\n"
+
+
+def _list_columns(item: Scatter, selected: Tensor) -> dict[str, list[str]]:
+    """The texts of the points by the title of the column: names of classes, and values."""
+    columns = {}
+    if item.labels is not None:
+        names = {i: _as_line(name) for i, name in enumerate(item.classes)}
+        labels = item.labels.cpu()[selected].tolist()
+        columns["class"] = [names.get(i, str(i)) for i in labels]
+    if item.values is not None:
+        title = _as_line(item.values_title) or "value"
+        columns[title] = [f"{value:.6g}" for value in item.values.cpu()[selected].tolist()]
+    return columns
+
+
+def _as_line(text: str) -> str:
+    return str(as_cell(" ".join(text.split())))
 
 
 def create_sprite_sheet(images: Tensor) -> Image.Image:

@@ -138,6 +138,18 @@ def test_moving_points_are_redrawn(digits):
     assert (first != second).any(-1).sum() > 1000
 
 
+def test_frames_share_the_scale_of_values(digits):
+    points = digits.z[:50, :2]
+    shots = [[Scatter("m", "", points, values=torch.full((50,), v))] for v in (0.0, 8.0)]
+    low, high = draw_frames(Film("f", "", shots))
+    (axes, _), *_ = _prepare_panels(Film("f", "", shots), "")[1]
+    assert axes.figure.axes[1].get_ylim() == (0.0, 8.0)
+    assert (low != high).any(-1).sum() > 500
+    still = [[replace(shot[0], values=shots[0][0].values)] for shot in shots]
+    first, second = draw_frames(Film("f", "", still))
+    assert np.array_equal(first, second)
+
+
 # ---------------------------------------------------------------- GIF
 
 

@@ -15,7 +15,7 @@ from matplotlib.colors import to_hex
 from latentforge.findings import Bars, Histogram, Lines, Scatter
 from latentforge.rendering.charts import draw_bars, draw_histogram, draw_lines
 from latentforge.rendering.html.page import chart
-from latentforge.rendering.palette import COLOURS, colour
+from latentforge.rendering.palette import COLOURS, SCALE, colour
 from latentforge.rendering.scatter import compute_limits, draw_scatter, place_names
 from latentforge.rendering.write import png, write_finding
 
@@ -149,6 +149,54 @@ def test_point_size_shrinks_with_the_number_of_points(count, look, digits):
 def test_special_characters_and_unnamed_labels_are_drawn(digits, tmp_path):
     item = Scatter("m", "$x_1", digits.z[:, :2], digits.y, ("$a", "$\\frac{", "数字\t"))
     assert write_finding(item, tmp_path, "costs 3$ or 4$")[0].read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.fixture
+def shaded(digits):
+    """A map that is coloured by its first coordinate."""
+    points = digits.z[:, :2]
+    by_value = {"values": points[:, 0] * 10, "values_title": "angle in $degrees"}
+    return Scatter("map", "A map", points, digits.y, digits.classes, **by_value)
+
+
+def test_values_of_a_map_are_drawn_on_a_continuous_scale_with_a_colour_bar(shaded, look):
+    figure = draw_scatter(shaded)
+    axes, bar = figure.axes
+    values = shaded.values.double().numpy()
+    assert bar.get_ylabel() == r"angle in \$degrees"
+    assert bar.get_ylim() == pytest.approx((values.min(), values.max()))
+    assert axes.get_legend() is None
+    assert not axes.texts
+    [drawn] = axes.collections
+    assert np.allclose(drawn.get_array(), values)
+    picture = look.opened(png(shaded, ""))
+    assert max(look.count(picture, colour(i)) for i in range(10)) < 20  # no colours of classes
+    ends = [look.count(picture, end) for end in (SCALE[0], SCALE[-1])]
+    assert min(ends) > 20  # of the bar
+
+
+def test_colour_bar_and_the_legend_of_paths_do_not_overlap(shaded, scatter):
+    figure = draw_scatter(replace(shaded, paths=scatter.paths))
+    figure.canvas.draw()
+    axes, bar = figure.axes
+    legend = axes.get_legend().get_window_extent()
+    assert not legend.overlaps(bar.get_tightbbox())
+    assert not legend.overlaps(axes.xaxis.label.get_window_extent())
+
+
+def test_page_has_the_scale_and_the_colour_bar_of_the_picture(shaded):
+    [text] = re.findall(r'json">(.*?)</script>', chart(shaded))
+    content = json.loads(text)
+    assert content["values"] == "angle in $degrees"
+    [trace] = content["figure"]["data"]
+    marker = trace["marker"]
+    values = shaded.values.numpy()
+    assert marker["color"] == pytest.approx(values.tolist(), rel=1e-4)
+    assert (marker["cmin"], marker["cmax"]) == pytest.approx((values.min(), values.max()))
+    assert [fill for _, fill in marker["colorscale"]] == list(SCALE)
+    assert marker["colorbar"]["title"]["text"] == "angle in $degrees"
+    assert trace["text"] == [shaded.classes[i] for i in shaded.labels]
+    assert content["figure"]["layout"]["showlegend"] is False
 
 
 # ---------------------------------------------------------------- curves and bars

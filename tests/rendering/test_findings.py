@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,6 +50,10 @@ CURVE = Lines("wrong", "", torch.arange(3.0), {}, "x", "y")
         Scatter("wrong", "", POINTS, torch.tensor([0, 1, -1, 0]), ["a", "b"]),
         Scatter("wrong", "", POINTS, torch.rand(4), ["a", "b"]),
         Scatter("wrong", None, POINTS),
+        Scatter("wrong", "", POINTS, values=torch.rand(3)),
+        Scatter("wrong", "", POINTS, values=torch.tensor([0.0, 1.0, math.nan, 2.0])),
+        Scatter("wrong", "", POINTS, values=[0.0, 1.0, 2.0, 3.0]),
+        Scatter("wrong", "", POINTS, values=torch.rand(4), values_title=None),
         ImageGrid("wrong", "", [IMAGES.numpy()]),
         ImageGrid("wrong", "", [IMAGES], captions=["a"]),
         ImageGrid("wrong", "", [IMAGES], "title"),

@@ -105,6 +105,15 @@ def equal(one, other):
 # ---------------------------------------------------------------- round trips
 
 
+def test_values_of_a_map_round_trip(digits, tmp_path):
+    values = torch.linspace(-40, 40, 9, dtype=torch.float64)
+    item = Scatter("m", "", digits.z[:9, :2], digits.y[:9], values=values, values_title="angle")
+    write_findings(Findings([item]), tmp_path, ABOUT)
+    [stored] = read_findings(tmp_path).items
+    for key in ("values", "values_title", "labels"):
+        assert equal(getattr(stored.finding, key), getattr(item, key))
+
+
 def test_page_of_a_finding_names_the_run_it_shows(digits, tmp_path):
     maps = [Scatter(name, "A map", digits.z[:9, :2]) for name in ("own", "theirs")]
     about = {**ABOUT, "role_checkpoints": {"judge": "step-00000007"}}

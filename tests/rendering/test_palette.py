@@ -7,7 +7,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from latentforge.rendering.palette import COLOURS, MARKERS, colour, marker
+from latentforge.rendering.palette import COLOURS, MARKERS, SCALE, colour, marker, scale_limits
 
 # Machado, Oliveira and Fernandes 2009, severity 1.0, on linear RGB
 VISION = {
@@ -63,3 +63,26 @@ def test_classes_beyond_ten_reuse_colours_with_other_markers():
         assert len(looks) == 60
     assert len({marker(i, few=True) for i in range(10)}) == len(MARKERS) == len(COLOURS) == 10
     assert {marker(i) for i in range(10)} == {"o"}
+
+
+@pytest.mark.parametrize("vision", VISION)
+def test_lightness_of_the_scale_of_numbers_increases(vision):
+    lightness = [to_oklab(name, VISION[vision])[0] for name in SCALE]
+    assert min(np.diff(lightness)) > 3
+    white = to_oklab("#ffffff", VISION[vision])[0]
+    dark = to_oklab("#14171c", VISION[vision])[0]  # the background of a page in dark mode
+    assert min(white - lightness[-1], lightness[0] - dark) > 13
+
+
+def test_scale_is_viridis_without_its_ends():
+    import matplotlib
+    from matplotlib.colors import to_hex
+
+    viridis = matplotlib.colormaps["viridis"]
+    assert list(SCALE) == [to_hex(viridis(share)) for share in np.linspace(0.2, 0.9, len(SCALE))]
+
+
+def test_limits_of_the_scale_of_numbers_differ():
+    assert scale_limits([3.0, -1.0, 2.0]) == (-1.0, 3.0)
+    assert scale_limits([4.0, 4.0]) == (2.0, 6.0)
+    assert scale_limits([0.0]) == (-0.5, 0.5)

@@ -6,6 +6,7 @@ import io
 import json
 import math
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -138,6 +139,21 @@ def test_codes_without_labels_and_images_are_written_flat(digits, tmp_path):
     assert not embedding.metadata_path
     assert not embedding.HasField("sprite")
     assert np.loadtxt(tmp_path / embedding.tensor_path).shape == (6, 8)
+
+
+def test_values_are_a_second_column_of_the_projector(digits, tmp_path):
+    codes, values = digits.z[:3], torch.tensor([-12.5, 0.0, 1e-7])
+    item = Scatter("m", "", codes[:, :2], digits.y[:3], digits.classes, codes=codes, values=values)
+    write_projector(Findings([replace(item, values_title="angle\tin degrees")]), tmp_path)
+    rows = next(tmp_path.rglob("metadata.tsv")).read_text().splitlines()
+    names = [digits.classes[i] for i in digits.y[:3]]
+    assert rows == [
+        "class\tangle in degrees",
+        *(f"{name}\t{value}" for name, value in zip(names, ("-12.5", "0", "1e-07"), strict=True)),
+    ]
+    alone = tmp_path / "alone"
+    write_projector(Findings([replace(item, labels=None)]), alone)
+    assert next(alone.rglob("metadata.tsv")).read_text() == "-12.5\n0\n1e-07\n"
 
 
 def test_codes_of_two_dimensions_get_a_third_one(digits, tmp_path):

@@ -62,7 +62,8 @@
         const distance = dx * dx + dy * dy;
         if (distance <= best) {
           best = distance;
-          found = { x: trace.x[i], y: trace.y[i], cell: trace.customdata[i], name: trace.name };
+          found = { x: trace.x[i], y: trace.y[i], cell: trace.customdata[i],
+            name: trace.text ? trace.text[i] : trace.name, value: trace.marker.color[i] };
         }
       }
     }
@@ -93,7 +94,8 @@
     const shown = element("div", "lf-tip", box), sprite = content.thumbnails;
     const canvas = sprite && canvasFor(sprite, shown);
     if (canvas) canvas.style.width = `${sprite.width * Math.max(1, Math.round(96 / sprite.width))}px`;
-    const said = element("div", "", shown), where = element("div", "lf-where", shown);
+    const said = element("div", "", shown), value = element("div", "", shown);
+    const where = element("div", "lf-where", shown);
     return (at, event) => {
       const point = at && nearest(plot, at, event.pointerType === "touch" ? 28 : 14);
       shown.style.display = point ? "block" : "none";
@@ -106,6 +108,7 @@
       }
       const [a, b] = content.axes;
       said.textContent = content.labelled ? plain(point.name) : "";
+      if ("values" in content) value.textContent = `${content.values} ${+point.value.toPrecision(4)}`.trim();
       where.textContent = `${a} ${short(point.x)}, ${b} ${short(point.y)}`;
       const around = box.getBoundingClientRect();
       const x = event.clientX - around.left, y = event.clientY - around.top;

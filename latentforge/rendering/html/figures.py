@@ -15,7 +15,7 @@ from latentforge.findings import Bars, Histogram, Lines, Scatter
 from latentforge.rendering.histogram import Bins, compute_bins
 from latentforge.rendering.html.paths import add_paths, escape_text, round_values, to_array
 from latentforge.rendering.images import Array, can_share_unit
-from latentforge.rendering.palette import COLOURS, colour
+from latentforge.rendering.palette import COLOURS, SCALE, colour, scale_limits
 
 # The markers of palette.py, in plotly's names
 SYMBOLS = (
@@ -90,34 +90,57 @@ def _histogram(bins: Bins, x_range: tuple[float, float], normal: bool) -> go.Fig
 
 
 def scatter(item: Scatter, shown: Array) -> go.Figure:
-    """A scatter plot of the points with the indices `shown`, with one trace per class. `customdata`
-    contains each point's position in `shown`."""
+    """A scatter plot of the points with the indices `shown`, with one trace per class, or one trace
+    with a colour bar if there are values. `customdata` contains each point's position in `shown`;
+    with values, `text` contains the name of its class."""
     points = to_array(item.points)[shown]
     figure = go.Figure()
     size, opacity = 5 if len(shown) > 1500 else 7, 0.4 if len(item.paths) > 1 else 0.9
-    if item.labels is None:
-        groups = {"codes": np.arange(len(shown))}
-    else:
+    by_class = item.labels is not None and item.values is None
+    if item.labels is not None:
         labels = to_array(item.labels)[shown]
-        names = item.classes or [str(i) for i in range(int(labels.max()) + 1)]
+        names = [*(item.classes or map(str, range(int(labels.max()) + 1)))]
+    if by_class:
         groups = {name: np.flatnonzero(labels == i) for i, name in enumerate(names)}
+    else:
+        groups = {"codes": np.arange(len(shown))}
     for i, (name, members) in enumerate(groups.items()):
         x, y = map(round_values, points[members].T)
         symbol = SYMBOLS[i // len(COLOURS) % len(SYMBOLS)]
         outline = {"width": 0.6, "color": "rgba(255,255,255,0.6)"}  # visible in dark mode
         marker = {"color": colour(i), "size": size, "symbol": symbol, "line": outline}
-        style = {"mode": "markers", "marker": marker, "opacity": opacity}
+        style: dict[str, Any] = {"mode": "markers", "marker": marker, "opacity": opacity}
+        if item.values is not None:
+            marker |= colour_by_values(item, shown)
+            style |= {"showlegend": False, "opacity": 0.9}  # mixed colours would be other values
+            if item.labels is not None:
+                style["text"] = [escape_text(names[i]) for i in labels]
         figure.add_scatter(x=x, y=y, customdata=members.tolist(), name=escape_text(name), **style)
     add_paths(figure, item)
     x_title, y_title = item.axes
-    legend = item.labels is not None or bool(item.paths)
+    legend = by_class or bool(item.paths)
     apply_style(figure, x_title, y_title, hovermode=False, showlegend=legend)
+    if item.values is not None:  # the colour bar is at the bottom
+        figure.update_layout(legend={"y": 1, "yref": "paper", "yanchor": "bottom"})
     positions = np.concatenate([to_array(tensor) for tensor in (item.points, *item.paths.values())])
     positions = positions[np.isfinite(positions).all(1)].astype(float)
     if len(positions) and can_share_unit(np.ptp(positions, axis=0)):
         figure.update_yaxes(scaleanchor="x", constrain="domain")
         figure.update_xaxes(constrain="domain", constraintoward="left")
     return figure
+
+
+def colour_by_values(item: Scatter, shown: Array) -> dict[str, Any]:
+    """The style of markers on the continuous scale of all values, with its colour bar."""
+    values = to_array(item.values).astype(float)
+    low, high = scale_limits(values.tolist())
+    bar: dict[str, Any] = {"orientation": "h", "x": 0, "xanchor": "left"}
+    bar |= {"y": 0, "yanchor": "bottom", "yref": "container", "thickness": 12, "outlinewidth": 0}
+    bar |= {"ticks": "outside", "ticklen": 4, "exponentformat": "power"}
+    bar |= {"title": {"text": escape_text(item.values_title), "side": "bottom"}}
+    steps = [[i / (len(SCALE) - 1), fill] for i, fill in enumerate(SCALE)]
+    limits = {"cmin": low, "cmax": high, "colorscale": steps, "showscale": True, "colorbar": bar}
+    return {"color": round_values(values[shown]), **limits}
 
 
 def apply_style(figure: go.Figure, x_title: str, y_title: str, **layout: Any) -> go.Figure:

@@ -58,8 +58,11 @@ def chart(item: Chart, *, points: int = POINTS, peers: Sequence[Any] = ()) -> st
 def map_content(item: Scatter, limit: int) -> tuple[dict[str, Any], list[str]]:
     """The content of a map for `charts.js`, and the notes below it."""
     total, notes = len(item.points), []
-    labels = None if item.labels is None else to_array(item.labels)
-    content: dict[str, Any] = {"axes": list(item.axes), "labelled": labels is not None}
+    content: dict[str, Any] = {"axes": list(item.axes), "labelled": item.labels is not None}
+    by_class = item.labels is not None and item.values is None
+    labels = to_array(item.labels) if by_class else None
+    if item.values is not None:
+        content["values"] = item.values_title
     shown = draw.sample_evenly(labels, total, limit)
     if item.images is not None:
         thumbnails = sprite(item.images[shown], math.ceil(math.sqrt(len(shown))))

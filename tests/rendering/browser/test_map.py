@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -214,3 +216,56 @@ def test_chart_follows_the_colour_scheme(visit, file):
 def test_page_fits_the_width_of_a_phone(visit, file):
     page = visit(file, phone=True).page
     assert page.evaluate("document.documentElement.scrollWidth") == 390
+
+
+@pytest.fixture(scope="module")
+def shaded(a_map):
+    values = a_map.points[:, 0] * 10
+    return replace(a_map, values=values, values_title="angle <b>in</b> degrees")
+
+
+@pytest.fixture(scope="module")
+def shaded_file(shaded, tmp_path_factory):
+    path = tmp_path_factory.mktemp("shaded") / "map.html"
+    write_page(shaded, path, "runs/ae, step-30")
+    return path
+
+
+def test_hovering_shows_the_class_and_the_value_of_a_point(visit, shaded_file, shaded, isolated):
+    opened = visit(shaded_file)
+    for index in isolated[:8]:
+        point_at(opened.page, shaded.points[index])
+        name, value, _ = opened.page.locator(".lf-tip div").all_inner_texts()
+        assert name == shaded.classes[int(shaded.labels[index])]
+        assert value.startswith(f"{shaded.values_title} ")
+        number = float(value.removeprefix(f"{shaded.values_title} "))
+        assert number == pytest.approx(float(shaded.values[index]), rel=1e-3)
+    assert opened.complaints == []
+
+
+@pytest.mark.parametrize("phone", [False, True])
+def test_colour_bar_is_inside_the_chart_and_below_the_map(visit, shaded_file, shaded, phone):
+    page = visit(shaded_file, phone=phone).page
+    bar = page.locator(".infolayer .colorbar, .infolayer [class^=cb]").first.bounding_box()
+    title = page.locator("[class*=cbtitle]").first
+    assert title.text_content().strip() == shaded.values_title
+    plot, axis = (page.locator(name).bounding_box() for name in (".lf-plot", ".xtitle"))
+    assert plot["x"] <= bar["x"]
+    assert bar["x"] + bar["width"] <= plot["x"] + plot["width"] + 1
+    assert bar["y"] >= axis["y"] + axis["height"] - 1
+    assert bar["y"] + bar["height"] <= plot["y"] + plot["height"] + 1
+    assert title.bounding_box()["y"] >= bar["y"]
+
+
+def test_text_of_the_colour_bar_follows_the_colour_scheme(visit, shaded_file):
+    page = visit(shaded_file).page
+    for scheme in ("dark", "light"):
+        page.emulate_media(color_scheme=scheme)
+        text = page.locator("body").evaluate("(body) => getComputedStyle(body).color")
+        page.wait_for_function(
+            """(now) => {
+              const texts = [...document.querySelectorAll("text[class*=cbtitle], .cbaxis text")];
+              return texts.length > 2 && texts.every((t) => getComputedStyle(t).fill === now);
+            }""",
+            arg=text,
+        )
