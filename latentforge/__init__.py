@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from latentforge.forge import open_run as open_run
     from latentforge.hookspecs import hookimpl as hookimpl
     from latentforge.options import Count as Count
+    from latentforge.options import FactorName as FactorName
     from latentforge.options import Fraction as Fraction
     from latentforge.options import NonNegative as NonNegative
     from latentforge.options import Positive as Positive
@@ -38,7 +39,9 @@ _MODULES = {
     "latentforge.engine.latent_search": ("search",),
     "latentforge.forge": ("Forge", "open_run"),
     "latentforge.hookspecs": ("hookimpl",),
-    "latentforge.options": ("Count", "Fraction", "NonNegative", "Positive", "Seed", "Size"),
+    "latentforge.options": (
+        *("Count", "FactorName", "Fraction", "NonNegative", "Positive", "Seed", "Size"),
+    ),
     "latentforge.workflows.run": ("Run",),
     "latentforge.specs": (
         "CallbackSpec",

@@ -1,4 +1,4 @@
-"""Types with bounds for the fields of a config: `hidden: tuple[Size, ...] = (128,)`.
+"""Types for the fields of a config: `hidden: tuple[Size, ...] = (128,)`.
 
 Hook modules import this, so it has no heavy imports. pydantic checks the bounds before a run.
 """
@@ -9,7 +9,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Gt, Le, Lt
 
-__all__ = ["Count", "Fraction", "NonNegative", "Positive", "Seed", "Size"]
+__all__ = ["Count", "FactorName", "Fraction", "NonNegative", "Positive", "Seed", "Size"]
 
 Size = Annotated[int, Gt(0)]
 """An integer of at least 1: a width, a batch size, a number of epochs."""
@@ -28,3 +28,8 @@ Fraction = Annotated[float, Ge(0), Lt(1)]
 
 Seed = Annotated[int, Ge(0), Le(2**63 - 1)]
 """The seed of a random generator."""
+
+FACTOR_NAME = "the name of a factor of the data"
+
+FactorName = Annotated[str, FACTOR_NAME]
+"""The name of a factor of the data: "class" or another one. Other names are refused."""

@@ -17,9 +17,9 @@ from latentforge.config.request import read_toml
 from latentforge.config.resolve import check_defaults, check_options, raise_faults, read_assignments
 from latentforge.config.schema import Component, RunConfig
 from latentforge.config.suggestions import as_list, has_field
-from latentforge.config.validation import Faults, check
+from latentforge.config.validation import Faults, check, find_factor_names
 from latentforge.contracts import DataSpec, Factor
-from latentforge.errors import PluginError, UsageError, did_you_mean
+from latentforge.errors import ConfigError, PluginError, UsageError, did_you_mean
 from latentforge.io.paths import quoted
 from latentforge.plugins.registry import Entry, Registry
 from latentforge.plugins.requirements import KEY, check_requirements
@@ -35,11 +35,12 @@ def select_measures(
     classes: Sequence[str],
     names: Sequence[str] = (),
     options: Sequence[str] | Mapping[str, Any] = (),
-    factors: Collection[Factor] = (),
+    factors: Collection[Factor] | None = (),
     data_range: str = "unit",
 ) -> list[Component]:
     """Return the requested measures, or the default measures that fit the model and the data, with
-    options. `classes` and `factors` are those of the data, and `data_range` names its range."""
+    options. `classes` and `factors` are those of the data, and `data_range` names its range. The
+    factors are None if they are not known yet."""
     if isinstance(names, str):
         raise UsageError(f"measures is {names!r}, not a list", hint=f"measures=[{names!r}]")
     provides = config.model.entry.provides
@@ -79,7 +80,8 @@ def select_measures(
         measure = Component(entry, options, is_default=not names)
         if names:
             check_range(registry, [measure], data_range)
-        elif describe_unsupported(measure, data_range):
+            check_factor_names(measure, factors)
+        elif describe_unsupported(measure, data_range) or describe_unknown(measure, factors):
             continue
         selected.append(measure)
     return selected
@@ -151,11 +153,11 @@ def select_explorer(
     assignments: Sequence[str],
     options: Mapping[str, Any],
     preset: str | None,
-    factors: Collection[Factor] = (),
+    factors: Collection[Factor] | None = (),
     data_range: str = "unit",
 ) -> SelectedExplorer:
     """Return the explorer and, if it searches, its objective, with their options.
-    `data_range` names the range of the data.
+    `data_range` names the range of the data. `factors` is None if they are not known yet.
 
     Given options override those of the preset. Explorer and objective share one namespace: `n=100`
     is passed to the objective if the explorer has no option `n`.
@@ -204,16 +206,41 @@ def select_explorer(
             hint = f"explore a run on data with {lacking}, or use another explorer"
             raise UsageError(f"{owner} needs {lacking}; the data of the run has none", hint=hint)
     check_range(registry, selected.components, data_range)
+    for component in selected.components:
+        check_factor_names(component, factors)
     return selected
 
 
-def find_lacking(spec: Any, classes: Sequence[str], factors: Collection[Factor]) -> str:
+def find_lacking(spec: Any, classes: Sequence[str], factors: Collection[Factor] | None) -> str:
     """Return what the spec of a component declares that it reads and the data does not have:
     "labels" or "factors"; empty if nothing is lacking. Labels are a factor."""
     if spec.labels and not classes:
         return "labels"
     needs_factors = getattr(spec, "factors", False)  # an objective reads none
-    return "factors" if needs_factors and not (classes or factors) else ""
+    return "factors" if needs_factors and factors is not None and not (classes or factors) else ""
+
+
+def check_factor_names(component: Component, factors: Collection[Factor] | None) -> None:
+    """Raise UsageError if options name factors that the data does not have, unless its factors are
+    not known yet."""
+    if details := describe_unknown(component, factors):
+        known = ", ".join(factor.name for factor in factors or ()) or "none"
+        hint = f"choose one of the factors of the data: {known}"
+        raise ConfigError("the data has no such factor", details=details, hint=hint)
+
+
+def describe_unknown(component: Component, factors: Collection[Factor] | None) -> list[str]:
+    """Return a line for each option that names a factor which the data does not have."""
+    if factors is None:
+        return []
+    known = [factor.name for factor in factors]
+    return [
+        f"{component.name}.{key}: no factor {name!r}; "
+        + (did_you_mean(name, known) or f"factors of the data: {', '.join(known) or 'none'}")
+        for key, names in find_factor_names(component.options).items()
+        for name in names
+        if name not in known
+    ]
 
 
 def read_explore_preset(registry: Registry, name: str, explorer: Entry) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from latentforge.errors import LatentForgeError, PluginError, did_you_mean, one_line
 from latentforge.io.text import counted
+from latentforge.options import FACTOR_NAME
 
 
 @dataclass
@@ -109,6 +110,18 @@ def _annotations(cls: type[Any]) -> dict[str, Any]:
             f"the types of config {cls.__name__} cannot be read: {one_line(error)}",
             hint=f"import them in {cls.__module__}, outside `if TYPE_CHECKING:`",
         ) from error
+
+
+def find_factor_names(options: Any) -> dict[str, list[str]]:
+    """The names of factors in the options of a config whose type contains FactorName, by option."""
+
+    def is_name(annotation: Any) -> bool:
+        marks = getattr(annotation, "__metadata__", ())
+        return FACTOR_NAME in marks or any(map(is_name, typing.get_args(annotation)))
+
+    keys = [key for key, annotation in _annotations(type(options)).items() if is_name(annotation)]
+    values = {key: getattr(options, key) for key in keys}
+    return {k: [v] if isinstance(v, str) else [*v] for k, v in values.items() if v is not None}
 
 
 def absolute_path(value: Any) -> Any:

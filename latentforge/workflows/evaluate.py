@@ -13,6 +13,7 @@ from latentforge.config.inference import SAMPLER, describe_sampler, override_sam
 from latentforge.config.resolve import resolve_other_data
 from latentforge.config.schema import PROTOCOL, Component, RunConfig, check_device, describe_weights
 from latentforge.config.selection import (
+    check_factor_names,
     find_lacking,
     fit_to_loss,
     merge_roles,
@@ -61,8 +62,10 @@ def evaluate(
     data_options, options = separate_options(options, "data")
     data = resolve_other_data(registry, config, data, data_options)
     spec = read_spec(run.manifest["data"])
+    # requested measures are checked again when other data is loaded
+    factors = None if measures and data is not None else spec.factors
     selected = select_measures(
-        *(registry, config, spec.classes, measures, options, spec.factors, spec.range_name)
+        *(registry, config, spec.classes, measures, options, factors, spec.range_name)
     )
     others = open_roles(registry, roles, [measure.entry for measure in selected])
     models = {role: other.model.entry for role, (_, other) in others.items()}
@@ -97,6 +100,7 @@ def record_metrics(
                 f"measure {measure.name!r} needs {lacking}; the data has none",
                 hint=f"give data with {lacking}, or choose other measures",
             )
+        check_factor_names(measure, here.factors)
     metrics, protocol = measure_split(loaded_run, split, measures, version)
     result = {
         "run": str(run.path),
@@ -141,6 +145,7 @@ def check_loss(loss: Component, data: DataSpec, trained_on: DataSpec) -> None:
             f"loss {loss.name!r} needs {lacking}; the data has none",
             hint=f"give data with {lacking}",
         )
+    check_factor_names(loss, data.factors)
     here = {factor.name for factor in data.factors}
     missing = [repr(f.name) for f in trained_on.factors if f.name not in here]
     if loss.entry.spec.factors and missing:

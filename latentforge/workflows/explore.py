@@ -74,7 +74,7 @@ def explore(
         options["condition"] = condition
     selected = select_explorer(
         *(registry, config, spec.classes, explorer, assignments, options, preset),
-        factors=spec.factors,
+        factors=spec.factors if data is None else None,
         data_range=spec.range_name,
     )
     others = open_roles(registry, roles, selected.entries)

@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any
 from latentforge.config.condition import check_labels
 from latentforge.config.data_range import check_run_range
 from latentforge.config.schema import RunConfig
-from latentforge.config.selection import find_lacking, fit_to_loss, training_measures
+from latentforge.config.selection import (
+    check_factor_names,
+    find_lacking,
+    fit_to_loss,
+    training_measures,
+)
 from latentforge.data.loading import load_splits
 from latentforge.data.splits import DataSplits
 from latentforge.engine.build import build_trainee
@@ -57,6 +62,7 @@ def train(
             f"loss {config.loss.name!r} needs {lacking}; {config.data_name} has none",
             hint=f"give data with {lacking}, or train a model that needs none, such as ae",
         )
+    check_factor_names(config.loss, spec.factors)
     check_labels(config.model.entry, spec.classes, config.data_name)
     check_run_range(registry, config, spec.range_name)
     monitor, _ = training_measures(registry, config, spec, splits.splits)

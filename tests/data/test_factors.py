@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch.utils.data import ConcatDataset, Subset
 
-from latentforge import Arrays, DataSpec, Factor, Forge, LossSpec, MeasureSpec, hookimpl
+from latentforge import (
+    Arrays,
+    DataSpec,
+    Factor,
+    FactorName,
+    Forge,
+    LossSpec,
+    MeasureSpec,
+    hookimpl,
+)
 from latentforge.config.schema import DataConfig
 from latentforge.contracts import Batch
 from latentforge.data.loading import as_splits
 from latentforge.data.preparation import prepare, prepare_whole
 from latentforge.errors import UsageError
+from latentforge.rendering.findings_store import read_findings
 
 N = 60
 RANDOM = np.random.default_rng(0)
@@ -404,6 +416,91 @@ def test_other_data_is_matched_to_the_factors_of_the_run(forge):
         forge.evaluate(run, data=arrays({**FACTORS, "shape": SHAPE}))
     with pytest.raises(UsageError, match="reads factors, and the data has no factor 'angle'"):
         forge.evaluate(run, data=arrays({"shape": FACTORS["shape"]}), measures=["loss"])
+
+
+# ---------------------------------------------------------------- options that name a factor
+
+
+@dataclass(frozen=True)
+class MeanConfig:
+    """`factors` are averaged."""
+
+    factors: tuple[FactorName, ...] = ("angle",)
+
+
+class Mean:
+    def __init__(self, config):
+        self.names, self.values = config.factors, []
+
+    def update(self, seen):
+        self.values.append(torch.stack([seen.batch.factors[name] for name in self.names]))
+
+    def compute(self):
+        return {"mean": float(torch.cat(self.values, 1).mean())}
+
+
+class Named:
+    @hookimpl
+    def latentforge_measures(self):
+        yield MeasureSpec(
+            name="mean",
+            summary="s",
+            build=lambda config, context: Mean(config),
+            config=MeanConfig,
+            protocol="the mean over the split",
+        )
+
+
+def test_options_that_name_a_factor_are_checked(work):
+    forge = Forge([Named()])
+    run = fit(forge, arrays(), loss="reconstruction")
+    assert "mean" in run.metrics["test"]  # a default measure
+    wrong = {"mean": {"factors": ["angel", "angle", "size"]}}
+    with pytest.raises(UsageError) as error:  # without data, as it is not needed
+        forge.evaluate(run, measures=["mean"], options=wrong)
+    assert error.value.details == (
+        "mean.factors: no factor 'angel'; did you mean 'angle'?",
+        "mean.factors: no factor 'size'; factors of the data: class, angle, shape, colour",
+    )
+    other = arrays({**FACTORS, "size": ANGLE + 100})
+    options = {"mean": {"factors": ["size"]}}
+    found = forge.evaluate(run, data=other, measures=["mean"], options=options)["metrics"]
+    assert found["mean"] == pytest.approx(100, abs=1e-3)
+    with pytest.raises(UsageError, match=r"mean\.factors: no factor 'size'"):
+        forge.evaluate(run, data=arrays(), measures=["mean"], options=options)
+    plain = fit(forge, arrays(None), loss="reconstruction")  # the default measure does not fit
+    assert "mean" not in plain.metrics["test"]
+
+
+def test_a_map_is_coloured_by_a_factor(forge, work):
+    run = fit(forge, arrays(), loss="reconstruction")
+
+    def explored(colour, **options):
+        out = forge.explore("latent-map", run, colour=colour, split="train", **options)["out"]
+        stored = read_findings(Path(out))
+        return stored.items[0].finding, stored.metrics
+
+    data = forge.load_data(arrays()).split("train")
+    angle, metrics = explored("angle", data=arrays())
+    assert torch.equal(angle.values, data.factors["angle"])
+    assert angle.values_title == "angle"
+    assert torch.equal(angle.labels, data.y)  # the names under the pointer
+    assert angle.title.endswith("images, coloured by angle")
+    shape, same = explored("shape", data=arrays())
+    assert torch.equal(shape.labels, data.factors["shape"])
+    assert tuple(shape.classes) == ("square", "disc")
+    assert shape.values is None
+    assert metrics == same  # those of the classes
+    by_class, _ = explored("class", data=arrays())
+    assert torch.equal(by_class.labels, data.y)
+    with pytest.raises(
+        UsageError, match="the data has no factor 'size'; its factors: class, angle"
+    ):
+        explored("size", data=arrays())
+    with pytest.raises(UsageError) as error:
+        explored("angel")
+    assert error.value.details == ("latent-map.colour: no factor 'angel'; did you mean 'angle'?",)
+    assert "class, angle, shape, colour" in error.value.hint
 
 
 def test_a_run_on_changed_factors_does_not_resume(forge):

@@ -115,6 +115,7 @@ LIGHT = [
     (2, "evaluate runs/ae --device gpu"),
     (2, "explore interpolate runs/cnn"),
     (2, "explore interpolate runs/ae --set steps=1"),
+    (2, "explore latent-map runs/ae --set colour=angle"),
     (2, "explore interpolate runs/ae --with judge=runs/cnn"),
     (2, "explore nothing runs/ae"),
     (2, "data fetch digits"),

@@ -1,4 +1,4 @@
-"""Explorer `latent-map`: the codes of a split on a plane, coloured by class."""
+"""Explorer `latent-map`: the codes of a split on a plane, coloured by class or by a factor."""
 
 from latentforge import ExplorerSpec, hookimpl
 from latentforge.contracts import ExploreContext

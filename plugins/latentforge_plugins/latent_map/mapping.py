@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -48,12 +49,12 @@ def latent_map(context: ExploreContext, config: LatentMapConfig) -> Findings:
         notes.append(not_drawable_note(context, "the points have no thumbnails"))
     if method == "codes" and size == 2 and is_conditional(context):
         notes.append("the plane is not decoded, as its images depend on a class: condition=0")
+    title = f"Latent map of {len(points):,} {config.split} images{describe_method(method, size)}"
     scatter = Scatter(
         name="map",
-        title=f"Latent map of {len(points):,} {config.split} images{describe_method(method, size)}",
+        title=title if config.colour is None else f"{title}, coloured by {config.colour}",
         points=points.float(),
-        labels=labels,
-        classes=context.data.classes,
+        **colouring(images, config.colour, indices),
         images=thumbnails,
         plane=decode_plane(context, points) if method == "codes" and size == 2 else None,
         codes=codes.float(),
@@ -61,6 +62,21 @@ def latent_map(context: ExploreContext, config: LatentMapConfig) -> Findings:
     )
     index_arrays = NamedArrays("index", images.locate(indices))  # the scatter stores its own arrays
     return Findings([scatter, index_arrays], metrics | quality, protocol, notes)
+
+
+def colouring(images: Images, name: str | None, indices: Tensor) -> dict[str, Any]:
+    """Return the fields of Scatter for points that are coloured by the factor `name`, or by the
+    class if there are labels. A numeric factor leaves the classes as names of the points."""
+    classes = images.spec.classes
+    labels = None if images.y is None else images.y.cpu()[indices]
+    by_class = {"labels": labels, "classes": classes}
+    if name is None:
+        return by_class
+    values = images.factors[name].cpu()[indices]
+    names = next(factor.names for factor in images.spec.factors if factor.name == name)
+    if names:
+        return {"labels": values, "classes": names}
+    return {**by_class, "values": values, "values_title": name}
 
 
 def describe_method(method: str, size: int) -> str:
