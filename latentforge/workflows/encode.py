@@ -18,12 +18,15 @@ from PIL import Image
 from torch import Tensor
 
 from latentforge.config.schema import RunConfig
+from latentforge.contracts import Batch, DataSpec
+from latentforge.contracts.data import CLASS
 from latentforge.data.images import ImageSplit
 from latentforge.io.npz import Array, write_array, write_whole
 from latentforge.io.paths import replace_nonfinite
 from latentforge.latent import given
 from latentforge.rendering.images import to_uint8
 from latentforge.runs.folder import RunFolder
+from latentforge.runs.manifest import describe_factors
 from latentforge.runtime.device import resolve_device
 from latentforge.seeding import callers_state_kept, mix
 from latentforge.workflows.export import describe_origin, output_file
@@ -38,6 +41,7 @@ METADATA = "latentforge"  # both formats store a JSON text under this key
 @dataclass(frozen=True)
 class Rows:
     """An encoded batch. `z` (B, D) is the posterior's mode; `kl` (B,) is in nats per image.
+    `factors` are those other than the class, by name: float32 (B,) or the names of the values.
     `source` (B,) is the position in the dataset before any split was made, and `file` the name of
     each image's file."""
 
@@ -47,6 +51,7 @@ class Rows:
     file: list[str] | None
     z: Array
     y: Array | None
+    factors: dict[str, Array]
     kl: Array | None
     x: Array | None  # uint8 (B, H, W) or (B, H, W, 3); None if not drawable
 
@@ -74,6 +79,7 @@ def encode(
             "name": name,
             "images": {name: len(images) for name, images in selected.items()},
             "classes": list(splits.spec.classes),
+            "factors": describe_factors(splits.spec.factors),
             "fingerprint": splits.fingerprint,
             "preprocessing": splits.preprocessing,
         },
@@ -121,6 +127,7 @@ def encode_batches(
                 file=None if images.files is None else [images.files[i] for i in source],
                 z=z.flatten(1).float().cpu().numpy(),
                 y=None if batch.y is None else batch.y.numpy(),
+                factors=read_factors(batch, images.spec),
                 kl=None if kl is None else kl.float().cpu().numpy(),
                 x=pil_pixels(images.spec.to_unit(batch.x)) if images.spec.drawable else None,
             )
@@ -138,6 +145,13 @@ def encode_batch(
     return z, posterior.kl().flatten(1).sum(1) if "kl" in provides else None
 
 
+def read_factors(batch: Batch, data: DataSpec) -> dict[str, Array]:
+    """The factors of a batch other than the class, by name. Those with names are strings."""
+    values = {f.name: batch.factors[f.name].numpy() for f in data.factors if f.name != CLASS}
+    names = {f.name: np.array(f.names) for f in data.factors if f.names}
+    return {name: names[name][v] if name in names else v for name, v in values.items()}
+
+
 def pil_pixels(x: Tensor) -> Array:
     """Convert images (B, C, H, W) in [0, 1] to uint8 for PIL: (B, H, W) or (B, H, W, 3)."""
     pixels = to_uint8(x).transpose(0, 2, 3, 1)
@@ -149,28 +163,31 @@ def pil_pixels(x: Tensor) -> Array:
 
 def write_npz(rows: Iterator[Rows], path: Path, about: Mapping[str, Any]) -> list[str]:
     """Write z (N, D), index, split, source, the JSON text about their origin and, if present, file,
-    y and kl. Only z is streamed: the other arrays have one value per image."""
-    names = ("index", "split", "source", "file", "y", "kl")
-    columns: dict[str, list[Array]] = {name: [] for name in names}
+    y, factors and kl. Only z is streamed: the other arrays have one value per image."""
+    columns: dict[str, list[Array]] = {}
 
     def codes() -> Iterator[Array]:
         for row in rows:
-            columns["index"].append(row.index)
-            columns["split"].append(np.full(len(row.z), row.split))
-            columns["source"].append(row.source)
-            for name, values in (("file", row.file), ("y", row.y), ("kl", row.kl)):
+            found: dict[str, Any] = {"index": row.index, "split": np.full(len(row.z), row.split)}
+            found |= {"source": row.source, "file": row.file, "y": row.y}
+            found |= {**factor_columns(row), "kl": row.kl}
+            for name, values in found.items():
                 if values is not None:
-                    columns[name].append(np.asarray(values))
+                    columns.setdefault(name, []).append(np.asarray(values))
             yield row.z
 
     shape = (sum(about["encoded"]["images"].values()), math.prod(about["latent"]["shape"]))
     with zipfile.ZipFile(path, "w") as archive:
         write_array(archive, "z", shape, codes())
-        arrays = {name: np.concatenate(parts) for name, parts in columns.items() if parts}
+        arrays = {name: np.concatenate(parts) for name, parts in columns.items()}
         arrays[METADATA] = np.array(json.dumps(replace_nonfinite(about)))
         for name, array in arrays.items():
             write_whole(archive, name, array)
     return ["z", *arrays]
+
+
+def factor_columns(row: Rows) -> dict[str, Array]:
+    return {f"factor_{name}": values for name, values in row.factors.items()}
 
 
 def write_parquet(rows: Iterator[Rows], path: Path, about: Mapping[str, Any]) -> list[str]:
@@ -199,6 +216,7 @@ def to_record_batch(row: Rows, classes: Sequence[str]) -> Any:
     if row.y is not None:
         columns["label"] = pa.array([classes[y] for y in row.y])
         columns["label_id"] = pa.array(row.y)
+    columns |= {name: pa.array(values) for name, values in factor_columns(row).items()}
     if row.kl is not None:
         columns["kl"] = pa.array(row.kl)
     columns["z"] = pa.FixedSizeListArray.from_arrays(pa.array(row.z.ravel()), row.z.shape[1])

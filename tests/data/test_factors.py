@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -501,6 +502,33 @@ def test_a_map_is_coloured_by_a_factor(forge, work):
         explored("angel")
     assert error.value.details == ("latent-map.colour: no factor 'angel'; did you mean 'angle'?",)
     assert "class, angle, shape, colour" in error.value.hint
+
+
+@pytest.mark.parametrize("suffix", ["npz", "parquet"])
+def test_encode_writes_a_column_for_each_factor(forge, tmp_path, suffix):
+    from pyarrow import parquet
+
+    path = tmp_path / f"codes.{suffix}"
+    run = fit(forge, arrays(), loss="reconstruction")
+    columns = forge.encode(run, path, data=arrays(), split="train")["columns"]
+    assert [name for name in columns if name.startswith("factor")] == [
+        *("factor_angle", "factor_shape", "factor_colour"),
+    ]
+    if suffix == "npz":
+        with np.load(path, allow_pickle=False) as file:
+            found, about = dict(file), json.loads(str(file["latentforge"]))
+        assert found["factor_angle"].dtype == np.float32
+    else:
+        table = parquet.read_table(path)
+        found = {name: np.array(table[name].to_pylist()) for name in table.schema.names}
+        about = json.loads(table.schema.metadata[b"latentforge"])
+    rows = found["source"]
+    assert 30 < len(rows) < N
+    assert np.array_equal(found["factor_angle"], ANGLE[rows].astype(np.float32))
+    assert found["factor_shape"].tolist() == [["square", "disc"][i] for i in SHAPE[rows]]
+    assert found["factor_colour"].tolist() == COLOUR[rows].tolist()
+    assert about["encoded"]["factors"] == run.manifest["data"]["factors"]
+    forge.decode(run, path, tmp_path / "decoded")  # the columns do not disturb it
 
 
 def test_a_run_on_changed_factors_does_not_resume(forge):
