@@ -12,6 +12,7 @@ import torch
 from latentforge_plugins.arrays import ArraysConfig, load
 from latentforge_plugins.arrays import splits as list_splits
 
+from latentforge import Factor
 from latentforge.config.schema import DataConfig
 from latentforge.data.preparation import prepare_whole
 from latentforge.errors import RunFailed, UsageError
@@ -123,6 +124,42 @@ def test_x_and_y_take_precedence_over_other_names(path: Path, caplog):
     assert arrays.x.shape == x.shape
     assert arrays.y.tolist() == [0, 1] * 10
     assert "2 arrays are not read: 'images', 'label'" in caplog.text
+
+
+def test_factors_are_read_for_each_split(path: Path, caplog):
+    x, angle = np.zeros((6, 4, 4), np.uint8), np.linspace(-1, 1, 6)
+    shape = np.array(["disc", "square"])[np.arange(6) % 2]
+    tests = {"factor_Angle_test": angle + 1, "test_factor_shape": shape[::-1]}
+    trains = {"train_factor_Angle": angle, "factor_shape": shape}
+    extra = {"factor_Angle_val": angle, "factor_": angle}
+    np.savez(path, x_train=x, x_test=x, **trains, **tests, **extra)
+    config = ArraysConfig(path)
+    data = {split: load(config, split) for split in list_splits(config)}
+    assert "2 arrays are not read: 'factor_', 'factor_Angle_val'" in caplog.text
+    splits = prepare_whole(data, "arrays", DataConfig())
+    assert splits.spec.factors == (Factor("Angle"), Factor("shape", ("disc", "square")))
+    train, test = (splits.split(name).factors for name in ("train", "test"))
+    assert train["Angle"].tolist() == pytest.approx(angle)
+    assert test["Angle"].tolist() == pytest.approx(angle + 1)
+    assert (train["shape"].tolist(), test["shape"].tolist()) == ([0, 1] * 3, [1, 0] * 3)
+
+
+def test_factors_without_the_name_of_a_split_are_those_of_x(path: Path):
+    x = np.zeros((6, 4, 4), np.uint8)
+    np.savez(path, x=x, factor_test=np.arange(6.0), factor_size=np.arange(6) > 2)
+    factors = load_split(path).factors
+    assert factors["test"].tolist() == [*range(6)]  # its name, not a split
+    assert factors["size"].tolist() == [0, 0, 0, 1, 1, 1]
+
+
+def test_faulty_factors_are_refused_by_name(path: Path):
+    x = np.zeros((6, 4, 4), np.uint8)
+    np.savez(path, x=x, factor_size=np.arange(6.0), train_factor_size=np.arange(6.0))
+    with pytest.raises(UsageError, match="'factor_size' and 'train_factor_size', which are the sa"):
+        load_split(path)
+    np.savez(path, x=x, factor_size=np.arange(5.0))
+    with pytest.raises(UsageError, match="factor 'size' has 5 values, but x has 6 examples"):
+        load_split(path)
 
 
 def test_arrays_that_are_not_read_are_announced(path: Path, caplog):

@@ -16,7 +16,8 @@ class ArraysConfig:
     An .npz file contains images (`x` or `images`) and optionally labels (`y` or `labels`) and names
     of classes (`classes`), or the same for each official split: `x_train`, `y_train`, `x_test` or
     `train_images`, `train_labels`, `test_images`. Images are (N, H, W), (N, C, H, W), (N, H, W, C)
-    or (N, D).
+    or (N, D). Arrays named `factor_NAME`, or `factor_NAME_train` and `factor_NAME_test`, are
+    factors: numbers, or strings for a categorical one.
     """
 
     path: Path | None = None

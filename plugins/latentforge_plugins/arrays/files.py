@@ -19,18 +19,23 @@ log = logging.getLogger("latentforge")
 IMAGES = ("x", "images", "data")
 LABELS = ("y", "labels", "label", "target", "targets")
 CLASSES = ("classes",)
+FACTOR = "factor_"  # before the name of a factor
 SPLIT_NAMES = {"train": "train", "val": "validation", "valid": "validation", "test": "test"}
 SPLIT_NAMES["validation"] = "validation"
 
 
 def find_keys(path: Path, keys: list[str]) -> dict[str, dict[str, str]]:
-    """Return the key of the images, labels and classes (x, y, classes) of each split. Keys without
-    the name of a split belong to "train"; classes are shared by all splits. x and y take precedence
-    over other names. Raises UsageError if two other keys have the same role."""
+    """Return the key of the images, labels and classes (x, y, classes) of each split, and of its
+    factors (factor_NAME). Keys without the name of a split belong to "train"; classes are shared by
+    all splits. x and y take precedence over other names. Raises UsageError if two other keys have
+    the same role."""
     found: dict[str, dict[str, str]] = {}
     own_names: dict[str, str] = {}  # keys without the name of a split
     names = "|".join(sorted(SPLIT_NAMES, key=len, reverse=True))
     for key in keys:
+        if factor := re.fullmatch(rf"(?:({names})_)?factor_(.+?)(?:_({names}))?", key, re.I):
+            add_factor(path, found, key, factor)
+            continue
         pattern = rf"^({names})_?(?=[a-z]+$)|_({names})$"  # as in train_x, trainX and x_train
         split = re.search(pattern, key.lower())
         name = re.sub(pattern, "", key.lower())
@@ -52,6 +57,19 @@ def find_keys(path: Path, keys: list[str]) -> dict[str, dict[str, str]]:
             if key.lower() in SPLIT_NAMES:
                 found.setdefault(SPLIT_NAMES[key.lower()], {})["x"] = key
     return found
+
+
+def add_factor(
+    path: Path, found: dict[str, dict[str, str]], key: str, match: re.Match[str]
+) -> None:
+    """Add the key of a factor to its split."""
+    before, name, after = match.groups()
+    roles = found.setdefault(SPLIT_NAMES[(before or after or "train").lower()], {})
+    if (other := roles.setdefault(f"{FACTOR}{name}", key)) != key:
+        raise UsageError(
+            f"{path} has the arrays {other!r} and {key!r}, which are the same factor",
+            hint="save the file without one of them",
+        )
 
 
 def report_unread(path: Path, keys: list[str], found: dict[str, dict[str, str]]) -> None:
@@ -89,10 +107,16 @@ def read_npz(path: Path, split: str) -> Arrays:
         if split == "train":
             report_unread(path, keys, found)
         y = read_member(archive, path, own["y"]).values() if "y" in own else None
+        factors = {
+            role.removeprefix(FACTOR): read_member(archive, path, key).values()
+            for role, key in sorted(own.items())
+            if role.startswith(FACTOR)
+        }
         classes: tuple[str, ...] = ()
         if shared := own.get("classes") or found.get("train", {}).get("classes"):
             classes = read_classes(read_member(archive, path, shared))
-    return Arrays(x, y, classes if y is not None else (), where=place(path, key))
+    classes = classes if y is not None else ()
+    return Arrays(x, y, classes, where=place(path, key), factors=factors)
 
 
 def read_npy(path: Path, labels_path: Path | None) -> Arrays:
