@@ -16,7 +16,8 @@ FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 class FolderConfig:
     """`root` is a folder with a sub-folder of images for each class, or with images without labels,
     or with such folders named train, val and test. `labels` is a CSV file with the label of each
-    image: `file_column` and `label_column` name its columns, which are found if this is clear.
+    image: `file_column` and `label_column` name its columns, which are found if this is clear, and
+    `factors` other columns, which become factors: numeric if all their values are numbers.
 
     `size` is the [height, width] in pixels to which all images are resized, or one number for both;
     without it, their sizes must be equal. `fit` stretches them to this shape, or keeps their shape
@@ -29,6 +30,7 @@ class FolderConfig:
     labels: Path | None = None
     file_column: str = ""
     label_column: str = ""
+    factors: tuple[str, ...] = ()
     size: Size | tuple[Size, Size] | None = None
     fit: Literal["stretch", "crop", "pad"] = "stretch"
     channels: Literal["auto", "grey", "rgb"] = "auto"
@@ -40,3 +42,5 @@ class FolderConfig:
             raise ValueError(f"fit={self.fit} needs size")
         if self.labels is None and (self.file_column or self.label_column):
             raise ValueError("file_column and label_column need labels, a CSV file")
+        if self.labels is None and self.factors:
+            raise ValueError("factors need labels, a CSV file with these columns")

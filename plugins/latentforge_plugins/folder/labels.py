@@ -6,7 +6,7 @@ import csv
 import logging
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path, PurePath
 
 import numpy as np
@@ -15,7 +15,7 @@ from latentforge.data.arrays import data_option
 from latentforge.data.labels import is_one_hot
 from latentforge.errors import MissingError, UsageError, did_you_mean, similar_paths
 from latentforge.io.paths import check_regular
-from latentforge.io.text import counted
+from latentforge.io.text import are, counted
 
 log = logging.getLogger("latentforge")
 
@@ -26,9 +26,15 @@ FILE_NAMES = ("file", "filename", "file_name", "path", "image", "image_path", "i
 
 
 def read_label_file(
-    path: Path, root: Path, images: Sequence[Path], file_column: str, label_column: str
-) -> tuple[dict[Path, str], int]:
-    """Return the label of each image that has a row, and the number of rows without an image.
+    path: Path,
+    root: Path,
+    images: Sequence[Path],
+    file_column: str,
+    label_column: str,
+    factors: Sequence[str] = (),
+) -> tuple[dict[Path, str], int, dict[Path, tuple[str, ...]]]:
+    """Return the label of each image that has a row, the number of rows without an image, and the
+    values of the columns `factors` for each image.
 
     A row names a file relative to `root`, with or without its extension, or by its name alone if
     that is unique. Raises MissingError if there is no such table, and UsageError if it is not
@@ -49,10 +55,15 @@ def read_label_file(
             hint="add a first line, for example file,label",
         )
     if label_column:
-        labels = columns[choose_column(path, header, label_column, "label_column")]
+        used: Sequence[str] = [choose_column(path, header, label_column, "label_column")]
+        labels: Sequence[str] = columns[used[0]]
     else:
-        labels = find_labels(path, {k: v for k, v in columns.items() if k != column})
+        others = {k: v for k, v in columns.items() if k != column and k not in factors}
+        used, labels = find_labels(path, others)
+    report_unused(path, {*columns} - {column, *used, *factors}, header)
+    values = read_factor_columns(path, columns, column, factors)
     found: dict[Path, str] = {}
+    found_values: dict[Path, tuple[str, ...]] = {}
     missing = 0
     for number, (name, value) in enumerate(zip(columns[column], labels, strict=True), 2):
         file = places.get(name)
@@ -74,9 +85,40 @@ def read_label_file(
                 f"data.labels: {path} gives {file.name} the labels {found[file]!r} and {value!r}",
                 hint="remove one of the two lines",
             )
+        elif found_values.setdefault(file, values[number - 2]) != values[number - 2]:
+            raise UsageError(
+                f"data.factors: {path} gives {file.name} two values of a factor",
+                hint="remove one of the two lines",
+            )
     if not found:
         raise UsageError(f"data.labels: the column {column} of {path} names no image in {root}")
-    return found, missing
+    return found, missing, found_values
+
+
+def report_unused(path: Path, unused: Set[str], header: Sequence[str]) -> None:
+    """Announce the columns that are not read, except those of splits, which `find_labels` does."""
+    names = [name for name in header if name in unused and name.lower() not in SPLIT_COLUMNS]
+    if names:
+        columns = f"{counted(len(names), 'column')} {are(len(names))}"
+        message = "%s: %s not read: %s (data.factors makes them factors)"
+        log.warning(message, path, columns, ", ".join(names[:10]))
+
+
+def read_factor_columns(
+    path: Path, columns: Mapping[str, Sequence[str]], file_column: str, factors: Sequence[str]
+) -> list[tuple[str, ...]]:
+    """Return the values of the factors in each row. Raises UsageError for an unknown column and a
+    missing value."""
+    for name in factors:
+        if choose_column(path, [*columns], name, "factors") == file_column:
+            raise UsageError(f"data.factors: the column {name} of {path} names the images")
+        if "" in columns[name]:
+            raise UsageError(
+                f"data.factors: line {columns[name].index('') + 2} of {path} has no {name}",
+                hint="add it, or remove the line",
+            )
+    rows = len(columns[file_column])
+    return [tuple(columns[name][i] for name in factors) for i in range(rows)]
 
 
 def find_file_column(
@@ -108,16 +150,19 @@ def find_file_column(
     return column
 
 
-def find_labels(path: Path, columns: Mapping[str, Sequence[str]]) -> Sequence[str]:
-    """Return the labels from the columns of a table that do not name the files: from the only one,
-    from the one with a usual name, or from one-hot columns, whose names are the classes."""
+def find_labels(
+    path: Path, columns: Mapping[str, Sequence[str]]
+) -> tuple[Sequence[str], Sequence[str]]:
+    """Return the columns that contain the labels, and the labels, from the columns of a table that
+    do not name the files: from the only one, from the one with a usual name, or from one-hot
+    columns, whose names are the classes."""
     unused = [name for name in columns if name.lower() in SPLIT_COLUMNS]
     if unused:
         log.warning("%s: column %s is not used: splits come from folders", path, unused[0])
     columns = {name: values for name, values in columns.items() if name not in unused}
     names, rows = [*columns], [*zip(*columns.values(), strict=True)]
     if len(names) > 1 and are_one_hot(rows):
-        return [names[[float(value) for value in row].index(1)] for row in rows]
+        return names, [names[[float(value) for value in row].index(1)] for row in rows]
     known = [name for name in names if name.lower() in LABEL_NAMES]
     candidates = names if len(names) == 1 else known
     if len(candidates) != 1:
@@ -130,7 +175,7 @@ def find_labels(path: Path, columns: Mapping[str, Sequence[str]]) -> Sequence[st
             ],
             hint=suggest_label_column(counts, len(rows)),
         )
-    return columns[candidates[0]]
+    return candidates, columns[candidates[0]]
 
 
 def are_one_hot(rows: Sequence[Sequence[str]]) -> bool:

@@ -43,14 +43,15 @@ SPLIT_WORDS = ("train", "tr", "val", "dev", "test", "ts", "eval", "holdout")
 @dataclass
 class Listing:
     """The image files of one split in the folder `root`, with their labels: indices of `classes`,
-    or names. `top` is the folder of all splits. `skipped` counts the other files by the reason why
-    they are not read."""
+    or names, and with their factors. `top` is the folder of all splits. `skipped` counts the other
+    files by the reason why they are not read."""
 
     root: Path
     files: list[Path]
     labels: Sequence[int | float | str] | None = None
     classes: tuple[str, ...] = ()
     top: Path | None = None
+    factors: dict[str, list[int | float | str]] = field(default_factory=dict)
     skipped: Counter[str] = field(default_factory=Counter)
 
     def report(self) -> None:
@@ -171,10 +172,16 @@ def read_labelled(root: Path, top: Path, config: FolderConfig) -> Listing:
     path = config.labels.absolute()
     everything = [top, *all_folders(top)]
     listed = images if root == top else [file for f in everything for file in images_in(f)]
-    by_file, missing = read_label_file(path, top, listed, config.file_column, config.label_column)
+    by_file, missing, factors = read_label_file(
+        path, top, listed, config.file_column, config.label_column, config.factors
+    )
     files = [file for file in images if file in by_file]
     values = dict(zip(by_file, as_values([*by_file.values()]), strict=True))  # of all splits
     listing = Listing(root, files, [values[file] for file in files])
+    for i, name in enumerate(config.factors):
+        column = as_values([factors[file][i] for file in by_file])  # of all splits
+        value_of = dict(zip(by_file, column, strict=True))
+        listing.factors[name] = [value_of[file] for file in files]
     listing.skipped[f"without a row in {path.name}"] = len(images) - len(files)
     if root == top or root.name.lower().startswith("train"):  # once
         listing.skipped[f"named in {path.name}, but missing"] = missing

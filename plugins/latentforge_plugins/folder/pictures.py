@@ -40,6 +40,11 @@ class Pictures:
         if labels is not None:
             label_of = dict(zip(listing.files, labels, strict=True))
             self.targets = [label_of[frame.path] for frame in self.frames]
+        place = {file: i for i, file in enumerate(listing.files)}
+        self.factors = {
+            name: [values[place[frame.path]] for frame in self.frames]
+            for name, values in listing.factors.items()
+        }
         self.files = [frame.name(listing.top or listing.root) for frame in self.frames]
         self.announced = False
         self.further: dict[Frame, int] = {}  # the number of frames that are not read, by file
@@ -61,7 +66,7 @@ class Pictures:
             message = "%s of %s %s not read (data.frames=all reads them)"
             frames = counted(count, "further frame"), counted(files, "file")
             log.warning(message, *frames, are(count))
-        return Arrays(x, self.targets, self.classes, self.files)
+        return Arrays(x, self.targets, self.classes, self.files, factors=self.factors)
 
     @cached_property
     def first(self) -> Pixels:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from latentforge_plugins.folder import FolderConfig, load
 
+from latentforge import Factor
 from latentforge.data.preparation import prepare_whole
 from latentforge.errors import UsageError
 
@@ -81,7 +82,11 @@ def test_an_exact_path_in_a_table_is_not_ambiguous(root: Path):
 
 @pytest.mark.parametrize(
     ("option", "said"),
-    [("fit=crop", "fit=crop needs size"), ("label_column=kind", "label_column need labels")],
+    [
+        ("fit=crop", "fit=crop needs size"),
+        ("label_column=kind", "label_column need labels"),
+        ("factors=[angle]", "factors need labels"),
+    ],
 )
 def test_options_without_effect_are_refused(root: Path, refused, option: str, said: str):
     save(root / "1.png", GREY)
@@ -174,3 +179,33 @@ def test_a_folder_of_tables_is_refused(root: Path, table: Path, refused):
 def test_unclear_tables_are_refused(refused, table: Path, text: str, said: str):
     table.write_text(text)
     assert said in refused(f"data.labels={table}")
+
+
+def test_columns_of_a_table_become_factors(root: Path, table: Path, caplog):
+    lines = [f"{i}.png,{i % 2},{i - 9.5},c{i % 3},x" for i in range(20)]
+    table.write_text("\n".join(["file,label,angle,colour,note", *lines]))
+    config = FolderConfig(root, labels=table, factors=("angle", "colour"))
+    images = load(config, "train")
+    assert "1 column is not read: note (data.factors makes them factors)" in caplog.text
+    for given in (images, images.whole()):
+        split = prepare_whole({"train": given}, "folder").split("train")
+        assert split.spec.factors[1:] == (Factor("angle"), Factor("colour", ("c0", "c1", "c2")))
+        number = [int(Path(file).stem) for file in split.files]
+        assert split.factors["angle"].tolist() == [i - 9.5 for i in number]
+        assert split.factors["colour"].tolist() == [i % 3 for i in number]
+
+
+@pytest.mark.parametrize(
+    ("line", "factors", "said"),
+    [
+        ("0.png,1,5", ["angel"], "data.factors: .* has no column 'angel'"),
+        ("0.png,1,5", ["file"], "the column file of .* names the images"),
+        ("0.png,1,", ["angle"], "data.factors: line 2 of .* has no angle"),
+        ("1.png,1,7", ["angle"], "gives 1.png two values of a factor"),
+    ],
+)
+def test_faulty_columns_of_factors_are_refused(root, table, line, factors, said):
+    lines = [line, *(f"{i}.png,{i % 2},{i}" for i in range(1, 20))]
+    table.write_text("\n".join(["file,label,angle", *lines]))
+    with pytest.raises(UsageError, match=said):
+        load(FolderConfig(root, labels=table, factors=tuple(factors)), "train")
