@@ -85,7 +85,7 @@ def test_an_exact_path_in_a_table_is_not_ambiguous(root: Path):
     [
         ("fit=crop", "fit=crop needs size"),
         ("label_column=kind", "label_column need labels"),
-        ("factors=[angle]", "factors need labels"),
+        ('factors=["angle"]', "factors need labels"),
     ],
 )
 def test_options_without_effect_are_refused(root: Path, refused, option: str, said: str):
