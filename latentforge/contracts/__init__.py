@@ -14,7 +14,7 @@ from latentforge.contracts.data import (
     at_once,
 )
 from latentforge.contracts.evaluation import EvaluateContext, Measure, Seen
-from latentforge.contracts.exploration import ExploreContext, Objective
+from latentforge.contracts.exploration import ExploreContext, Objective, OtherRun, RunInfo
 from latentforge.contracts.models import (
     Autoencoder,
     Conditional,
@@ -23,7 +23,6 @@ from latentforge.contracts.models import (
     Prior,
     VariationalPosterior,
 )
-from latentforge.contracts.roles import OtherRun, RunInfo
 from latentforge.contracts.training import Callback, Engines, Loss, Step, Terms
 
 __all__ = [

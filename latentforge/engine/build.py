@@ -29,14 +29,11 @@ if TYPE_CHECKING:
 def build_trainee(config: RunConfig, splits: DataSplits) -> Trainee:
     """Build the model and the loss on the CPU, with initial weights that depend on the seed."""
     torch.manual_seed(mix("init", config.train.seed))
-    trainee = as_trainee(config, *build_modules(config, splits.spec))
+    conditional = "conditional" in config.model.entry.provides
+    modules = build_modules(config, splits.spec)
+    trainee = Trainee(*modules, config.train.precision, conditional=conditional)
     set_memory_format(trainee, config.train)
     return trainee
-
-
-def as_trainee(config: RunConfig, model: nn.Module, loss: nn.Module) -> Trainee:
-    conditional = "conditional" in config.model.entry.provides
-    return Trainee(model, loss, config.train.precision, conditional=conditional)
 
 
 def build_modules(config: RunConfig, spec: DataSpec) -> tuple[nn.Module, nn.Module]:

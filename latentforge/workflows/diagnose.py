@@ -16,10 +16,11 @@ from latentforge.config.schema import Component, check_device
 from latentforge.config.selection import select_measures
 from latentforge.data.images import ImageSplit
 from latentforge.engine import data_checks, diagnostics, learning_checks
-from latentforge.engine.build import as_trainee, build_trainee
+from latentforge.engine.build import build_trainee
 from latentforge.engine.class_balance import check_balance, is_imbalanced
 from latentforge.engine.diagnostics import Diagnosis
 from latentforge.engine.evaluator import BATCH
+from latentforge.engine.step import Trainee
 from latentforge.io.paths import quoted
 from latentforge.io.text import counted
 from latentforge.latent import given
@@ -129,7 +130,8 @@ def diagnose_model(loaded_run: LoadedRun, split: str) -> Iterator[Diagnosis]:
         return  # no learning rate can learn them
     with callers_state_kept(loaded_run.device):
         initial = build_trainee(config, splits).to(loaded_run.device)
-    trainee = as_trainee(config, loaded.model, loaded.loss)
+    conditional, precision = initial.conditional, config.train.precision
+    trainee = Trainee(loaded.model, loaded.loss, precision, conditional=conditional)
     yield from learning_checks.check_rate(trainee, initial, train, config.train, loaded.step)
 
 

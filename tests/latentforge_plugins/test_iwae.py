@@ -6,8 +6,8 @@ import math
 
 import pytest
 import torch
-from latentforge_plugins.iwae.config import IwaeConfig
-from latentforge_plugins.iwae.loss import Iwae
+from latentforge_plugins.elbo.config import IwaeConfig
+from latentforge_plugins.elbo.importance_weighted import Iwae
 from torch import nn
 from torch.distributions import Independent, MultivariateNormal, Normal
 

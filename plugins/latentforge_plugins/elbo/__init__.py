@@ -1,4 +1,4 @@
-"""The losses of variational autoencoders: `elbo`, `beta-elbo` and `beta-tc`."""
+"""The losses of variational autoencoders: `elbo`, `beta-elbo`, `beta-tc` and `iwae`."""
 
 from collections.abc import Set
 
@@ -6,7 +6,7 @@ from latentforge import DataSpec, LossSpec, hookimpl
 from latentforge_plugins.reconstruction import needs as needs_of_likelihood
 from latentforge_plugins.reconstruction import ranges
 
-from .config import BetaElboConfig, BetaTcConfig, ElboConfig
+from .config import BetaElboConfig, BetaTcConfig, ElboConfig, IwaeConfig
 
 
 def needs(config: ElboConfig) -> Set[str]:
@@ -15,6 +15,10 @@ def needs(config: ElboConfig) -> Set[str]:
 
 def needs_densities(config: BetaTcConfig) -> Set[str]:
     return {*needs_of_likelihood(config), "kl", "log_prob", "diagonal_gaussian"}
+
+
+def needs_weights(config: IwaeConfig) -> Set[str]:
+    return {*needs_of_likelihood(config), "prior", "log_prob"}
 
 
 def build_elbo(config: ElboConfig, data: DataSpec):
@@ -33,6 +37,12 @@ def build_beta_tc(config: BetaTcConfig, data: DataSpec):
     from .total_correlation import BetaTc
 
     return BetaTc(config, data)
+
+
+def build_iwae(config: IwaeConfig, data: DataSpec):
+    from .importance_weighted import Iwae
+
+    return Iwae(config, data)
 
 
 @hookimpl
@@ -59,5 +69,13 @@ def latentforge_losses():
         build=build_beta_tc,
         config=BetaTcConfig,
         needs=needs_densities,
+        ranges=ranges,
+    )
+    yield LossSpec(
+        name="iwae",
+        summary="-log of the mean importance weight of K samples of z, a tighter bound than elbo",
+        build=build_iwae,
+        config=IwaeConfig,
+        needs=needs_weights,
         ranges=ranges,
     )

@@ -1,4 +1,4 @@
-"""Options of `elbo`, `beta-elbo` and `beta-tc`."""
+"""Options of `elbo`, `beta-elbo`, `beta-tc` and `iwae`."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -51,3 +51,11 @@ class BetaTcConfig(ElboConfig):
     alpha: NonNegative = 1.0
     beta: NonNegative = 6.0
     gamma: NonNegative = 1.0
+
+
+@dataclass(frozen=True)
+class IwaeConfig(ElboConfig):
+    """`samples` is K, the number of samples of z per image. The other options are those of the
+    likelihood, which are the same as for `reconstruction`."""
+
+    samples: Size = 50
