@@ -58,10 +58,13 @@ class Spec:
 
 def with_implied(provides: Set[str]) -> frozenset[str]:
     """Return the capabilities of a model together with those that they imply: a KL in closed form
-    implies a prior, and the ELBO can be estimated if log q(z | x) and the prior are known."""
+    implies a prior, the ELBO can be estimated if log q(z | x) and the prior are known, and images
+    can be generated if codes can be drawn, from the prior or from those of images, and decoded."""
     found = {*provides, *({"prior"} if "kl" in provides else ())}
     has_bound = "kl" in found or {"prior", "log_prob"} <= found
-    return frozenset({*found, *({"variational"} if has_bound else ())})
+    has_codes = "decode" in found and found & {"encode", "prior"}
+    implied = {"variational": has_bound, "generate": has_codes}
+    return frozenset({*found, *(name for name, is_implied in implied.items() if is_implied)})
 
 
 class Role(frozenset[str]):

@@ -30,7 +30,7 @@ POSTERIOR_ATTRIBUTES = {
     "commitment": ("commitment",),
     "diagonal_gaussian": ("mean", "log_var"),
 }
-CORE_CAPABILITIES = {*MODEL_ATTRIBUTES, *POSTERIOR_ATTRIBUTES, "prior", "variational"}
+CORE_CAPABILITIES = {*MODEL_ATTRIBUTES, *POSTERIOR_ATTRIBUTES, "prior", "variational", "generate"}
 
 
 def needs_of(subject: Subject) -> Set[str]:
@@ -38,6 +38,12 @@ def needs_of(subject: Subject) -> Set[str]:
     needs: Any = getattr(subject.entry.spec, "needs", frozenset())
     found: Set[str] = needs(subject.config) if callable(needs) else needs
     return found
+
+
+def with_generator(needs: Set[str]) -> Set[str]:
+    """Return the capabilities with which a component is tried. One that needs `generate` must work
+    with a decoder and a prior, and without an encoder."""
+    return needs | {"decode", "prior"} if "generate" in needs else needs
 
 
 def roles_of(subject: Subject) -> dict[str, Role]:

@@ -17,7 +17,11 @@ import torch
 from latentforge.config.resolve import check_options
 from latentforge.config.schema import Component
 from latentforge.config.selection import SelectedExplorer
-from latentforge.conformance.capabilities import restrict_to_needs, roles_of
+from latentforge.conformance.capabilities import (
+    restrict_to_needs,
+    roles_of,
+    with_generator,
+)
 from latentforge.conformance.examples import LIMITS
 from latentforge.conformance.fixtures import (
     load_tiny_run,
@@ -60,7 +64,7 @@ def it_returns_findings(subject: Subject) -> None:
 
 def it_uses_only_declared_capabilities(subject: Subject) -> None:
     """The config is also restricted to the needed capabilities, as some explorers read it."""
-    loaded_run, needs = load_tiny_run(subject), subject.entry.spec.needs
+    loaded_run, needs = load_tiny_run(subject), with_generator(subject.entry.spec.needs)
     entry = loaded_run.config.model.entry
     # the core gives a conditional model labels or a class, or the explorer does
     provides = needs | (entry.provides & {"conditional"})

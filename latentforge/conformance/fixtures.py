@@ -23,7 +23,11 @@ from latentforge.conformance.assertions import (
     require_shape_support,
     seed_torch,
 )
-from latentforge.conformance.capabilities import accepted_roles, roles_of
+from latentforge.conformance.capabilities import (
+    accepted_roles,
+    roles_of,
+    with_generator,
+)
 from latentforge.conformance.examples import (
     DEFAULT,
     GIVE_DATA,
@@ -244,7 +248,7 @@ def with_options(subject: Subject, model: Entry) -> Entry:
 
 def run_needs(subject: Subject) -> Set[str]:
     """The capabilities of the model of the tiny run for a component."""
-    return getattr(subject.entry.spec, "needs", None) or {"encode", "decode"}
+    return with_generator(getattr(subject.entry.spec, "needs", None) or {"encode", "decode"})
 
 
 def other_runs(subject: Subject, **data: Any) -> dict[str, RunFolder]:

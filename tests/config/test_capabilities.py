@@ -34,6 +34,9 @@ SPEC = ModelSpec(
     ("provides", "implied"),
     [
         ({"encode"}, set()),
+        ({"decode"}, set()),
+        ({"decode", "encode"}, {"generate"}),
+        ({"decode", "prior"}, {"generate"}),
         ({"kl"}, {"prior", "variational"}),
         ({"prior"}, set()),
         ({"log_prob"}, set()),

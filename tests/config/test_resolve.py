@@ -412,7 +412,7 @@ def test_incompatible_loss_is_refused_without_importing_torch(tmp_path):
     )
     assert done.stdout.splitlines() == [
         "loss.name (from loss=): loss 'cross-entropy' needs classify; "
-        "model 'ae' provides decode, decode_logits, encode; leave the loss out for "
+        "model 'ae' provides decode, decode_logits, encode, generate; leave the loss out for "
         "'reconstruction', or cnn-classifier or mlp-classifier for loss 'cross-entropy'",
         "False",
     ]

@@ -20,7 +20,7 @@ def latentforge_measures():
         build=build,
         protocol="Fréchet distance of Gaussian fits to a classifier's features",
         config=FidConfig,
-        needs={"encode", "decode"},
+        needs={"generate"},
         roles={"classifier": {"classify", "layers"}},
         default=False,
     )

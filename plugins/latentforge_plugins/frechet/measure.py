@@ -34,14 +34,15 @@ PER_FEATURE = 10  # minimum number of images; with fewer, covariance and distanc
 class Fid:
     """Computes `fid_samples`, `fid_recon`, `fid_recon_other` and `fid_floor`, each of N images
     against the same N real images, and `fid_floor_train` of two sets of N training images. For a
-    model without a prior, `fid_samples_gaussian` replaces `fid_samples`. Distances of generated
-    images have a standard error, and a ratio to the floor."""
+    model without a prior, `fid_samples_gaussian` replaces `fid_samples`. A model without an encoder
+    has no reconstructions. Distances of generated images have a standard error, and a ratio to the
+    floor."""
 
     def __init__(self, config: FidConfig, context: EvaluateContext) -> None:
         classifier = context.roles["classifier"]
         check_same_data(context, classifier)
         self.features = Features(classifier, config.layer, config.grid)
-        self.context = context
+        self.context, self.encodes = context, "encode" in context.provides
         split, other = context.split, "test" if context.split == "train" else "train"
         real, others = context.images(split), context.images(other)
         if real.same_as(others):
@@ -71,15 +72,19 @@ class Fid:
         source = {"normal": "N(0, I)", "own": "the model's own prior"}.get(latent.prior, fitted)
         conditional = "conditional" in context.provides
         labels = ", under the labels of the N real images" if conditional else ""
+        recon = (
+            "fid_recon: reconstructions of the same N images, z the posterior mode; "
+            f"fid_recon_other: of N images of the {other} split; "
+        )
         self.protocol = (
             f"Fréchet distance of Gaussian fits to {len(self.reference.mean)} features: layer "
             f"{self.features.layer}{self.features.describe_pooling()} of classifier "
             f"{classifier.run.path} "
             f"({classifier.checkpoint}, weights {self.features.weights[:12]}, trained on "
             f"{describe_data(classifier)}); N={self.count} images each, against N of the {split} "
-            f"split. {self.samples}: decoded z from {source}{labels}; fid_recon: reconstructions "
-            "of the same N images, z the posterior mode; fid_recon_other: of N images of the "
-            f"{other} split; fid_floor: real images of the {other} split; fid_floor_train: two "
+            f"split. {self.samples}: decoded z from {source}{labels}; "
+            f"{recon if self.encodes else ''}"
+            f"fid_floor: real images of the {other} split; fid_floor_train: two "
             "sets of N images of the train split, the part of the floor that is due to N"
             f"{'' if 'fid_floor_train' in self.floors else ' (not computed: it has fewer than 2N)'}"
             f"; _se: standard deviation over {RESAMPLES} bootstrap samples of the generated "
@@ -114,7 +119,7 @@ class Fid:
 
     def update(self, seen: Seen) -> None:
         selected = self.selected[seen.batch.index]
-        if selected.any():
+        if self.encodes and selected.any():
             self.recon.append(self.features(seen.recon[selected]).cpu())
 
     def compute(self) -> Mapping[str, float]:
@@ -124,14 +129,16 @@ class Fid:
             view = view_for(self.context, None if self.y is None else self.y[part])
             draw = fitted or prior_of(view).sample
             samples.append(self.features(view.decode(draw(len(part)))).cpu())
-        for batch in self.others.batches(BATCH):
+        for batch in self.others.batches(BATCH) if self.encodes else ():
             if (selected := self.selected_others[batch.index]).any():
                 chosen = batch.select(selected)
                 view = view_for(self.context, chosen.y)
                 recon = view.decode(view.encode(chosen.x).mode())
                 other.append(self.features(recon).cpu())
         metrics: dict[str, float] = {}
-        parts = {self.samples: samples, "fid_recon": self.recon, "fid_recon_other": other}
+        parts = {self.samples: samples}
+        if self.encodes:
+            parts |= {"fid_recon": self.recon, "fid_recon_other": other}
         for name, features in parts.items():
             rows = torch.cat(features).double()
             metrics[name] = frechet_distance(fit_rows(rows), self.reference)

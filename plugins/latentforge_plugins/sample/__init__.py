@@ -19,7 +19,7 @@ def latentforge_explorers():
         summary="Decode random codes: prior, fitted Gaussian or mixture, aggregate posterior",
         explore=explore,
         config=SampleConfig,
-        needs={"encode", "decode"},
+        needs={"generate"},
         optional_roles={"classifier": {"classify"}},
         conditional=True,
     )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from latentforge.contracts import ExploreContext, Images
+from latentforge.errors import UsageError
 from latentforge.findings import Findings, ImageGrid, NamedArrays
 from latentforge.io.text import counted
 from latentforge.neighbours import topk
@@ -32,9 +33,10 @@ COMPARED = 500  # maximum number of images over which a distance is averaged
 
 
 def sample(context: ExploreContext, config: SampleConfig) -> Findings:
-    model, codes = context.model, context.codes("train").flatten(1)
+    model, encodes = context.model, "encode" in context.provides
+    codes = context.codes("train").flatten(1) if encodes else None
     sources: dict[str, Source] = {}
-    for name in config.sources:
+    for name in config.sources if encodes else select_prior(config):
         source = make_source(name, context, codes, config)
         sources.setdefault(source.name, source)
     z = {name: source.draw(config.n) for name, source in sources.items()}  # (n, D) each
@@ -43,30 +45,32 @@ def sample(context: ExploreContext, config: SampleConfig) -> Findings:
 
     train, test = context.images("train"), context.images("test")
     chosen = test.batch(select_random(config.n, len(test), context.device).nonzero().squeeze(1))
-    test_x, test_y = chosen.x, chosen.y if is_conditional(context) else None
-    parts = [chosen.select(part) for part in torch.arange(len(test_x)).split(BATCH)]
-    test_codes = torch.cat([view_for(context, p.y).encode(p.x).mode() for p in parts])
-    image_sets = {**x, "test": test_x, "test_recon": decode(model, test_codes, test_y)}
-    metrics = log_densities(sources, test_codes.flatten(1))
+    image_sets, metrics = {**x, "test": chosen.x}, {}
     sentences = [source.description for source in sources.values()]
-    sentences.append(
-        "code_log_density: mean log density in nats of the codes of "
-        f"{counted(len(test_x), 'test image')} under each source"
-    )
+    if encodes:
+        parts = [chosen.select(part) for part in torch.arange(len(chosen.x)).split(BATCH)]
+        test_codes = torch.cat([view_for(context, p.y).encode(p.x).mode() for p in parts])
+        test_y = chosen.y if is_conditional(context) else None
+        image_sets["test_recon"] = decode(model, test_codes, test_y)
+        metrics |= log_densities(sources, test_codes.flatten(1))
+        sentences.append(
+            "code_log_density: mean log density in nats of the codes of "
+            f"{counted(len(chosen.x), 'test image')} under each source"
+        )
     if train.same_as(test):
         sentences.append("no distances, because the test images are the training images")
     else:
         metrics |= distances(image_sets, train)
         sentences.append(
             f"nearest_train: Euclidean distance in pixels to the nearest of {len(train)} training "
-            f"images, mean over at most {COMPARED} images; test and test_recon are test images and "
-            "their reconstructions, which are as blurred as samples; much smaller values for "
-            "samples indicate memorised images"
+            f"images, mean over at most {COMPARED} images; {describe_tests(encodes)}; much smaller "
+            "values for samples indicate memorised images"
         )
     if classifier := context.roles.get("classifier"):
         metrics |= classifier_metrics(classifier.model, image_sets)
         if y is not None or context.condition is not None:
-            classes = dict.fromkeys(x, y) | dict.fromkeys(("test", "test_recon"), chosen.y)
+            tests = image_sets.keys() - x.keys()
+            classes = dict.fromkeys(x, y) | dict.fromkeys(tests, chosen.y)
             metrics |= class_agreement(context, classifier.model, image_sets, classes)
             sentences.append(
                 "class_agreement: fraction of the images that classifier "
@@ -92,7 +96,30 @@ def sample(context: ExploreContext, config: SampleConfig) -> Findings:
     items, notes = select_drawable(context, grids, NamedArrays("codes", arrays), "examples")
     if no_prior:
         notes.insert(0, NO_PRIOR)
+    if not encodes:
+        notes.append("the model has no encoder: samples of its prior only, and no reconstructions")
     return Findings(items, metrics, "; ".join(sentences), notes)
+
+
+def select_prior(config: SampleConfig) -> list[str]:
+    """Return the sources of a model without an encoder: only the prior. Raises UsageError if it is
+    not among the requested ones."""
+    if "prior" not in config.sources:
+        raise UsageError(
+            f"sources {', '.join(config.sources)} need codes of images, but the model has no "
+            "encoder",
+            hint="--set 'sources=[\"prior\"]'",
+        )
+    return ["prior"]
+
+
+def describe_tests(encodes: bool) -> str:
+    if not encodes:
+        return "test are test images"
+    return (
+        "test and test_recon are test images and their reconstructions, which are as blurred as "
+        "samples"
+    )
 
 
 def draw_grid(

@@ -31,9 +31,14 @@ class Source:
     by_class: bool = False  # whether the codes of a conditional model depend on the class
 
 
-def make_source(name: str, context: ExploreContext, codes: Tensor, config: SampleConfig) -> Source:
-    """Return the source with this name for the model and its training codes (N, D). If the model
-    has no prior, "prior" gives the source "gaussian", a Gaussian fitted to the codes."""
+def make_source(
+    name: str, context: ExploreContext, codes: Tensor | None, config: SampleConfig
+) -> Source:
+    """Return the source with this name for the model and its training codes (N, D), or None for a
+    model without an encoder. If the model has no prior, "prior" gives the source "gaussian", a
+    Gaussian fitted to the codes."""
+    if codes is None:  # only its type and the number of dimensions are used
+        codes = torch.zeros(1, code_size(context.model), device=context.device)
     if name == "aggregate":
         return aggregate_source(context)
     if name == "prior" and is_conditional(context) and context.model.latent.prior == "own":
