@@ -99,7 +99,7 @@ def _train(subject: Subject, forge: Any = None, folder: Path | None = None, *ext
         )
     except UsageError as error:
         why = f"it rejects the test run: {describe(error)}"
-        raise NotChecked(f"{why}; give options with --set, or data with --data NAME") from None
+        raise NotChecked(f"{why}; give --set COMPONENT.KEY=VALUE or --data NAME") from None
 
 
 def _first_run(subject: Subject) -> Any:

@@ -55,7 +55,8 @@ def _load(subject: Subject) -> Any:
     except MissingError as error:
         raise NotChecked(f"its files are missing: {error.message}; {error.hint}") from None
     except UsageError as error:
-        raise NotChecked(f"it needs options: {error.message}; give them with --set") from None
+        why = f"it needs options: {error.message}"
+        raise NotChecked(f"{why}; give --set COMPONENT.KEY=VALUE") from None
     try:
         return load_splits(dataset, data_config)
     except UsageError as error:  # from the core, which checks what was loaded

@@ -181,7 +181,7 @@ def _require_handled(subject: Subject, run: str, hint: str = HANDLE_DATA, **data
 
 def _first_result(subject: Subject) -> dict[str, Any]:
     """Return the result of the first exploration, which several checks share."""
-    with _refusal_is_not_checked():
+    with _refusal_is_not_checked(subject):
         return subject.once("explored", lambda: _explore(subject))
 
 
@@ -203,15 +203,19 @@ def _explore(subject: Subject, **data: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def _refusal_is_not_checked() -> Iterator[None]:
+def _refusal_is_not_checked(subject: Subject) -> Iterator[None]:
     """Raise NotChecked if the explorer refuses the run of all checks."""
     try:
         yield
     except ConfigError:
         raise
     except UsageError as error:
+        if (
+            isinstance(error.__cause__, KeyError) and not subject.entry.spec.factors
+        ):  # a factor is missing
+            raise CheckFailed(error.message, "declare factors=True in the spec") from None
         why = f"it rejects the test run: {describe(error)}"
-        raise NotChecked(f"{why}; give options with --set, or data with --data NAME") from None
+        raise NotChecked(f"{why}; give --set COMPONENT.KEY=VALUE or --data NAME") from None
 
 
 def _find(subject: Subject, loaded_run: LoadedRun) -> Findings:
@@ -224,7 +228,7 @@ def _find(subject: Subject, loaded_run: LoadedRun) -> Findings:
         objective=_objective_of(subject),
         condition=condition_for(subject, loaded_run.run, *others),
     )
-    with _refusal_is_not_checked():
+    with _refusal_is_not_checked(subject):
         return compute_findings(loaded_run, selected, lambda _engine: None)
 
 

@@ -11,7 +11,7 @@ from ignite.engine import Events
 from latentforge import Forge
 from latentforge.conformance import CHECKED, CheckFailed, CheckSkipped, NotChecked, checks_of
 from latentforge.conformance.common import the_hook_module_imports_nothing_heavy
-from latentforge.errors import PluginError, UsageError
+from latentforge.errors import UsageError
 from latentforge.specs import KINDS
 
 from ..plugin import plugin_of
@@ -61,7 +61,7 @@ def test_an_explorer_that_declares_factors_receives_them():
     for name in ("it returns findings", "data without some classes works"):
         found[name]()
     undeclared = checks("explorers", twins.explorers.explorer(twins.explorers.reads_level))
-    with pytest.raises(PluginError, match="level"):
+    with pytest.raises(CheckFailed, match="level"):
         undeclared["it returns findings"]()
 
 

@@ -17,11 +17,12 @@ from ..params import slow_except
 MODELS = [entry.name for entry in Forge().registry.entries("models")]
 IMAGES = 40
 IMAGES_ONLY = {"conv-vae", "deconv-vae", "vq-vae", "fsq", "cnn-classifier"}  # these refuse vectors
+SIGNALS_ONLY = {"signal-vae"}
 
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of colour images in two classes, and three npz files with labels."""
+    """A folder of colour images in two classes, and npz files with labels."""
     folder = tmp_path_factory.mktemp("own")
     random = np.random.default_rng(0)
     labels = np.arange(IMAGES) % 2
@@ -30,7 +31,12 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
         place.mkdir(parents=True, exist_ok=True)
         pixels = random.integers(0, 100, (32, 32, 3)) + 150 * label
         Image.fromarray(pixels.astype(np.uint8)).save(place / f"{i}.png")
-    for name, shape in {"grey": (28, 20), "large": (64, 64), "vectors": (30,)}.items():
+    for name, shape in {
+        "grey": (28, 20),
+        "large": (64, 64),
+        "vectors": (30,),
+        "signals": (2, 30),
+    }.items():
         x = random.random((IMAGES, *shape), dtype=np.float32)
         np.savez(folder / f"{name}.npz", x=x, y=labels)
     return folder
@@ -39,23 +45,27 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def arguments(own: Path, data: str) -> list[str]:
     if data == "colour":
         return ["--data", "folder", "--set", f"data.root={own / 'colour'}"]
-    return ["--data", "arrays", "--set", f"data.path={own / f'{data}.npz'}"]
+    layout = ["--set", "data.layout=NCL"] if data == "signals" else []
+    return ["--data", "arrays", "--set", f"data.path={own / f'{data}.npz'}", *layout]
 
 
 def accepts(model: str, data: str) -> bool:
-    if data == "vectors":
-        return model not in IMAGES_ONLY
+    if data in ("vectors", "signals"):
+        return model not in IMAGES_ONLY and (data == "signals" or model not in SIGNALS_ONLY)
+    if model in SIGNALS_ONLY:
+        return False
     return not (model == "deconv-vae" and data == "grey")  # 20 pixels wide; the minimum is 28
 
 
 SHAPES = {"colour": [3, 32, 32], "grey": [1, 28, 20], "large": [1, 64, 64], "vectors": [30]}
+SHAPES["signals"] = [2, 30]
 
 LONG = {("conv-vae", "colour"), ("deconv-vae", "colour"), *((model, "large") for model in MODELS)}
 CASES = list(product(MODELS, SHAPES))
 
 
 def test_all_built_in_models_are_covered():
-    assert set(MODELS) >= {"ae", "vae", "beta-vae", "mlp-classifier", *IMAGES_ONLY}
+    assert set(MODELS) >= {"ae", "vae", "beta-vae", "mlp-classifier", *IMAGES_ONLY, *SIGNALS_ONLY}
 
 
 @pytest.mark.parametrize(("model", "data"), slow_except(set(CASES) - LONG, CASES))

@@ -41,7 +41,7 @@ def test_vq_vae_package_installs_trains_explores_resumes_and_uninstalls(venv, wh
     assert "0 failed" in venv.run("latentforge", "plugins", "check", "latentforge-vq", "--deep")
 
     venv.run("pip", "uninstall", "--quiet", "--yes", "latentforge-vq")
-    assert "vq" not in venv.run("latentforge", "plugins", "list")
+    assert "latentforge-vq" not in venv.run("latentforge", "plugins", "list")
     gone = venv.run("latentforge", "evaluate", "vq", code=3)
     assert "pip install latentforge-vq==0.1.0" in gone
     config = venv.work / "vq.toml"
