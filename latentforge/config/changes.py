@@ -41,7 +41,7 @@ def check_changes(
             continue
         if is_path(config, key) and not (requested and key.startswith("roles.")):
             continue
-        if key != "train.epochs":
+        if key != "train.epochs" or type(epochs) is not int:  # run.json may be damaged
             refused.append(f"{key}: {json.dumps(old)} in the run, not {json.dumps(new)}")
         elif config.train.epochs < epochs:
             refused.append(f"{key}: it can be raised from {old}, but not lowered to {new}")
