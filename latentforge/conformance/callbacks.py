@@ -20,9 +20,8 @@ from latentforge.conformance.global_state import require_no_global_change
 from latentforge.conformance.subject import (
     CheckFailed,
     CheckSkipped,
-    NotChecked,
     Subject,
-    describe,
+    rejected_run,
     require,
 )
 from latentforge.contracts import Engines
@@ -98,8 +97,7 @@ def _train(subject: Subject, forge: Any = None, folder: Path | None = None, *ext
             quiet=True,
         )
     except UsageError as error:
-        why = f"it rejects the test run: {describe(error)}"
-        raise NotChecked(f"{why}; give --set COMPONENT.KEY=VALUE or --data NAME") from None
+        raise rejected_run(error) from None
 
 
 def _first_run(subject: Subject) -> Any:

@@ -37,9 +37,8 @@ from latentforge.conformance.labels import condition_for
 from latentforge.conformance.subject import (
     CheckFailed,
     CheckSkipped,
-    NotChecked,
     Subject,
-    describe,
+    rejected_run,
     require,
 )
 from latentforge.errors import ConfigError, UsageError
@@ -214,8 +213,7 @@ def _refusal_is_not_checked(subject: Subject) -> Iterator[None]:
             isinstance(error.__cause__, KeyError) and not subject.entry.spec.factors
         ):  # a factor is missing
             raise CheckFailed(error.message, "declare factors=True in the spec") from None
-        why = f"it rejects the test run: {describe(error)}"
-        raise NotChecked(f"{why}; give --set COMPONENT.KEY=VALUE or --data NAME") from None
+        raise rejected_run(error) from None
 
 
 def _find(subject: Subject, loaded_run: LoadedRun) -> Findings:

@@ -42,6 +42,12 @@ def describe(error: LatentForgeError) -> str:
     return "; ".join([error.message, *error.details])
 
 
+def rejected_run(error: LatentForgeError) -> NotChecked:
+    """The result for a component that refuses the tiny run of the checks."""
+    why = f"it rejects the test run: {describe(error)}"
+    return NotChecked(f"{why}; give --set COMPONENT.KEY=VALUE or --data NAME")
+
+
 @dataclass(frozen=True)
 class Check:
     """A requirement for one component. Calling it raises CheckFailed if the requirement is not met

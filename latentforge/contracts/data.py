@@ -125,6 +125,11 @@ class DataSpec:
         """Whether an example can be drawn as a picture: an image that is grey or RGB."""
         return self.kind == "image" and self.shape[0] in (1, 3)
 
+    @property
+    def drawn_as_curves(self) -> bool:
+        """Whether an example is drawn as curves: a signal, or a vector of at least two values."""
+        return self.kind != "image" and self.shape[-1] > 1
+
 
 LARGEST_BATCH = 2**25
 """The maximum number of values in a batch, 128 MB of float32: 1000 RGB images of 105x105 pixels."""

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from latentforge.config.schema import IN_MEMORY
-from latentforge.contracts import DataSpec, at_once
+from latentforge.contracts import at_once
 from latentforge.data.factors import other_factors
 from latentforge.data.images import ImageSplit
 from latentforge.data.splits import DataSplits
@@ -56,7 +56,7 @@ def describe_data(splits: DataSplits, data: Any, out: Path | None) -> dict[str, 
             factor.name: list(factor.names) or find_limits(splits, factor.name)
             for factor in factors
         }
-    if spec.drawable or is_curve(spec):
+    if spec.drawable or spec.drawn_as_curves:
         path = choose_image_path(out, name)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -90,11 +90,6 @@ def choose_image_path(out: Path | None, name: str) -> Path:
         return out
     candidates = (Path(f"data-{name}-{number}.png") for number in count(1))
     return next(path for path in candidates if not path.exists())
-
-
-def is_curve(spec: DataSpec) -> bool:
-    """Whether examples are drawn as curves: signals, and vectors of at least two values."""
-    return spec.kind != "image" and spec.shape[-1] > 1
 
 
 def draw(images: ImageSplit, name: str) -> Figure:

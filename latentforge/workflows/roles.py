@@ -140,11 +140,11 @@ class LoadedRole:
         return (z - mean) / deviation
 
     def decode(self, z: Tensor) -> Tensor:
-        x: Tensor = self._model.decode(self._restore(z))
+        x: Tensor = self.model.decode(self._restore(z))
         return x
 
     def decode_logits(self, z: Tensor) -> Tensor:
-        logits: Tensor = self._model.decode_logits(self._restore(z))
+        logits: Tensor = self.model.decode_logits(self._restore(z))
         return logits
 
     @property
@@ -194,13 +194,9 @@ class LoadedRole:
         mean, deviation = self.scale
         return z * deviation + mean
 
-    @property
-    def _model(self) -> Any:
-        return self.model
-
     def _encode(self, x: Tensor) -> Any:
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-            return self._model.encode(x.to(self.device))
+            return self.model.encode(x.to(self.device))
 
     def _batches(self, images: ImageSplit) -> Any:
         return images.batches(at_once(self.data, BATCH))

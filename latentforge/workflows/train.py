@@ -111,11 +111,12 @@ def load_inputs(
         config = open_training_roles(registry, config)
     config = load_roles(config, device, stored=False)
     splits = load_splits(config.dataset, config.data, data)
-    about = describe_data(config.data_name, splits)
-    for name, role in config.loaded_roles.items():
-        if role.role.same_data:
-            check_same_images(about, name, role.run, "the new run")
-        role.use(splits)
+    if roles := config.loaded_roles:
+        about = describe_data(config.data_name, splits)
+        for name, role in roles.items():
+            if role.role.same_data:
+                check_same_images(about, name, role.run, "the new run")
+            role.use(splits)
     return config, splits
 
 

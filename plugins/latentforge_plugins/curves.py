@@ -20,11 +20,6 @@ Style = Literal["steps", "pairs", "examples"]
 follows, which reconstructs it, or in a panel each."""
 
 
-def is_drawn_as_curves(data: DataSpec) -> bool:
-    """Whether examples are drawn as curves: signals, and vectors of at least two values."""
-    return data.kind != "image" and data.shape[-1] > 1
-
-
 def as_curves(
     grid: ImageGrid, data: DataSpec, style: Style = "steps"
 ) -> tuple[list[Finding], list[str]]:

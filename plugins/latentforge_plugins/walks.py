@@ -16,7 +16,7 @@ from latentforge.contracts import ExploreContext, Images
 from latentforge.errors import UsageError
 from latentforge.findings import Finding, ImageGrid, NamedArrays
 from latentforge.latent import dimension_names, given, prior_of
-from latentforge_plugins.curves import Style, as_curves, is_drawn_as_curves
+from latentforge_plugins.curves import Style, as_curves
 
 BATCH = 1000  # codes per call of the decoder
 PRIOR_SAMPLES = 10_000  # codes that represent a prior whose quantiles are not known
@@ -224,7 +224,7 @@ def select_drawable(
             for item in findings
         ]
         return [*scaled, arrays], []
-    if is_drawn_as_curves(context.data):
+    if context.data.drawn_as_curves:
         items, notes = [], []
         for item in findings:
             drawn, more = [item], []
