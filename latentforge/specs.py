@@ -250,7 +250,7 @@ RESERVED: dict[type[Spec], Set[str]] = {
     CallbackSpec: _SECTION,
     DatasetSpec: _SECTION
     | {"validation", "test", "split_seed", "binarize", "stream", "workers"}
-    | {"layout", "black", "white", "range"},
+    | {"layout", "black", "white", "range", "normalize"},
     ExplorerSpec: _EXPLORE,
     ObjectiveSpec: _EXPLORE,
 }

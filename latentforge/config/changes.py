@@ -90,6 +90,7 @@ def find_data_edits(about: Mapping[str, Any], saved: Any) -> list[str]:
     values = about.get("preprocessing", {}).get("range", [0.0, 1.0])
     now = {"shape": about["shape"], "classes": about["classes"], "range": values}
     now["factors"] = about.get("factors", [])  # older runs have none
+    now["normalize"] = about.get("preprocessing", {}).get("normalize")
     return [
         f"data.{key}: {json.dumps(value)} in run.json, {json.dumps(before[key])} in training"
         for key, value in now.items()

@@ -35,6 +35,9 @@ from latentforge.io.text import counted
 from latentforge.plugins.registry import Entry, Registry
 from latentforge.specs import LossSpec, ModelSpec
 
+# The options of [data] by which other data of a run becomes input of its model.
+VALUE_OPTIONS = ("binarize", "black", "white", "range", "normalize")
+
 
 def resolve(draft: Draft, registry: Registry, *, in_memory: bool = False) -> RunConfig:
     """Return the validated configuration. Raises ConfigError with every fault of the request, or
@@ -68,8 +71,8 @@ def resolve(draft: Draft, registry: Registry, *, in_memory: bool = False) -> Run
     sampler = resolve_sampler(model.entry, values["sampler"], faults) if model else None
     if model and loss:
         check_match(model.entry.spec, loss.entry.spec, loss.options, registry, faults)
-    if data and data.range:
-        add_range_faults(registry, (model, loss), data.range, faults)
+    if data and data.requested_range:
+        add_range_faults(registry, (model, loss), data.requested_range, faults)
     raise_faults(faults)
     enabled = tuple(callback for callback in callbacks if callback)
     assert model is not None
@@ -192,7 +195,7 @@ def resolve_other_data(
     if not values and not isinstance(data, str):
         return data
     own = plain(config.data)
-    stored: dict[str, Any] = {key: own[key] for key in ("binarize", "black", "white", "range")}
+    stored: dict[str, Any] = {key: own[key] for key in VALUE_OPTIONS}
     if data is None:
         if config.dataset is None:
             raise UsageError(

@@ -72,7 +72,10 @@ class DataConfig:
 
     `range` is the range of the values that a model sees: unit is from 0 (black) to 1 (white),
     signed from -1 to 1; counts are whole numbers from 0, and any are real numbers, both kept as
-    they are stored. The default is that of the dataset, or else unit.
+    they are stored. The default is that of the dataset, or else unit. `normalize` standardizes
+    values of the range any, which is then the default: a model sees (x - mean) / deviation of each
+    channel of images and signals, or of each value of vectors, in the training split. Decoded
+    values have the units of the data again in figures and files.
 
     `stream` reads images on demand: auto if they take more than half of the free memory. `workers`
     is the number of processes that prefetch such images. 0 reads them in the training process,
@@ -88,12 +91,18 @@ class DataConfig:
     black: float | None = None
     white: float | None = None
     range: RangeName | None = None
+    normalize: bool = False
     stream: Literal["auto", "always", "never"] = "auto"
     workers: Annotated[int, Ge(0), Le(256)] = 0
 
     def __post_init__(self) -> None:
-        if fault := find_range_fault(self, self.range or "unit"):
+        if fault := find_range_fault(self, self.requested_range or "unit"):
             raise ValueError(fault)
+
+    @property
+    def requested_range(self) -> RangeName | None:
+        """`range`, which is "any" by default if the values are to be standardized."""
+        return self.range or ("any" if self.normalize else None)
 
 
 def find_range_fault(config: DataConfig, values: RangeName) -> str:
@@ -104,6 +113,8 @@ def find_range_fault(config: DataConfig, values: RangeName) -> str:
         return f"{' and '.join(levels)}: values of data.range={values} are kept as they are stored"
     if config.binarize != "none" and values != "unit":
         return f"data.binarize={config.binarize} needs data.range=unit, not {values}"
+    if config.normalize and values != "any":
+        return f"data.normalize=true needs data.range=any, not {values}"
     return ""
 
 

@@ -11,6 +11,7 @@ from latentforge.contracts.data import (
     Images,
     Kind,
     RangeName,
+    Scaling,
     at_once,
 )
 from latentforge.contracts.evaluation import EvaluateContext, Measure, Seen
@@ -49,6 +50,7 @@ __all__ = [
     "Prior",
     "RangeName",
     "RunInfo",
+    "Scaling",
     "Seen",
     "Step",
     "Terms",

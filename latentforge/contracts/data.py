@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -61,13 +62,32 @@ number."""
 
 
 @dataclass(frozen=True)
+class Scaling:
+    """How data.normalize standardizes values: (x - mean) / deviation, with one number of each for
+    each channel of images and signals, or for each value of vectors."""
+
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+
+    def as_dict(self) -> dict[str, list[float]]:
+        """The numbers as JSON values."""
+        return {"mean": [*self.mean], "deviation": [*self.deviation]}
+
+    def tensors(self, x: Tensor, ndim: int) -> tuple[Tensor, Tensor]:
+        """`mean` and `deviation`, which broadcast with examples x of `ndim` axes each."""
+        shape = (-1, *[1] * (ndim - 1))
+        return x.new_tensor(self.mean).reshape(shape), x.new_tensor(self.deviation).reshape(shape)
+
+
+@dataclass(frozen=True)
 class DataSpec:
     """The data that a model is built for. `shape` is that of one example: (C, H, W) of an image,
     (D,) of a vector, (C, L) of a signal, which has C channels of L values in order.
     `classes[i]` is the name of label i. All values are in `range`, one of RANGES. `limits` are the
     smallest and the largest value of a sample of the training split, if `range` has no bounds.
     `factors` are the known properties of the examples; the first one is "class" if there are
-    labels."""
+    labels. With `scaling`, models see standardized values: `restore` returns them to the units of
+    the data, in which `limits` are."""
 
     shape: tuple[int, ...]
     kind: Kind = "image"
@@ -75,6 +95,7 @@ class DataSpec:
     range: tuple[float, float] | None = (0.0, 1.0)
     factors: tuple[Factor, ...] = ()
     limits: tuple[float, float] | None = None
+    scaling: Scaling | None = None
 
     def __post_init__(self) -> None:
         labels = (Factor(CLASS, self.classes),) if self.classes else ()
@@ -91,7 +112,8 @@ class DataSpec:
 
     @property
     def extent(self) -> tuple[float, float]:
-        """The values that are drawn black and white: the bounds of `range`, or `limits`."""
+        """The values that are drawn black and white, in the units of the data: the bounds of
+        `range`, or `limits`."""
         if self.range in (RANGES["unit"], RANGES["signed"]):
             return cast(tuple[float, float], self.range)
         low, high = self.limits or (0.0, 1.0)
@@ -100,12 +122,41 @@ class DataSpec:
     def describe_values(self) -> str:
         """Describe the values for the protocol of a metric, as in "values in [0, 1]"."""
         texts = {"unit": "values in [0, 1]", "signed": "values in [-1, 1]", "counts": "counts"}
+        if self.scaling:
+            return "standardized values"
         return texts.get(self.range_name, "values")
+
+    def adapt(self, text: str) -> str:
+        """Return a text about images and pixels in the words of this data: examples, or signals,
+        and values."""
+        if self.kind == "image":
+            return text
+        word, article = ("signal", "a") if self.kind == "signal" else ("example", "an")
+        text = re.sub(r"\ban image\b", f"{article} {word}", text)
+        text = re.sub(r"\bimage(s?)\b", rf"{word}\1", text)
+        text = re.sub(r"\bImage(s?)\b", rf"{word.capitalize()}\1", text)
+        return re.sub(r"\bpixel(s?)\b", r"value\1", text)
+
+    def normalize(self, x: Tensor) -> Tensor:
+        """Return examples (..., *shape) as models see them: standardized, if there is a
+        `scaling`."""
+        if self.scaling is None:
+            return x
+        mean, deviation = self.scaling.tensors(x, len(self.shape))
+        return (x - mean) / deviation
+
+    def restore(self, x: Tensor) -> Tensor:
+        """Return examples (..., *shape) in the units of the data: the inverse of `normalize`."""
+        if self.scaling is None:
+            return x
+        mean, deviation = self.scaling.tensors(x, len(self.shape))
+        return x * deviation + mean
 
     def to_unit(self, x: Tensor) -> Tensor:
         """Scale values of examples for drawing: `extent` becomes [0, 1]. Data in [0, 1] is returned
         as it is."""
         low, high = self.extent
+        x = self.restore(x)
         return x if (low, high) == (0.0, 1.0) else (x - low) / (high - low)
 
     def from_unit(self, x: Tensor) -> Tensor:
@@ -113,7 +164,7 @@ class DataSpec:
         counts are rounded."""
         low, high = self.extent
         x = x if (low, high) == (0.0, 1.0) else low + (high - low) * x
-        return x.round() if self.range == RANGES["counts"] else x
+        return self.normalize(x.round() if self.range == RANGES["counts"] else x)
 
     @property
     def size(self) -> int:

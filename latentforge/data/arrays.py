@@ -57,12 +57,18 @@ def suggestions_for(data: Any, config: DataConfig | None = None) -> Iterator[Non
         _form.reset(token)
 
 
+def format_option(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.12g}" if isinstance(value, float) else str(value)
+
+
 def data_option(where: str, **options: Any) -> str:
     """Return the text that sets options of [data] in a command, or in Python if `where` begins
     with the name of data that was passed in Python."""
     if where.startswith(IN_MEMORY):
         form = {**_form.get(), **{key: repr(value) for key, value in options.items()}}
         return f"data={{{', '.join(f'{key!r}: {text}' for key, text in form.items())}}}"
-    texts = (f"{v:.12g}" if isinstance(v, float) else str(v) for v in options.values())
+    texts = (format_option(value) for value in options.values())
     parts = (quoted(f"data.{key}={text}") for key, text in zip(options, texts, strict=True))
     return " ".join(f"--set {part}" for part in parts)

@@ -12,10 +12,12 @@ from latentforge.config.request import Draft
 from latentforge.config.resolve import raise_faults, read_assignments, resolve_data, resolve_dataset
 from latentforge.config.schema import DATASET, IN_MEMORY, Component, DataConfig, OtherData
 from latentforge.config.validation import Faults
+from latentforge.contracts import Scaling
 from latentforge.data.arrays import suggestions_for
 from latentforge.data.attributes import LABELS
 from latentforge.data.preparation import SPLITS, prepare, prepare_whole
 from latentforge.data.python_objects import as_source
+from latentforge.data.scaling import standardize
 from latentforge.data.splits import DataSplits
 from latentforge.errors import MissingError, UsageError
 from latentforge.plugins.registry import Registry
@@ -27,19 +29,26 @@ OTHER_NAMES = {
 }
 
 
-def load_splits(dataset: Component | None, config: DataConfig, data: Any = None) -> DataSplits:
-    """Load the images of every split on the CPU. `data` replaces `dataset`. Raises MissingError
-    if both are None."""
+def load_splits(
+    dataset: Component | None,
+    config: DataConfig,
+    data: Any = None,
+    scaling: Scaling | None = None,
+) -> DataSplits:
+    """Load the images of every split on the CPU. `data` replaces `dataset`. `scaling` is that of a
+    run, for data.normalize. Raises MissingError if both are None."""
     if data is not None:
         splits = as_splits(data)
         with suggestions_for(data, config):
-            return prepare(splits.__getitem__, tuple(splits), IN_MEMORY, config)
+            prepared = prepare(splits.__getitem__, tuple(splits), IN_MEMORY, config)
+        return standardize(prepared, IN_MEMORY, scaling) if config.normalize else prepared
     if dataset is None:
         raise MissingError(
             "this run was trained on data passed in Python, which is not stored in the run",
             hint="pass it again as the argument data=... of the Python API",
         )
-    return prepare(partial(load_split, dataset), list_splits(dataset), dataset.name, config)
+    prepared = prepare(partial(load_split, dataset), list_splits(dataset), dataset.name, config)
+    return standardize(prepared, dataset.name, scaling) if config.normalize else prepared
 
 
 def load_split(dataset: Component, split: str) -> Any:
@@ -72,16 +81,19 @@ def role_arguments(dataset: Component) -> tuple[Mapping[str, Any], ...]:
     return (dataset.roles,)
 
 
-def load_whole(other: OtherData) -> tuple[DataSplits, bool]:
-    """Load data that replaces a run's own data, without splitting anything off. Also returns
-    whether it has other splits than "train"."""
+def load_whole(other: OtherData, scaling: Scaling | None = None) -> tuple[DataSplits, bool]:
+    """Load data that replaces a run's own data, whose scaling is `scaling`, without splitting
+    anything off. Also returns whether it has other splits than "train"."""
     if other.dataset:
         name = other.dataset.name
         loaded = {split: load_split(other.dataset, split) for split in list_splits(other.dataset)}
     else:
         loaded, name = as_splits(other.data), IN_MEMORY
     with suggestions_for(other.data, other.config):
-        return prepare_whole(loaded, name, other.config), list(loaded) != ["train"]
+        splits = prepare_whole(loaded, name, other.config)
+    if other.config.normalize:
+        splits = standardize(splits, name, scaling)
+    return splits, list(loaded) != ["train"]
 
 
 def load_data(

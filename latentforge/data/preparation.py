@@ -67,6 +67,10 @@ OWN_GENERATOR = (
     "%s: items of this dataset are random and use a generator of the dataset, so that each "
     "evaluation gets different images; use the global generator of torch, NumPy or Python"
 )
+UNITS = (
+    "%s: one column of x has %.2g of the range of another; if they have different units, "
+    "standardize each one: %s"
+)
 FEW_IMAGES = "%s: x is read as %s with %s; if it contains %s with %s, try %s"
 ORDER = "give the axes of all splits in the same order"
 FROZEN = "%s: items of this dataset are random; each was read once, and this draw is used always"
@@ -114,7 +118,7 @@ def prepare(
     config = choose_kind(loaded, choose_range(loaded, config, name), name)
     is_array = isinstance(loaded["train"], Arrays)
     sources, splits = _load_sources(loaded, name, config)
-    if config.range != "counts":  # columns of counts have one unit
+    if config.range != "counts" and not config.normalize:  # columns of counts have one unit
         warn_if_columns_differ(splits["train"], name)
     if is_array and config.layout == "auto":
         warn_if_few_images(sources["train"])
@@ -156,11 +160,9 @@ def warn_if_columns_differ(images: ImageSplit, name: str) -> None:
     spans = x.amax(0) - x.amin(0)
     spans = spans[spans > 0]
     if len(spans) and float(spans.min()) * COLUMNS < float(spans.max()):
-        message = (
-            "%s: one column of x has %.2g of the range of another; if they have different units, "
-            "scale each one: x = (x - x.min(0)) / (x.max(0) - x.min(0))"
+        log.warning(
+            UNITS, name, float(spans.min() / spans.max()), data_option(name, normalize=True)
         )
-        log.warning(message, name, float(spans.min() / spans.max()))
 
 
 def prepare_whole(loaded: Mapping[str, Any], name: str, config: DataConfig = DEFAULT) -> DataSplits:

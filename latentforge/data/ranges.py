@@ -114,12 +114,12 @@ def choose_range(loaded: Mapping[str, Any], config: DataConfig, name: str) -> Da
     declared = {data.range for data in loaded.values() if isinstance(data, Arrays)} - {None}
     if unknown := declared - RANGES.keys():
         raise UsageError(f"{name}: range is {unknown.pop()!r}", hint=f"one of {', '.join(RANGES)}")
-    if config.range is None and len(declared) > 1:
+    if config.requested_range is None and len(declared) > 1:
         raise UsageError(
             f"{name}: its splits declare the ranges {' and '.join(sorted(map(str, declared)))}",
             hint="give all splits one range",
         )
-    values: RangeName = config.range or next(iter(declared), None) or "unit"
+    values: RangeName = config.requested_range or next(iter(declared), None) or "unit"
     if fault := find_range_fault(config, values):
         raise UsageError(f"{name}: {fault}", hint=data_option(name, range="unit"))
     return replace(config, range=values)

@@ -171,6 +171,10 @@ class StreamedImages(ImageSplit):
     def relabelled(self, y: Tensor | None, spec: DataSpec) -> StreamedImages:
         return self._replace(y=y, spec=spec)
 
+    def with_source(self, source: Source, spec: DataSpec) -> StreamedImages:
+        """Return the images with values from another source of the same examples."""
+        return self._replace(source=source, spec=spec)
+
     def with_table(self, table: Mapping[str, Tensor], spec: DataSpec) -> StreamedImages:
         return self._replace(table=table, spec=spec)
 
@@ -180,10 +184,20 @@ class StreamedImages(ImageSplit):
         return self.source is other.source and torch.equal(self.indices, other.indices)
 
     def _replace(self, **changes: object) -> StreamedImages:
-        names = ("indices", "origin", "files", "binarize", "draw", "device", "workers", "reason")
+        names = (
+            "source",
+            "indices",
+            "origin",
+            "files",
+            "binarize",
+            "draw",
+            "device",
+            "workers",
+            "reason",
+        )
         options: dict[str, Any] = {"y": self.y, "spec": self.spec, "table": self.table}
         options |= {name: getattr(self, name) for name in names} | changes
-        return StreamedImages(self.source, **options)
+        return StreamedImages(**options)
 
     def _prefetch(self, parts: Sequence[Tensor]) -> Prefetcher:
         indices = [self.indices[part].tolist() for part in parts]

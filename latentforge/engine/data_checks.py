@@ -69,7 +69,7 @@ def check_value_range(
         yield Diagnosis("range", "warning", f"all training values are {shown[0]:g}", hint)
     elif levels is None:
         if images.spec.range is None and not SMALL < std < LARGE:
-            hint = "divide the values by their standard deviation"
+            hint = "data.normalize=true standardizes the values"
             yield Diagnosis("range", "warning", f"{fact}, but a network expects about 1", hint)
     elif low == 0 and 0 < high - second < min(0.1, second):  # far from 0, and close together
         saw = f"the training values that are not 0 go from {second:.4g} to {high:.4g}"

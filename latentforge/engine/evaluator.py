@@ -143,6 +143,9 @@ class Evaluator:
             if values is not None:
                 metrics |= values
                 protocol = getattr(instance, "protocol", measure.entry.spec.protocol)
+                protocol = self.data.spec.adapt(protocol)
+                if measure.entry.spec.likelihood and self.data.spec.scaling:
+                    protocol += "; of standardized values"
                 self.protocol |= dict.fromkeys(values, protocol)
         engine.state.metrics = metrics
 

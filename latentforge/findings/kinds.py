@@ -6,12 +6,14 @@ Tensors may be on any device.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
+
+    from latentforge.contracts import DataSpec
 
 FRAMES = 30
 """The maximum number of frames of an animation, which limits the size of a page."""
@@ -188,3 +190,15 @@ class Findings:
     protocol: str = ""
     notes: Sequence[str] = ()
     roles: Mapping[str, str] = field(default_factory=dict)
+
+    def adapt(self, data: DataSpec) -> Findings:
+        """Return the findings with titles, protocol and notes in the words of the data."""
+        items: list[Any] = []
+        for item in self.items:
+            titles = {key: data.adapt(text) for key, text in vars(item).items() if key in TITLES}
+            items.append(replace(cast(Any, item), **titles))
+        notes = [data.adapt(note) for note in self.notes]
+        return replace(self, items=items, protocol=data.adapt(self.protocol), notes=notes)
+
+
+TITLES = {"title", "x_title", "y_title"}

@@ -41,6 +41,7 @@ def describe_data(splits: DataSplits, data: Any, out: Path | None) -> dict[str, 
     else:
         index = torch.arange(min(at_once(spec, MAX_STREAMED), len(train)), device=train.device)
         values = train.raw(index * len(train) // len(index))
+    values = spec.restore(values)
     facts: dict[str, Any] = {
         "dataset": name,
         "images": {split: len(images) for split, images in splits.splits.items()},
@@ -104,6 +105,9 @@ def create_sample_curves(images: ImageSplit, name: str) -> CurveGrid:
     there are no labels."""
     indices, labels = select_samples(images, CURVES)
     rows = [images.batch(index).x for index in indices]
+    standardized = images.spec.scaling and images.spec.shape[0] > 1  # of different units
+    if not standardized:
+        rows = [images.spec.restore(row) for row in rows]
     rows = [row if row.ndim == 3 else row.unsqueeze(1) for row in rows]  # (n, C, L)
     panels = [[x[None, :CHANNELS] for x in row] for row in rows]
     of = " of each class" if labels else ""
@@ -111,6 +115,8 @@ def create_sample_curves(images: ImageSplit, name: str) -> CurveGrid:
         of += f", the first {CHANNELS} of {channels} channels"
     x_title = "position" if images.spec.kind == "signal" else "index"
     title = f"{name}: samples{of}"
+    if standardized:
+        title += " (standardized values)"
     return CurveGrid("samples", title, panels, row_titles=labels, x_title=x_title)
 
 

@@ -4,9 +4,17 @@ somebody else or be damaged."""
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    ValidationError,
+    model_validator,
+)
 
 from latentforge.contracts import RANGES
 from latentforge.specs import KINDS
@@ -48,6 +56,17 @@ class Config(Fields):
     sampler: dict[str, Any] = {}
 
 
+class ScalingFields(Fields):
+    mean: list[FiniteFloat]
+    deviation: list[Annotated[FiniteFloat, Field(gt=0)]]
+
+    @model_validator(mode="after")
+    def check(self) -> Self:
+        if len(self.mean) != len(self.deviation):
+            raise ValueError("mean and deviation must have the same length")
+        return self
+
+
 class Preprocessing(Fields):
     layout: Annotated[str, Field(pattern="^[NCDHWL]{1,5}$")] = "NCHW"
     stored: str = ""
@@ -55,6 +74,7 @@ class Preprocessing(Fields):
     white: float | None = None
     range: Annotated[list[float | None] | None, AfterValidator(check_range)] = [0.0, 1.0]
     limits: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
+    normalize: ScalingFields | None = None
 
 
 class FactorFields(Fields):
@@ -72,6 +92,13 @@ class Data(Fields):
     sample: str = ""
     preprocessing: Preprocessing = Preprocessing()
     class_counts: dict[str, dict[str, Count]] = {}
+
+    @model_validator(mode="after")
+    def check_scaling(self) -> Self:
+        scaling = self.preprocessing.normalize
+        if scaling and len(scaling.mean) != self.shape[0]:
+            raise ValueError(f"preprocessing.normalize must have {self.shape[0]} means")
+        return self
 
 
 class Plugin(Fields):

@@ -71,7 +71,7 @@ def decode(
         layout = stored_layout(run)
         if not layout.startswith("N"):  # then all images are written at once
             parts = iter([torch.cat([*parts])])
-        stored = (to_stored(x, layout).numpy() for x in parts)
+        stored = (to_stored(loaded.data.restore(x), layout).numpy() for x in parts)
         shape = to_stored(torch.empty(len(z), *loaded.data.shape, device="meta"), layout).shape
         with zipfile.ZipFile(folder / "decoded.npz", "w") as archive:
             write_array(archive, "x", tuple(shape), stored)

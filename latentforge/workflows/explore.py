@@ -158,7 +158,7 @@ def explore_loaded(
         )
         findings = replace(findings, notes=[note, *findings.notes])
     findings = replace(findings, notes=[*note_other_sampler(config), *findings.notes])
-    findings = add_notes(findings)
+    findings = add_notes(findings).adapt(loaded_run.splits.spec)
     with output_folder(out, run.path / "explore" / explorer.name) as folder:
         doing = f"drawing the findings of explorer {explorer.name!r}"
         files = explorer.call(doing, draw_findings, findings, folder, about)

@@ -57,13 +57,14 @@ class Part:
         return {self.input: self.shape, **({"y": ()} if self.classes else {})}
 
     def example(self, batch: int) -> tuple[Tensor, ...]:
-        """Random examples in the range of the data, or codes from N(0, I), and labels, the same in
+        """Random examples in the units of the data, or codes from N(0, I), and labels, the same in
         every call."""
         noise = generator("cpu", "export", batch)
         if self.data is None:
             values = torch.randn(batch, *self.shape, generator=noise)
         else:
-            values = self.data.from_unit(torch.rand(batch, *self.shape, generator=noise))
+            values = torch.rand(batch, *self.shape, generator=noise)
+            values = self.data.restore(self.data.from_unit(values))
         if not self.classes:
             return (values,)
         return values, torch.randint(self.classes, (batch,), generator=noise)
@@ -148,29 +149,30 @@ def trace_part(
 def get_part(loaded: LoadedModel, name: str) -> Part:
     """Return the part called `name`. The encoder maps x to mean and, if the posterior has one,
     log_var; the decoder maps z to x, and the classifier x to logits. Encoder and decoder of a
-    conditional model also have the input y."""
+    conditional model also have the input y. x has the units of the data."""
     model: Any = loaded.model
-    classes = len(loaded.data.classes) if "conditional" in loaded.provides else 0
+    data = loaded.data
+    classes = len(data.classes) if "conditional" in loaded.provides else 0
 
     def view(y: Tensor | None) -> Any:
         return model if y is None else model.given(y)
 
     def encoder(x: Tensor, y: Tensor | None = None) -> tuple[Tensor, ...]:
-        posterior = view(y).encode(x)
+        posterior = view(y).encode(data.normalize(x))
         log_var = getattr(posterior, "log_var", None)
         return (posterior.mode(),) if log_var is None else (posterior.mode(), log_var)
 
     def decoder(z: Tensor, y: Tensor | None = None) -> tuple[Tensor, ...]:
-        return (view(y).decode(z),)
+        return (data.restore(view(y).decode(z)),)
 
     def classifier(x: Tensor) -> tuple[Tensor, ...]:
-        return (model(x),)
+        return (model(data.normalize(x)),)
 
     if name == "decoder":
         return Part("z", model.latent.shape, ("x",), decoder, classes=classes)
     if name == "classifier":
-        return Part("x", loaded.data.shape, ("logits",), classifier, loaded.data)
-    part = Part("x", loaded.data.shape, ("mean", "log_var"), encoder, loaded.data, classes)
+        return Part("x", data.shape, ("logits",), classifier, data)
+    part = Part("x", data.shape, ("mean", "log_var"), encoder, data, classes)
     return replace(part, outputs=part.outputs[: len(encoder(*part.example(2)))])
 
 

@@ -131,9 +131,11 @@ def load_data(run: RunFolder, config: RunConfig, data: Any) -> DataSplits:
         splits: DataSplits = run.in_memory
         return splits
     about = run.manifest["data"]
-    values = read_spec(about).range_name
+    spec = read_spec(about)
+    values, scaling, other = spec.range_name, spec.scaling, None
     if data is None:
-        splits = load_splits(config.dataset, replace(limit_workers(config.data), range=values))
+        options = replace(limit_workers(config.data), range=values)
+        splits = load_splits(config.dataset, options, scaling=scaling)
     else:
         other = data if isinstance(data, OtherData) else OtherData(None, config.data, data=data)
         if other.dataset and is_same_dataset(other.dataset, config) and config.dataset:
@@ -145,7 +147,7 @@ def load_data(run: RunFolder, config: RunConfig, data: Any) -> DataSplits:
         if about["kind"] == SIGNAL and options.layout == "auto":
             options = replace(options, layout=SIGNAL)
         if not other.split:
-            splits, has_splits = load_whole(replace(other, config=options))
+            splits, has_splits = load_whole(replace(other, config=options), scaling)
             if not splits.matches(about):
                 if not other.scaled:
                     with suggestions_for(other.data, other.config):
@@ -165,8 +167,8 @@ def load_data(run: RunFolder, config: RunConfig, data: Any) -> DataSplits:
             options = replace(  # as in training
                 options, validation=own.validation, test=own.test, split_seed=own.split_seed
             )
-        splits = load_splits(other.dataset, options, other.data)
-    splits = match_run(run, config, splits)
+        splits = load_splits(other.dataset, options, other.data, scaling)
+    splits = match_run(run, config, splits, other)
     if data is None and not splits.matches(about):
         message = "the dataset %s has changed since %s was trained: metrics are not comparable"
         log.warning(message, config.data_name, run.path)
@@ -266,7 +268,7 @@ def match_run(
     run: RunFolder, config: RunConfig, splits: DataSplits, other: OtherData | None = None
 ) -> DataSplits:
     """Return the splits with the labels as indices of the run's classes, matched by name. `other`
-    is the request, if the data is not the run's. Raises UsageError if the data has another shape,
+    is the request, if data was given. Raises UsageError if the data has another shape,
     examples of a class that the run does not have, or no labels for a conditional model."""
     about = run.manifest["data"]
     if list(splits.spec.shape) != about["shape"]:
@@ -287,6 +289,13 @@ def match_run(
             f"{run.path} was trained on data of the range {spec.range_name}, "
             f"this data has the range {splits.spec.range_name}",
             hint=data_option("" if other and other.dataset else IN_MEMORY, range=spec.range_name),
+        )
+    if splits.spec.scaling != spec.scaling:
+        used, here = (bool(each.scaling) for each in (spec, splits.spec))
+        raise UsageError(
+            f"{run.path} was trained with data.normalize={str(used).lower()}, but this data is "
+            f"loaded with data.normalize={str(here).lower()}",
+            hint=data_option("" if other and other.dataset else IN_MEMORY, normalize=used),
         )
     splits = splits.with_limits(spec.limits)
     splits = splits.with_classes(tuple(about["classes"]), str(run.path))

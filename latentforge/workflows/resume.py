@@ -26,6 +26,7 @@ from latentforge.io.redact import command_line
 from latentforge.io.text import counted
 from latentforge.runs.checkpoint import CheckpointStore
 from latentforge.runs.checkpoint_reader import Checkpoint
+from latentforge.runs.data_description import read_spec
 from latentforge.runs.folder import METRICS, lock_run, read_manifest, remove_temporary_files
 from latentforge.runs.manifest import now
 from latentforge.runs.rewind import check_no_link, select_checkpoint, truncate_logs
@@ -145,8 +146,8 @@ def load_same_data(run: Run, config: RunConfig, data: Any) -> DataSplits:
         raise UsageError(
             f"{run.path} was trained on data passed in Python", hint="Forge().resume(run, data=...)"
         )
-    splits = load_splits(config.dataset, config.data, data)
     about = run.manifest["data"]
+    splits = load_splits(config.dataset, config.data, data, read_spec(about).scaling)
     sizes = {name: len(images) for name, images in splits.splits.items()}
     if not splits.matches(about) or sizes != about["images"]:
         changed = [

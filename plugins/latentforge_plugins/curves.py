@@ -25,7 +25,12 @@ def as_curves(
 ) -> tuple[list[Finding], list[str]]:
     """Return an image grid whose rows are vectors or signals (n, *data.shape) as panels of curves,
     with a table of the values of short vectors, and notes on what is not drawn."""
-    rows = [row if row.ndim == 3 else row.unsqueeze(1) for row in grid.rows]  # (n, C, L)
+    restored = replace(grid, rows=[data.restore(row) for row in grid.rows])
+    # values or channels with different units share an axis only if they are standardized
+    shares_axis = data.kind == "vector" or (data.shape[0] > 1 and style != "steps")
+    standardized = data.scaling is not None and shares_axis
+    shown = grid if standardized else restored
+    rows = [row if row.ndim == 3 else row.unsqueeze(1) for row in shown.rows]  # (n, C, L)
     notes = []
     if (channels := rows[0].shape[1]) > CHANNELS:
         notes.append(f"{grid.name}: the first {CHANNELS} of {channels} channels are drawn")
@@ -38,9 +43,12 @@ def as_curves(
         drawn = draw_pairs(grid, rows) if style == "pairs" else draw_examples(grid, rows)
         if (most := max(map(len, rows))) > COLUMNS:
             notes.append(f"{grid.name}: {COLUMNS} of {most} examples per row are drawn")
-    drawn = replace(drawn, x_title="position" if data.kind == "signal" else "index")
+    x_title = "position" if data.kind == "signal" else "index"
+    drawn = replace(drawn, x_title=x_title)
+    if standardized:
+        drawn = replace(drawn, title=f"{drawn.title} (standardized values)")
     short = data.kind == "vector" and data.size <= SHORT
-    return [drawn, *([make_table(grid)] if short else [])], notes
+    return [drawn, *([make_table(restored)] if short else [])], notes
 
 
 def draw_steps(grid: ImageGrid, rows: Sequence[Tensor]) -> CurveGrid:

@@ -91,7 +91,7 @@ def arithmetic(context: ExploreContext, config: ArithmeticConfig) -> Findings:
         )
     arrays = {
         "z": shifted.unflatten(2, context.model.latent.shape),
-        "x": x,
+        "x": context.data.restore(x),
         "scales": scales,
         "difference": (plus - minus).reshape(context.model.latent.shape),
         **images.locate(batch.index),

@@ -34,7 +34,7 @@ def corrupt_examples(data: DataSpec, x: Tensor, noise: Tensor, s: Tensor | float
     """Add noise of level s to examples in the range of the data, scaled to [0, 1]."""
     low, high = data.extent
     noisy = corrupt(data.to_unit(x), noise, s)
-    return noisy if (low, high) == (0.0, 1.0) else low + (high - low) * noisy
+    return data.normalize(noisy if (low, high) == (0.0, 1.0) else low + (high - low) * noisy)
 
 
 def corruption(context: ExploreContext, config: CorruptionConfig) -> Findings:
@@ -47,9 +47,10 @@ def corruption(context: ExploreContext, config: CorruptionConfig) -> Findings:
     count = min(config.n, len(images))
     indices = torch.randperm(len(images))[:count].sort().values.to(images.device)
     curves = compute_curves(context, images, indices, levels)
-    arrays = {"s": levels, "x": noisy} | images.locate(shown.index) | curves
+    arrays = {"s": levels, "x": context.data.restore(noisy)} | images.locate(shown.index) | curves
     if reconstructs(context):
-        arrays["recon"] = torch.stack([reconstruct(context.model, row) for row in noisy])
+        recons = torch.stack([reconstruct(context.model, row) for row in noisy])
+        arrays["recon"] = context.data.restore(recons)
     grid = draw_grid(context, config.split, shown.index.tolist(), noisy, levels)
     findings = [*draw_curves(levels, curves), grid]
     items, notes = select_drawable(context, findings, NamedArrays("noisy", arrays))
@@ -140,7 +141,8 @@ def draw_grid(
     rows, titles, captions = [], [], []
     classifies = "classify" in context.provides
     for index, row in zip(indices, noisy, strict=True):
-        rows.append(row.clamp(*context.data.extent))
+        data = context.data
+        rows.append(data.normalize(data.restore(row).clamp(*data.extent)))
         titles.append(f"{split} {index}")
         predictions = [""] * len(row)
         if classifies:

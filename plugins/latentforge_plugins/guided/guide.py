@@ -244,7 +244,8 @@ def draw_items(
 ) -> list[Finding]:
     """Return the map, the arrays and, if examples can be drawn, the results and the animation."""
     used_starts = start[found.round, torch.arange(start.shape[1], device=start.device)]  # (N, D)
-    arrays = {"z": found.z, "x": found.x, "start": used_starts, "score": found.score}
+    x = context.data.restore(found.x)
+    arrays = {"z": found.z, "x": x, "start": used_starts, "score": found.score}
     arrays |= {"satisfied": found.satisfied, "steps": found.steps}
     arrays |= {"round": found.round, "first_round": found.first_round}
     items = [draw_map(context, found, codes, config.shown), NamedArrays("found", arrays)]

@@ -60,7 +60,10 @@ def interpolate(context: ExploreContext, config: InterpolateConfig) -> Findings:
     metrics = {}
     for walk in walks:
         prefix, x = walk.side.prefix, join_legs(walk.x)
-        arrays |= {f"{prefix}z_{walk.path}": join_legs(walk.z), f"{prefix}x_{walk.path}": x}
+        arrays |= {
+            f"{prefix}z_{walk.path}": join_legs(walk.z),
+            f"{prefix}x_{walk.path}": context.data.restore(x),
+        }
         metrics[f"{prefix}largest_step_{walk.path}"] = largest_step(x)
         if stops:
             error = x[:: config.steps - 1] - stops.x

@@ -61,7 +61,7 @@ def manifold(context: ExploreContext, config: ManifoldConfig) -> Findings:
     ends = torch.stack([a[[0, -1]], b[[0, -1]]], 1)  # (2, 2): first and last knot of both axes
     inside = ((plane.coordinates >= ends[0]) & (plane.coordinates <= ends[1])).all(1)
     z = z.unflatten(2, context.model.latent.shape)
-    arrays = NamedArrays("codes", {"z": z, "x": x, "axis_x": a, "axis_y": b})
+    arrays = NamedArrays("codes", {"z": z, "x": context.data.restore(x), "axis_x": a, "axis_y": b})
     items, notes = walks.select_drawable(context, [picture], arrays)
     protocol = (
         f"{span[0]} to the right, {span[1]} upwards, spaced {spacing}; {plane.description}; "

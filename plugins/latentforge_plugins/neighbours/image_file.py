@@ -50,7 +50,7 @@ def read(file: Path, context: ExploreContext) -> Images:
         colours = COLOUR[len(pixels)], COLOUR[shape[0]]
         raise UsageError("file: {} is {}, but the run's images are {}".format(file, *colours))
     x = scale(pixels, f"file: {file}", context.preprocessing)
-    images = ImageSplit(x[None], None, context.data)
+    images = ImageSplit(context.data.normalize(x[None]), None, context.data)
     mode = context.preprocessing.get("binarize", "none")
     return images.binarized(mode, "file", context.seed).to(context.device)
 

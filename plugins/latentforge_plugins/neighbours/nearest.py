@@ -55,7 +55,7 @@ def neighbours(context: ExploreContext, config: NeighboursConfig) -> Findings:
     nearest = {
         space: find_nearest(context, query, train, space, config.n, excluded) for space in spaces
     }
-    arrays, metrics = {"x": query.x}, {}
+    arrays, metrics = {"x": context.data.restore(query.x)}, {}
     if config.file is None:
         where = images.locate(query.index)
         arrays["query"] = where.pop("index")

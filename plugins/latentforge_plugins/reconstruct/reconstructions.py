@@ -33,7 +33,8 @@ def reconstruct(context: ExploreContext, config: ReconstructConfig) -> Findings:
     arrays = {"error": error, "mse_per_pixel": squared, "order": order}
     arrays |= images.locate(torch.arange(len(images)))
     for name, (x, recon) in shown.items():
-        arrays |= {f"x_{name}": x, f"recon_{name}": recon}
+        stored = {f"x_{name}": x, f"recon_{name}": recon}
+        arrays |= {key: context.data.restore(values) for key, values in stored.items()}
     unit = describe_error(context)
     protocol = (
         f"mse_per_pixel: mean over all {len(images)} images of the split {config.split} and their "

@@ -85,7 +85,7 @@ def sample(context: ExploreContext, config: SampleConfig) -> Findings:
             "confidence is more informative than a high one"
         )
     arrays = {f"z_{name}": values.reshape(-1, *model.latent.shape) for name, values in z.items()}
-    arrays |= {f"x_{name}": values for name, values in x.items()}
+    arrays |= {f"x_{name}": context.data.restore(values) for name, values in x.items()}
     arrays |= {} if y is None else {"y": y}
     no_prior = "prior" in config.sources and model.latent.prior is None
     if y is None:

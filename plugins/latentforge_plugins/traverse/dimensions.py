@@ -49,7 +49,8 @@ def traverse(context: ExploreContext, config: TraverseConfig) -> Findings:
     metrics: dict[str, float] = {}
     for t in found:
         prefix = t.side.prefix
-        parts = {"z": t.z.unflatten(2, t.side.model.latent.shape), "x": t.x, "dimension": t.order}
+        parts = {"z": t.z.unflatten(2, t.side.model.latent.shape), "dimension": t.order}
+        parts["x"] = context.data.restore(t.x)
         parts |= {"kl" if t.by_kl else "variance": t.weight, "effect": t.effect}
         arrays |= {prefix + name: value for name, value in parts.items()}
         metrics[f"{prefix}active_dims"] = float((t.weight > ACTIVE).sum())

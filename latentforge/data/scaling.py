@@ -1,0 +1,84 @@
+"""Standardizes the values of data by their mean and deviation, as `data.normalize` requests."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from latentforge.contracts import DataSpec, Scaling, at_once
+from latentforge.data.images import ImageSplit
+from latentforge.data.readers import Source
+from latentforge.data.splits import DataSplits
+from latentforge.data.streamed import StreamedImages
+from latentforge.io.text import are
+
+BATCH = 1000  # examples that are read at once
+CONSTANT = "%s: %d of %d %s %s constant in the training split, so %s only centred"
+
+log = logging.getLogger("latentforge")
+
+
+class ScaledSource(Source):
+    """The examples of another source, standardized."""
+
+    def __init__(self, source: Source, spec: DataSpec) -> None:
+        self.source, self.spec, self.where = source, spec, source.where
+        self.shape, self.dtype = source.shape, torch.float32
+
+    def read(self, indices: Sequence[int]) -> Tensor:
+        return self.spec.normalize(self.source.read(indices))
+
+
+def read_values(images: ImageSplit) -> Iterator[Tensor]:
+    """Yield all examples as float64 (B, *shape)."""
+    for batch in images.batches(at_once(images.spec, BATCH)):
+        yield batch.x.cpu().double()
+
+
+def find_scaling(images: ImageSplit, name: str) -> Scaling:
+    """Return the mean and the standard deviation of each channel of images and signals, or of each
+    value of vectors. A deviation of 0 is replaced by 1 and announced."""
+    shape = images.spec.shape
+    per = (0, *range(2, 1 + len(shape)))  # the axes of the batch and of the values of a channel
+    count = len(images) * math.prod(shape[1:])
+    mean = torch.zeros(shape[0], dtype=torch.float64)
+    for x in read_values(images):
+        mean += x.sum(per) / count
+    squares = torch.zeros_like(mean)
+    for x in read_values(images):
+        squares += (x - mean.reshape(-1, *[1] * (len(shape) - 1))).square().sum(per)
+    deviation = (squares / count).sqrt()
+    # a constant that float32 rounds has a tiny deviation, by which noise would be divided
+    constant = deviation <= 1e-6 * mean.abs()
+    if found := int(constant.sum()):
+        parts = "values" if images.spec.kind == "vector" else "channels"
+        what = "it is" if found == 1 else "they are"
+        log.warning(CONSTANT, name, found, len(mean), parts, are(found), what)
+    deviation[constant] = 1.0
+    return Scaling(*(tuple(values.float().tolist()) for values in (mean, deviation)))
+
+
+def standardize(data: DataSplits, name: str, scaling: Scaling | None = None) -> DataSplits:
+    """Return the data with standardized values: by `scaling`, that of a run, or else by the mean
+    and the deviation of the training split. `name` names the data in messages."""
+    scaling = scaling or find_scaling(data.split("train"), name)
+    spec = replace(data.spec, scaling=scaling)
+    changed = {id(images): scale(images, spec) for images in data.splits.values()}
+    return replace(
+        data,
+        spec=spec,
+        splits={split: changed[id(images)] for split, images in data.splits.items()},
+        preprocessing={**data.preprocessing, "normalize": scaling.as_dict()},
+    )
+
+
+def scale(images: ImageSplit, spec: DataSpec) -> ImageSplit:
+    """Return the images with values that are standardized as `spec` says."""
+    if isinstance(images, StreamedImages):
+        return images.with_source(ScaledSource(images.source, spec), spec)
+    return replace(images, x=spec.normalize(images.x), spec=spec)
