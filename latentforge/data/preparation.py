@@ -69,7 +69,7 @@ OWN_GENERATOR = (
 )
 UNITS = (
     "%s: one column of x has %.2g of the range of another; if they have different units, "
-    "standardize each one: %s"
+    "scale each one: %s"
 )
 FEW_IMAGES = "%s: x is read as %s with %s; if it contains %s with %s, try %s"
 ORDER = "give the axes of all splits in the same order"
@@ -119,7 +119,7 @@ def prepare(
     is_array = isinstance(loaded["train"], Arrays)
     sources, splits = _load_sources(loaded, name, config)
     if config.range != "counts" and not config.normalize:  # columns of counts have one unit
-        warn_if_columns_differ(splits["train"], name)
+        warn_if_columns_differ(splits["train"], name, config)
     if is_array and config.layout == "auto":
         warn_if_few_images(sources["train"])
     validation, test, seed = config.validation, config.test, config.split_seed
@@ -150,7 +150,7 @@ def warn_if_few_images(source: _Source) -> None:
         log.warning(LONG_ROWS, where, n, *size, size[1], n, size[0], option)
 
 
-def warn_if_columns_differ(images: ImageSplit, name: str) -> None:
+def warn_if_columns_differ(images: ImageSplit, name: str, config: DataConfig) -> None:
     """Warn about vectors (N, D) some of whose columns use only a small part of the range of others,
     as those of a table with several units."""
     if images.spec.kind != "vector":
@@ -160,9 +160,10 @@ def warn_if_columns_differ(images: ImageSplit, name: str) -> None:
     spans = x.amax(0) - x.amin(0)
     spans = spans[spans > 0]
     if len(spans) and float(spans.min()) * COLUMNS < float(spans.max()):
-        log.warning(
-            UNITS, name, float(spans.min() / spans.max()), data_option(name, normalize=True)
-        )
+        hint = "x = (x - x.min(0)) / (x.max(0) - x.min(0))"
+        if config.range == "any":  # whose values standardization keeps in the range
+            hint = data_option(name, normalize=True)
+        log.warning(UNITS, name, float(spans.min() / spans.max()), hint)
 
 
 def prepare_whole(loaded: Mapping[str, Any], name: str, config: DataConfig = DEFAULT) -> DataSplits:

@@ -92,6 +92,16 @@ def test_a_constant_value_is_centred_and_announced(caplog):
     assert "1 of 4 values is constant in the training split, so it is only centred" in caplog.text
 
 
+def test_the_option_is_suggested_for_columns_with_other_units(caplog):
+    FORGE.load_data({"train": TABLE, "test": TABLE, "range": "any"})
+    code = caplog.text.rpartition("scale each one: data=")[2]
+    assert "'normalize': True" in code
+    caplog.clear()
+    followed = eval(code, {"x": TABLE, "x_test": TABLE})
+    assert FORGE.load_data(followed).spec.scaling
+    assert caplog.text == ""
+
+
 def test_pictures_have_the_units_of_the_data():
     spec = DataSpec((2,), "vector", range=None, limits=(0.0, 10.0), scaling=Scaling((5, 4), (2, 1)))
     x = torch.tensor([[[1.0, -1.0]]])  # any number of leading axes

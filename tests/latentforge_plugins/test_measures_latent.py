@@ -51,7 +51,7 @@ def test_knn_accuracy_matches_scikit_learn(evaluate, train, test, k, chunk, monk
     assert metrics["knn_accuracy"] == pytest.approx(expected, abs=1e-9)
     assert 0.4 < expected < 0.95  # neither chance nor perfect
     assert f"k={k} nearest" in protocol["knn_accuracy"]
-    assert "700 images" in protocol["knn_accuracy"]
+    assert "700 examples" in protocol["knn_accuracy"]
 
 
 def test_a_training_image_is_not_its_own_neighbour(evaluate, train):
@@ -105,7 +105,7 @@ def test_probe_accuracy_is_the_share_of_correct_labels(evaluate):
     x, y = separable(1100, 1)
     perfect, protocol = evaluate("probe_accuracy", Codes(), x, y, train=separable(400, 2))
     assert perfect["probe_accuracy"] == 1.0
-    assert "fitted to 400 images of the train split" in protocol["probe_accuracy"]
+    assert "fitted to 400 examples of the train split" in protocol["probe_accuracy"]
     assert "not converged" not in protocol["probe_accuracy"]
     y[::11] = 1 - y[::11]
     wrong, _ = evaluate("probe_accuracy", Codes(), x, y, train=separable(400, 2))

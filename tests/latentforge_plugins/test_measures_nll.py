@@ -66,7 +66,7 @@ def test_nll_is_within_three_standard_errors_of_the_exact_value(evaluate, x, los
     assert metrics["nll"] < -metrics["elbo"] - 50 * metrics["nll_se"]  # the posterior is imperfect
     assert metrics["nll_image_se"] == pytest.approx(float(exact.std()) / 1100**0.5, rel=0.01)
     assert "K=1000 samples" in protocol["nll"]
-    assert "1100 of 1100 images" in protocol["nll"]
+    assert "1100 of 1100 examples" in protocol["nll"]
 
 
 def test_the_effective_sample_size_matches_its_closed_form(evaluate, x, loss):
@@ -115,7 +115,7 @@ def test_samples_are_decoded_once_in_limited_batches(
     assert metrics["nll"] == pytest.approx(exact, abs=4 * metrics["nll_se"])
     assert ("nll_image_se" in metrics) == (images > 1)
     assert metrics["nll_ess"] <= samples
-    assert "nll_ess: effective number of the K samples of an image, from 1 to K" in protocol
+    assert "nll_ess: effective number of the K samples of an example, from 1 to K" in protocol
 
 
 @pytest.mark.parametrize("count", [1, 4])  # with 1, one batch has no selected image
@@ -128,7 +128,7 @@ def test_images_are_selected_deterministically_from_the_whole_split(evaluate, x,
     chosen = select_random(count, 1100, torch.device("cpu"))
     exact = model.exact_nll(x[chosen])
     assert metrics["nll"] == pytest.approx(float(exact.mean()), abs=1e-5)
-    assert f"{count} of 1100 images" in protocol["nll"]
+    assert f"{count} of 1100 examples" in protocol["nll"]
     again, _ = evaluate("nll", model, x, loss=loss, seed=7, nll=one)
     assert again["nll"] == pytest.approx(metrics["nll"], abs=1e-5)
 
