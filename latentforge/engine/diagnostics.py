@@ -17,7 +17,7 @@ from torch import Tensor
 from latentforge.contracts import LatentSpec, at_once
 from latentforge.data.images import ImageSplit
 from latentforge.io.text import counted
-from latentforge.latent import LOG_VAR_RANGE, dimension_names, given
+from latentforge.latent import LOG_VAR_RANGE, dimension_names, given, log_ratio
 
 BATCH = 1000
 DEAD_KL = 0.01  # nats per image; a dimension below it carries no information about the image
@@ -64,6 +64,7 @@ class Codes:
     kl: Tensor | None = None  # mean, nats per image
     log_var: tuple[float, float] | None = None  # minimum and maximum over all dimensions
     names: Sequence[str] = ()  # of the dimensions if they have groups
+    estimated_kl: float | None = None  # mean of samples and images, if there is no closed form
 
 
 # ---------------------------------------------------------------- while training
@@ -135,6 +136,11 @@ def find_dead_latents(codes: Codes, where: str) -> Iterator[Diagnosis]:
         variance = codes.variance if enough else None
         yield from find_collapse(codes.kl, f"on {where}", variance, codes.names)
         return
+    if codes.estimated_kl is not None and codes.estimated_kl < COLLAPSED_KL:
+        yield describe_collapse(
+            f"an estimated KL of {codes.estimated_kl:.3g} nats per image on {where}"
+        )
+        return
     largest = float(codes.variance.max())
     if dead := (codes.variance <= DEAD_SHARE * largest).nonzero().flatten().tolist():
         named = _join(dead, codes.names)
@@ -154,16 +160,8 @@ def find_collapse(
     dead, total = kl < DEAD_KL, float(kl.sum())
     constant = variance is not None and bool((variance < DEAD_VARIANCE).all())
     if bool(dead.all()) or total < COLLAPSED_KL or constant:
-        yield Diagnosis(
-            "posterior collapse",
-            "warning",
-            f"a KL of {total:.3g} nats per image {where}"
-            + (", and no posterior mean varies between images" if constant else "")
-            + ": the decoder ignores the code",
-            "a KL that warms up (--loss beta-elbo --set loss.beta=1 --set loss.schedule=linear "
-            "--set loss.end_epoch=N), a smaller beta, a smaller sigma of a Gaussian likelihood, "
-            "more epochs",
-        )
+        same = ", and no posterior mean varies between images" if constant else ""
+        yield describe_collapse(f"a KL of {total:.3g} nats per image {where}{same}")
     elif dims := dead.nonzero().flatten().tolist():
         yield Diagnosis(
             "dead latents",
@@ -173,6 +171,17 @@ def find_collapse(
             "nothing if the metrics are good: the model uses as many dimensions as it needs; "
             "otherwise a smaller beta, a warm-up, or fewer dimensions",
         )
+
+
+def describe_collapse(saw: str) -> Diagnosis:
+    return Diagnosis(
+        "posterior collapse",
+        "warning",
+        f"{saw}: the decoder ignores the code",
+        "a KL that warms up (--loss beta-elbo --set loss.beta=1 --set loss.schedule=linear "
+        "--set loss.end_epoch=N), a smaller beta, a smaller sigma of a Gaussian likelihood, "
+        "more epochs",
+    )
 
 
 def find_codebook_collapse(counts: Tensor, where: str) -> Iterator[Diagnosis]:
@@ -260,11 +269,16 @@ def compute_code_statistics(model: Any, images: ImageSplit, provides: Set[str]) 
     the capabilities of the model."""
     modes, kls, log_vars = [], [], []
     kl = "kl" in provides
+    estimate = not kl and {"prior", "log_prob"} <= provides
+    total = 0.0
     for batch in images.batches(at_once(images.spec, BATCH)):
-        posterior = given(model, batch.y, provides).encode(batch.x)
+        view = given(model, batch.y, provides)
+        posterior = view.encode(batch.x)
         modes.append(posterior.mode().flatten(1).cpu())
         if kl:
             kls.append(posterior.kl().flatten(1).cpu())
+        if estimate:
+            total += float(log_ratio(view, posterior, posterior.sample()).cpu().double().sum())
         if (log_var := getattr(posterior, "log_var", None)) is not None:
             log_vars.append(torch.stack(log_var.aminmax()))
     extremes = torch.stack(log_vars) if log_vars else None  # (batches, 2)
@@ -274,6 +288,7 @@ def compute_code_statistics(model: Any, images: ImageSplit, provides: Set[str]) 
         names=_names(getattr(model, "latent", None), len(variance)),
         images=len(images),
         kl=torch.cat(kls).double().mean(0) if kl else None,
+        estimated_kl=total / len(images) if estimate else None,
         log_var=(float(extremes.min()), float(extremes.max())) if extremes is not None else None,
     )
 

@@ -115,13 +115,15 @@ class Evaluator:
             return float(self.loss(self._view(batch), batch, step).total())
 
     def reconstructions(self, count: int) -> tuple[Tensor, Tensor]:
-        """The first n <= `count` held-out images and their reconstructions, each (n, C, H, W), as
-        pictures in [0, 1]."""
+        """The first n <= `count` held-out examples and their reconstructions, each (n, *shape).
+        Images are pictures in [0, 1]."""
         images = self.data.split("validation" if "validation" in self.data.splits else "test")
         batch = images.batch_at(list(range(min(count, len(images)))))
         model = self._view(batch)
         with evaluation_mode(self.model):
             recons = model.decode(model.encode(batch.x).mode())
+        if images.spec.kind != "image":
+            return batch.x, recons
         return images.spec.to_unit(batch.x), images.spec.to_unit(recons)
 
     def _view(self, batch: Batch) -> Any:

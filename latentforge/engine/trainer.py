@@ -345,7 +345,8 @@ class Trainer:
         if epoch == 1:
             self.board.add_charts(metrics)
         provided = self.config.model.entry.provides
-        if {"encode", "decode"} <= provided and self.data.spec.drawable:
+        spec = self.data.spec
+        if {"encode", "decode"} <= provided and (spec.drawable or spec.drawn_as_curves):
             pair = self.evaluator.reconstructions(RECONSTRUCTIONS)
             self.board.add_image("reconstructions", tile_pairs(*pair), step)
         line = {"epoch": epoch, "step": step, "images_per_second": rate, **metrics}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from latentforge.config.schema import IN_MEMORY
-from latentforge.contracts import at_once
+from latentforge.contracts import DataSpec, at_once
 from latentforge.data.factors import other_factors
 from latentforge.data.images import ImageSplit
 from latentforge.data.splits import DataSplits
@@ -105,19 +106,26 @@ def create_sample_curves(images: ImageSplit, name: str) -> CurveGrid:
     there are no labels."""
     indices, labels = select_samples(images, CURVES)
     rows = [images.batch(index).x for index in indices]
-    standardized = images.spec.scaling and images.spec.shape[0] > 1  # of different units
+    title = f"{name}: samples{' of each class' if labels else ''}"
+    return create_curves(images.spec, rows, "samples", title, labels)
+
+
+def create_curves(
+    spec: DataSpec, rows: Sequence[Tensor], name: str, title: str, row_titles: Sequence[str] = ()
+) -> CurveGrid:
+    """Rows of signals or vectors (n, *spec.shape), each in a panel. All panels share an axis, so
+    values or channels of different units stay standardized."""
+    standardized = spec.scaling is not None and spec.shape[0] > 1
     if not standardized:
-        rows = [images.spec.restore(row) for row in rows]
+        rows = [spec.restore(row) for row in rows]
     rows = [row if row.ndim == 3 else row.unsqueeze(1) for row in rows]  # (n, C, L)
-    panels = [[x[None, :CHANNELS] for x in row] for row in rows]
-    of = " of each class" if labels else ""
     if (channels := rows[0].shape[1]) > CHANNELS:
-        of += f", the first {CHANNELS} of {channels} channels"
-    x_title = "position" if images.spec.kind == "signal" else "index"
-    title = f"{name}: samples{of}"
+        title += f", the first {CHANNELS} of {channels} channels"
     if standardized:
         title += " (standardized values)"
-    return CurveGrid("samples", title, panels, row_titles=labels, x_title=x_title)
+    panels = [[x[None, :CHANNELS] for x in row] for row in rows]
+    x_title = "position" if spec.kind == "signal" else "index"
+    return CurveGrid(name, title, panels, row_titles=row_titles, x_title=x_title)
 
 
 def create_sample_grid(images: ImageSplit, name: str) -> ImageGrid:

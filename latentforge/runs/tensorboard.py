@@ -24,6 +24,7 @@ from latentforge.io.paths import write_error
 
 DIMS_SHOWN = 64  # latent dimensions with a curve; metrics.jsonl has all of them
 BINS = 40  # bins of a histogram
+PANEL, PANEL_ROWS = (120, 80), 4  # width and height in pixels, and the largest number of rows
 EVENTS = "events.out.tfevents."  # TensorBoard recognizes its files by this prefix
 
 
@@ -157,6 +158,32 @@ def flatten_per_dim(per_dim: Mapping[str, Sequence[float]]) -> dict[str, float]:
 
 
 def tile_pairs(originals: Tensor, recons: Tensor) -> Tensor:
-    """Tile two (n, C, H, W) batches into one image (C, 2H, nW), originals at the top."""
+    """Tile two (n, C, H, W) batches into one image (C, 2H, nW), originals at the top. Signals and
+    vectors become panels of curves."""
+    if originals.ndim < 4:
+        return tile_curves(originals, recons)
     rows = [torch.cat(list(images), dim=2) for images in (originals, recons)]
     return torch.cat(rows, dim=1).clamp(0, 1)
+
+
+def tile_curves(originals: Tensor, recons: Tensor) -> Tensor:
+    """Draw signals (n, C, L) or vectors (n, D) as black curves, and their reconstructions as blue
+    ones, in a row for each of at most PANEL_ROWS channels. Returns an image (3, H, W) in [0, 1].
+    All panels of a row share the scale of the data."""
+    from PIL import Image, ImageDraw
+
+    pairs = torch.stack([originals, recons]).float().cpu()  # (2, n, C, L)
+    pairs = pairs.unsqueeze(2) if pairs.ndim == 3 else pairs
+    _, count, channels, length = pairs.shape
+    shown, (width, height) = min(channels, PANEL_ROWS), PANEL
+    picture = Image.new("RGB", (count * width, shown * height), "white")
+    pen = ImageDraw.Draw(picture)
+    x = torch.linspace(4, width - 5, length)
+    for c in range(shown):
+        low, high = pairs[0, :, c].aminmax()
+        scaled = ((pairs[:, :, c] - low) / (high - low).clamp(min=1e-12)).nan_to_num().clamp(-1, 2)
+        y = height * (c + 0.75 - 0.5 * scaled)  # the data is in the middle half of a panel
+        for n in range(count):
+            for ink, curve in zip(("black", "#1e88e5"), y[:, n], strict=True):
+                pen.line(torch.stack([x + n * width, curve], 1).flatten().tolist(), ink, width=2)
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1) / 255

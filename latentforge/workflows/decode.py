@@ -21,7 +21,7 @@ from latentforge.config.schema import RunConfig
 from latentforge.contracts import DataSpec
 from latentforge.data.layout import VECTORS, to_stored
 from latentforge.errors import UsageError
-from latentforge.findings import ImageGrid
+from latentforge.findings import CurveGrid, ImageGrid
 from latentforge.io.npz import Array, list_keys, open_archive, read_member, write_array
 from latentforge.io.paths import replace_nonfinite, write_json
 from latentforge.io.text import are, counted
@@ -38,6 +38,7 @@ log = logging.getLogger("latentforge")
 PICTURES = 1000  # maximum number of PNG files; decoded.npz contains every image
 SHEET = 100  # maximum number of images on the contact sheet
 COLUMNS = 10
+CURVES, CURVE_COLUMNS = 24, 6  # the same limits of vectors and signals, which need more space
 
 
 def decode(
@@ -68,6 +69,8 @@ def decode(
         parts = decode_batches(loaded, config, z, labels, torch_device)
         if loaded.data.drawable:
             parts = write_images(parts, loaded.data, folder, sheet)
+        elif loaded.data.drawn_as_curves:
+            parts = keep_first(parts, sheet)
         layout = stored_layout(run)
         if not layout.startswith("N"):  # then all images are written at once
             parts = iter([torch.cat([*parts])])
@@ -77,8 +80,10 @@ def decode(
             write_array(archive, "x", tuple(shape), stored)
         files = ["decoded.npz"]
         if sheet:
-            files += [contact_sheet(torch.cat(sheet), len(z), folder, loaded), "images"]
-        pictures = min(len(z), PICTURES) if sheet else 0
+            files.append(contact_sheet(torch.cat(sheet), len(z), folder, loaded))
+        if loaded.data.drawable:
+            files.append("images")
+        pictures = min(len(z), PICTURES) if loaded.data.drawable else 0
         about = {"codes": where, "images": len(z), "pictures": pictures}
         about |= {} if condition is None else {"condition": condition}
         write_json(
@@ -146,17 +151,28 @@ def write_images(
         yield x
 
 
+def keep_first(parts: Iterator[Tensor], sheet: list[Tensor]) -> Iterator[Tensor]:
+    """Yield the signals or vectors unchanged, and collect the first CURVES for the sheet."""
+    for x in parts:
+        if rest := CURVES - sum(map(len, sheet)):
+            sheet.append(x[:rest])
+        yield x
+
+
 def contact_sheet(x: Tensor, count: int, folder: Path, loaded: LoadedModel) -> str:
-    """Draw `x`, the first of `count` images, as a contact sheet. Returns the name of the file."""
+    """Draw `x`, the first of `count` examples, as a contact sheet. Returns the name of the file."""
     from latentforge.rendering.write import write_finding  # imports matplotlib: half a second
 
-    grid = ImageGrid(
-        "contact-sheet",
-        f"{len(x)} of {count} decoded codes",
-        [x[i : i + COLUMNS] for i in range(0, len(x), COLUMNS)],
-        row_titles=[str(i) for i in range(0, len(x), COLUMNS)],
-    )
-    return write_finding(grid, folder, f"{loaded.run.path}, {loaded.checkpoint}")[0].name
+    data, title = loaded.data, f"{len(x)} of {count} decoded codes"
+    columns = COLUMNS if data.drawable else CURVE_COLUMNS
+    rows = [x[i : i + columns] for i in range(0, len(x), columns)]
+    titles = [str(i) for i in range(0, len(x), columns)]
+    sheet: ImageGrid | CurveGrid = ImageGrid("contact-sheet", title, rows, row_titles=titles)
+    if not data.drawable:
+        from latentforge.rendering.dataset_preview import create_curves
+
+        sheet = create_curves(data, rows, "contact-sheet", title, titles)
+    return write_finding(sheet, folder, f"{loaded.run.path}, {loaded.checkpoint}")[0].name
 
 
 # ---------------------------------------------------------------- codes

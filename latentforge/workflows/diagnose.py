@@ -101,7 +101,8 @@ def diagnose_model(loaded_run: LoadedRun, split: str) -> Iterator[Diagnosis]:
     provides = config.model.entry.provides
     has_codebook = "codebook" in provides
     if "encode" in provides:
-        with torch.no_grad():
+        with callers_state_kept(loaded_run.device), torch.no_grad():
+            torch.manual_seed(0)  # for a KL that is estimated from samples
             codes = diagnostics.compute_code_statistics(loaded.model, held_out, provides)
             uses = (
                 diagnostics.count_entries(loaded.model, train, provides) if has_codebook else None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from latentforge.contracts import DataSpec
+from latentforge.contracts import DataSpec, LatentSpec
 from latentforge.data.images import ImageSplit
 from latentforge.engine.data_checks import (
     check_value_range,
@@ -142,6 +144,33 @@ def test_code_statistics_cover_all_batches():
     expected = (0.5 * (mean**2 + log_var.exp() - 1 - log_var)).mean(0)
     torch.testing.assert_close(codes.kl, expected, rtol=1e-5, atol=1e-6)
     assert codes.log_var == (-1.0, 2.0)
+
+
+class Learnt(torch.nn.Module):
+    """A model whose prior is learnt: N(0, 9 I)."""
+
+    latent = LatentSpec((4,), prior="own")
+
+    def __init__(self, scale, log_var):
+        super().__init__()
+        self.encode = Encoder(scale, log_var).encode
+
+    def prior(self):
+        return SimpleNamespace(
+            log_prob=lambda z: torch.distributions.Normal(0, 3).log_prob(z).sum(1)
+        )
+
+
+@pytest.mark.parametrize(("scale", "collapsed"), [(0.0, True), (20.0, False)])
+def test_a_collapse_is_found_from_an_estimated_kl(scale, collapsed):
+    torch.manual_seed(0)
+    model = Learnt([scale] * 4, [2 * math.log(3.0)] * 4)
+    codes = compute_code_statistics(model, noise(), {"prior", "log_prob"})
+    exact = float((codes.variance / 18).sum())  # KL(N(m, 9) || N(0, 9)) = m^2 / 18, mean m is 0
+    assert codes.kl is None
+    assert codes.estimated_kl == pytest.approx(exact, abs=0.2)
+    found = brief(find_dead_latents(codes, "the test images"))
+    assert (found == [("warning", "posterior collapse")]) is collapsed
 
 
 def test_dead_dimensions_of_a_vae_are_noted_and_all_dead_is_a_collapse():

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
 
 from latentforge import Forge
+from latentforge.runs.tensorboard import tile_pairs
 
 
 @pytest.fixture(scope="module")
@@ -80,3 +83,34 @@ def test_hyperparameters_are_in_the_events_file_of_the_run(run, events):
     assert all(name in stored for name in changed)
     assert not any(name in stored for name in (b"train.patience", b"data.workers", b"schedule"))
     assert len(list(run.path.rglob("events.out.tfevents.*"))) == 1
+
+
+def test_signals_are_drawn_as_curves_in_black_below_their_reconstructions_in_blue():
+    flat = torch.zeros(2, 1, 50)
+    flat[:, :, 25:] = 1.0  # a step: the data is in the middle half of the panel
+    picture = tile_pairs(flat, flat + 0.5)
+    assert picture.shape == (3, 80, 240)
+    dark, blue = picture.sum(0) < 0.1, (picture[2] > 0.8) & (picture[0] < 0.3)
+    assert 55 <= dark[:, 30].nonzero().float().mean() <= 64  # a low value
+    assert 16 <= dark[:, 90].nonzero().float().mean() <= 24  # a high value
+    assert blue[:, 30].nonzero().float().mean() < dark[:, 30].nonzero().float().mean() - 15
+    assert dark[:, 210].any()  # the second example
+
+
+def test_each_channel_of_a_signal_has_a_row_and_vectors_have_one():
+    assert tile_pairs(torch.rand(3, 2, 9), torch.rand(3, 2, 9)).shape == (3, 160, 360)
+    assert tile_pairs(torch.rand(3, 9, 9), torch.rand(3, 9, 9)).shape == (3, 320, 360)  # four
+    assert tile_pairs(torch.rand(3, 9), torch.rand(3, 9)).shape == (3, 80, 360)
+    constant = torch.ones(2, 9)
+    assert tile_pairs(constant, torch.full((2, 9), float("nan"))).isfinite().all()
+
+
+def test_reconstructions_of_vectors_are_in_tensorboard(tmp_path):
+    x = np.random.default_rng(0).random((60, 5), np.float32)
+    train = {"epochs": 2}
+    run = Forge().train("ae", data=x, train=train, run=tmp_path / "ae", quiet=True)
+    accumulator = EventAccumulator(str(run.path))
+    accumulator.Reload()
+    first, second = accumulator.Images("reconstructions")
+    assert (first.width, first.height) == (5 * 120, 80)  # of the validation split
+    assert first.encoded_image_string != second.encoded_image_string

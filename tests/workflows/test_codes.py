@@ -207,7 +207,8 @@ def test_vector_data_gives_no_images(forge, tmp_path):
     said = forge.encode(run, tmp_path / "codes.parquet", split="all")
     assert said["columns"] == ["index", "split", "source", "z"]
     forge.decode(run, tmp_path / "codes.parquet", tmp_path / "out")
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"decoded.npz", "decode.json"}
+    files = {path.name for path in (tmp_path / "out").iterdir()}
+    assert files == {"decoded.npz", "contact-sheet.png", "decode.json"}
     assert arrays_in(tmp_path / "out" / "decoded.npz")["x"].shape == (60, 30)
 
 
@@ -283,6 +284,19 @@ def test_decode_writes_images_and_a_contact_sheet(cli, runs):
     assert min(height, width) > 10 * 28
     about = json.loads(Path("out/decode.json").read_text())
     assert (about["codes"], about["images"], about["run"]) == ("codes.npz", 1797, "runs/ae")
+
+
+@pytest.mark.parametrize("layout", ["auto", "signal"])
+def test_decoded_vectors_and_signals_are_drawn_as_curves(forge, tmp_path, layout):
+    x = np.random.default_rng(0).random((50, 12), np.float32)
+    train, data = {"epochs": 1}, {"train": x, "test": x, "layout": layout}
+    run = forge.train("ae", data=data, train=train, run=tmp_path / "ae", quiet=True)
+    found = forge.decode(run, torch.zeros(30, 16), tmp_path / "out")
+    assert (found["images"], found["pictures"]) == (30, 0)
+    names = ["decoded.npz", "contact-sheet.png", "decode.json"]
+    assert [Path(file).name for file in found["files"]] == names
+    width, height = Image.open(tmp_path / "out/contact-sheet.png").size
+    assert width > height > 4 * 80  # four rows of six panels
 
 
 def test_encode_prints_counts_and_columns(cli, runs):
