@@ -295,7 +295,8 @@ def test_decoded_vectors_and_signals_are_drawn_as_curves(forge, tmp_path, layout
     assert (found["images"], found["pictures"]) == (30, 0)
     names = ["decoded.npz", "contact-sheet.png", "decode.json"]
     assert [Path(file).name for file in found["files"]] == names
-    width, height = Image.open(tmp_path / "out/contact-sheet.png").size
+    with Image.open(tmp_path / "out/contact-sheet.png") as picture:
+        width, height = picture.size
     assert width > height > 4 * 80  # four rows of six panels
 
 
