@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 
@@ -136,7 +137,6 @@ def test_arrays_of_explorers_have_the_units_of_the_data(run):
 
 
 def test_an_exported_graph_has_the_units_of_the_data(run, tmp_path):
-    onnxruntime = pytest.importorskip("onnxruntime")
     codes = None
     for part in ("encoder", "decoder"):
         FORGE.export(run, part, out=tmp_path / part)

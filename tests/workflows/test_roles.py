@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import onnxruntime
 import pytest
 import torch
 
@@ -68,6 +69,21 @@ def test_run_works_after_its_other_run_is_deleted(forge, stage1, tmp_path):
     assert torch.equal(again.load_model().decode(z), decoded)
     found = forge.decode(again, z, tmp_path / "decoded")
     assert found["images"] == 5
+
+
+def test_export_without_the_other_run_gives_the_same_graph(forge, stage1, tmp_path):
+    source = copy_of(stage1, tmp_path / "vae")
+    run = train_flow(forge, source, tmp_path / "flow")
+    before = forge.export(run, "decoder", out=tmp_path / "before")
+    shutil.rmtree(source)
+    again = Forge([stage_two]).open_run(run.path)
+    after = forge.export(again, "decoder", out=tmp_path / "after")
+    assert after["sha256"] == before["sha256"]
+    z = torch.randn(7, 3)
+    session = onnxruntime.InferenceSession(tmp_path / "after/model.onnx")
+    (x,) = session.run(None, {"z": z.numpy()})
+    expected = again.load_model().decode(z).detach()
+    torch.testing.assert_close(torch.from_numpy(x), expected, rtol=0, atol=1e-5)
 
 
 def test_resume_without_the_other_run_is_bit_identical(forge, stage1, tmp_path):
