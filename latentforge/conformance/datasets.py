@@ -8,7 +8,7 @@ from typing import Any
 from latentforge.config.resolve import resolve_dataset
 from latentforge.conformance.assertions import run_with_seeds
 from latentforge.conformance.examples import DEFAULT
-from latentforge.conformance.fixtures import role_arguments
+from latentforge.conformance.fixtures import make_roles
 from latentforge.conformance.global_state import require_no_global_change
 from latentforge.conformance.subject import CheckFailed, NotChecked, Subject, require
 from latentforge.data.loading import load_splits
@@ -46,7 +46,7 @@ def _load(subject: Subject) -> Any:
     """Load the splits of the dataset. Raises NotChecked if files or options are missing."""
     registry, spec = subject.forge.registry, subject.entry.spec
     dataset, data_config = resolve_dataset(registry, subject.entry.reference, subject.options)
-    roles = role_arguments(subject, subject.entry, DEFAULT.spec)
+    roles = make_roles(subject, subject.entry, DEFAULT.spec)
     dataset = replace(dataset, roles=roles[0] if roles else {})
     try:
         is_fixed = not callable(spec.splits)

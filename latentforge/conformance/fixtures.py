@@ -81,7 +81,7 @@ def build(subject: Subject, data: DataSpec, seed: int = 0) -> Any:
     """The module that the `build` of a model or a loss returns, in training mode. Raises UsageError
     if its spec excludes the data."""
     require_data_support(subject, subject.entry, data)
-    roles = role_arguments(subject, subject.entry, data)
+    roles = make_roles(subject, subject.entry, data)
     seed_torch(seed, "init")
     with require_shape_support(subject, data):
         module = subject.entry.spec.build(subject.config, data, *roles)
@@ -95,7 +95,7 @@ def build_other(subject: Subject, entry: Entry, data: DataSpec) -> nn.Module:
     Raises UsageError if its spec excludes the data."""
     require_data_support(subject, entry, data)
     options = options_for(subject, entry)
-    module: nn.Module = entry.spec.build(options, data, *role_arguments(subject, entry, data))
+    module: nn.Module = entry.spec.build(options, data, *make_roles(subject, entry, data))
     return fill_labels(set_sampler(module, entry), entry, data)
 
 
@@ -113,7 +113,7 @@ def require_data_support(subject: Subject, entry: Entry, data: DataSpec) -> None
     check_range(subject.forge.registry, [component], data.range_name)
 
 
-def role_arguments(subject: Subject, entry: Entry, data: DataSpec) -> tuple[dict[str, Any], ...]:
+def make_roles(subject: Subject, entry: Entry, data: DataSpec) -> tuple[dict[str, Any], ...]:
     """The last argument of the `build` or `load` of a component with roles: the loaded runs."""
     if not entry.spec.roles:
         return ()
