@@ -19,6 +19,7 @@ from latentforge.conformance.assertions import (
 )
 from latentforge.conformance.model_fixtures import batch_for, build_model, latent_of, posterior_of
 from latentforge.conformance.subject import CheckSkipped, Subject, require
+from latentforge.contracts.views import GivenClass
 from latentforge.latent import group_slices
 
 SAMPLES = 400  # samples of a posterior, to estimate its KL
@@ -80,7 +81,7 @@ def log_prob_matches_the_samples(subject: Subject) -> None:
 
 
 def the_prior_matches_its_samples(subject: Subject) -> None:
-    """Applies to a model whose prior is its own."""
+    """Applies to a model whose prior is its own. That of a conditional model is under class 0."""
     skip_unless_provided(subject, "prior")
     model = build_model(subject).eval()
     latent = latent_of(model)
@@ -88,6 +89,8 @@ def the_prior_matches_its_samples(subject: Subject) -> None:
     require(latent.prior in ("normal", "own"), saw, "prior='normal' or prior='own'")
     if latent.prior == "normal":
         raise CheckSkipped("its prior is N(0, I)")
+    if "conditional" in subject.entry.provides:
+        model = GivenClass(model, torch.tensor(0))
     prior = model.prior()
     one, same = run_with_seeds((0, 0), lambda: prior.sample(6).detach())
     require_tensor(one, (6, *latent.shape), "a sample of the prior", torch.float32)
@@ -149,7 +152,8 @@ def _require_density(
         require_tensor(values, (DRAWS,), what, torch.float32)
         rows = first.flatten(1).double()
         if rows.shape[1] <= MAX_FULL:
-            root = torch.linalg.cholesky(rows.T.cov() + 1e-12 * torch.eye(rows.shape[1]))
+            covariance = rows.T.cov().view(rows.shape[1], -1)  # `cov` of one dimension is 0-d
+            root = torch.linalg.cholesky(covariance + 1e-12 * torch.eye(rows.shape[1]))
         else:
             root = (rows.std(0) + 1e-6).diag()
         gaussian: Any = MultivariateNormal(rows.mean(0), scale_tril=root, validate_args=False)

@@ -33,6 +33,22 @@ def fill_labels(module: nn.Module, entry: Entry, data: DataSpec) -> nn.Module:
     def view_for(model: Any, rows: Tensor) -> Any:
         return model.given(torch.arange(len(rows), device=rows.device) % cycle)
 
+    class Prior:
+        """The prior, with as many labels as a call has rows."""
+
+        def __init__(self, model: Any) -> None:
+            self.model = model
+
+        def log_prob(self, z: Tensor) -> Any:
+            return view_for(self.model, z).prior().log_prob(z)
+
+        def sample(self, n: int) -> Any:
+            rows = torch.empty(n, device=next(self.model.parameters()).device)
+            return view_for(self.model, rows).prior().sample(n)
+
+    def prior(self: Any, *labels: Tensor) -> Any:
+        return cls.prior(self, *labels) if labels else Prior(self)
+
     def method(name: str) -> Any:
         def call(self: Any, rows: Tensor, *labels: Tensor) -> Any:
             if labels:
@@ -43,6 +59,8 @@ def fill_labels(module: nn.Module, entry: Entry, data: DataSpec) -> nn.Module:
 
     names = [name for name in ("encode", "decode", "decode_logits") if hasattr(cls, name)]
     methods = {name: method(name) for name in names}
+    if hasattr(cls, "prior"):
+        methods["prior"] = prior
     module.__class__ = type(cls.__name__, (cls,), {"__module__": cls.__module__, **methods})
     return module
 

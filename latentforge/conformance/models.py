@@ -37,7 +37,7 @@ from latentforge.conformance.model_fixtures import (
 )
 from latentforge.conformance.subject import CheckSkipped, NotChecked, Subject, require
 from latentforge.errors import UsageError
-from latentforge.latent import Given
+from latentforge.latent import Given, given
 
 RATES = (1.0, 0.1, 0.01, 10.0)  # factors of the learning rate; the last for differences that vanish
 
@@ -57,7 +57,7 @@ def it_implements_what_it_provides(subject: Subject) -> None:
     if "prior" in provides and latent_of(model).prior == "own":
         hint = "define prior(), which returns a latentforge.contracts.Prior"
         require(hasattr(model, "prior"), "latent.prior is 'own', but it has no prior()", hint)
-        prior = model.prior()
+        prior = given(model, batch_for(subject).y, provides).prior()
         for name in ("log_prob", "sample"):
             saw = f"the {type(prior).__name__} that `prior` returns has no {name}"
             require(hasattr(prior, name), saw, f"define {name}")

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from latentforge import ExplorerSpec, Forge, LossSpec, hookimpl
-from latentforge.conformance import CheckSkipped, checks_of
+from latentforge import ExplorerSpec, Forge, LatentSpec, LossSpec, hookimpl
+from latentforge.conformance import CheckFailed, CheckSkipped, checks_of
 from latentforge.contracts import Terms
 from latentforge.findings import Findings, NamedArrays
-from latentforge.latent import Bernoulli
+from latentforge.latent import Bernoulli, DiagonalGaussian
 
-from .twins.conditional import conditional
+from .twins.conditional import Conditional, conditional
 
 MINE = "spoke"  # a capability that only the model of the package provides
 
@@ -79,3 +81,53 @@ def test_every_check_of_a_conditional_package_passes(kind, name, work):
         }
         <= passed
     )
+
+
+class ClassPrior:
+    def __init__(self, rows):
+        self.rows, self.log_prob = rows, rows.log_prob
+
+    def sample(self, n):
+        return self.rows.sample()
+
+
+class WithPrior(Conditional):
+    def __init__(self, config, data):
+        super().__init__(config, data)
+        self.latent = LatentSpec((config.size,), "own")
+        self.means = torch.nn.Embedding(self.classes, config.size)
+
+    def prior(self, y):
+        means = self.means(y)
+        return ClassPrior(DiagonalGaussian(means, torch.zeros_like(means)))
+
+
+class TooWide(WithPrior):
+    def prior(self, y):
+        prior, means = super().prior(y), self.means(y)
+        prior.rows = DiagonalGaussian(means, torch.ones_like(means))
+        return prior
+
+
+def passed(cls):
+    names = {"encode", "decode", "decode_logits", "prior", "log_prob", "conditional"}
+
+    class Package:
+        @hookimpl
+        def latentforge_models(self):
+            yield replace(conditional(cls, name="with-prior"), provides=names)
+
+    passed = set()
+    for check in checks_of("models", "with-prior", forge=Forge([Package()])):
+        try:
+            check()
+            passed.add(check.name)
+        except CheckSkipped:
+            pass
+    return passed
+
+
+def test_the_prior_of_a_conditional_model_is_checked_under_a_class(work):
+    assert "the prior matches its samples" in passed(WithPrior)
+    with pytest.raises(CheckFailed, match="log_prob"):
+        passed(TooWide)

@@ -157,6 +157,14 @@ def test_a_good_model_with_its_own_prior_passes():
     assert not skipped & {"log prob matches the samples", "the prior matches its samples"}
 
 
+def test_the_densities_of_one_dimension_are_checked():
+    forge = Forge([twins.plugin("models", twins.models.with_prior())])
+    found = checks_of("models", "twin/good", forge=forge, options={"size": 1})
+    by_name = {check.name: check for check in found}
+    by_name["log prob matches the samples"]()
+    by_name["the prior matches its samples"]()
+
+
 @pytest.mark.parametrize("own_prior", [False, True])
 def test_a_loss_that_needs_variational_may_estimate_the_kl(own_prior):
     needs = {"encode", "decode_logits", "variational"}
