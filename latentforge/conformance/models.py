@@ -243,8 +243,12 @@ def each_row_is_under_its_own_label(subject: Subject) -> None:
     view, hint = model.given(batch.y), "return latentforge.latent.Given(self, y)"
     require(isinstance(view, Given), f"given(y) returns {type(view).__name__}", hint)
     order = torch.tensor([4, 0, 5, 2, 1, 3])
-    expected = infer(subject, view, batch.x)
-    found = infer(subject, model.given(batch.y[order]), batch.x[order])
+    other = model.given(batch.y[order])
+    expected, found = infer(subject, view, batch.x), infer(subject, other, batch.x[order])
+    if getattr(model, "latent", None) and model.latent.prior == "own":
+        z = torch.randn(len(order), *model.latent.shape, generator=torch.Generator().manual_seed(0))
+        expected["the prior's log_prob"] = view.prior().log_prob(z)
+        found["the prior's log_prob"] = other.prior().log_prob(z[order])
     for name, value in expected.items():
         saw = f"{name} of a row depends on the labels of other rows"
         require_same(value[order], found[name], saw, "compute row i from y[i] alone")

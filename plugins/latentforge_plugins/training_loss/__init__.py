@@ -5,7 +5,7 @@ from typing import Any
 from latentforge import MeasureSpec, hookimpl
 from latentforge.contracts import EvaluateContext
 
-PROTOCOL = "nats per image, terms weighted as at the end of training, one seeded sample of z"
+PROTOCOL = "nats per image, terms weighted as at the end of training, any samples from one seed"
 
 
 def build(config: Any, context: EvaluateContext):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 from torch.nn.functional import one_hot
@@ -88,7 +90,46 @@ class NoGiven(Conditional):
     given = None
 
 
+class LabelPrior(Conditional):
+    """The prior of each class is N(c, I), with a learnt c."""
+
+    def __init__(self, config, data):
+        super().__init__(config, data)
+        self.latent = LatentSpec((config.size,), "own")
+        self.centres = nn.Parameter(torch.randn(self.classes, config.size))
+
+    def prior(self, y):
+        return Normal(self.centres[y])
+
+
+class FirstLabelPrior(LabelPrior):
+    """Its prior of every row is that of the first row's class."""
+
+    def prior(self, y):
+        return Normal(self.centres[y[:1].expand(len(y))])
+
+
+class Normal:
+    def __init__(self, mean):
+        self.mean = mean
+
+    def log_prob(self, z):
+        return torch.distributions.Normal(self.mean, 1.0).log_prob(z).sum(1)
+
+    def sample(self, n):
+        return self.mean + torch.randn(n, self.mean.shape[1])
+
+
+def with_label_prior(cls=LabelPrior):
+    named = {"encode", "decode", "decode_logits", "log_prob", "prior", "conditional"}
+    return replace(conditional(cls), provides=named)
+
+
 CONDITIONAL = {
     "the outputs depend on the label": [conditional(IgnoresLabel)],
-    "each row is under its own label": [conditional(FirstLabel), conditional(OwnView)],
+    "each row is under its own label": [
+        conditional(FirstLabel),
+        conditional(OwnView),
+        with_label_prior(FirstLabelPrior),
+    ],
 }
