@@ -55,6 +55,6 @@ def test_guided_shows_what_it_found(external, tmp_path, monkeypatch):
     assert [factor["name"] for factor in run.manifest["data"]["factors"]] == ["angle", "speed"]
     found = run.explore("guided", objective="swing", angles=[10.0], steps=2, restarts=1, quiet=True)
     assert found["metrics"]["swing_error"] <= 180
-    assert {"pendulums.png", "swings.png", "states.csv"} <= {
+    assert {"swing_pendulums.png", "swing_paths.png", "swing_states.csv"} <= {
         f.split("/")[-1] for f in found["files"]
     }

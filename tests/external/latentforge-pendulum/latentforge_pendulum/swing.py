@@ -9,7 +9,8 @@ from .strobe import draw, read, simulate
 class Swing:
     def __init__(self, config, context):
         if context is not None and (context.data.kind, context.data.shape[0]) != ("image", 3):
-            raise UsageError("swing reads a pendulum from colour images", hint="--data pendulum")
+            message = "swing reads a pendulum from colour images"
+            raise UsageError(message, hint="train a run with --data pendulum")
         self.config, self.steps = config, max(1, round(config.after / 0.05))
         self.requests = [f"at {angle:g}° after {config.after:g} s" for angle in config.angles]
 
@@ -36,19 +37,17 @@ class Swing:
         columns = ("request", "angle (degrees)", "speed (rad/s)", "error (degrees)")
         states = angle.rad2deg().tolist(), speed.tolist(), error.tolist()
         rows = zip(self.requests, *states, strict=True)
-        pictures = [x, draw(angle, speed, *x.shape[2:])]
+        shown = ImageGrid(
+            "swing_pendulums",
+            "Decoded images, and pendulums in these states",
+            [x, draw(angle, speed, *x.shape[2:])],
+            column_titles=self.requests,
+            row_titles=["decoded", "drawn"],
+        )
+        lines = Lines("swing_paths", "The pendulums found", time, paths, "seconds", "degrees")
+        table = Table("swing_states", "States in the images", columns, [list(row) for row in rows])
         return Findings(
-            [
-                ImageGrid(
-                    "pendulums",
-                    "Decoded images, and pendulums in these states",
-                    pictures,
-                    self.requests,
-                    ["decoded", "drawn"],
-                ),
-                Lines("swings", "The pendulums that were found", time, paths, "seconds", "degrees"),
-                Table("states", "States in the pictures", columns, [list(row) for row in rows]),
-            ],
+            [shown, lines, table],
             {"swing_error": float(error.abs().mean())},
             f"swing_error: mean distance from the wanted angle {self.config.after:g} s after the "
             "green flash, in degrees, simulated from the state in the decoded image",
