@@ -49,7 +49,7 @@ from latentforge.plugins.registry import Entry
 from latentforge.runs.compatibility import resolve_stored_config
 from latentforge.runs.folder import RunFolder
 from latentforge.seeding import callers_state_kept
-from latentforge.specs import Role, as_role
+from latentforge.specs import Role, as_role, with_implied
 
 if TYPE_CHECKING:
     from latentforge.workflows.load import LoadedRun
@@ -288,10 +288,12 @@ def load_tiny_run(subject: Subject) -> LoadedRun:
 
 
 def role_models(subject: Subject, loaded_run: LoadedRun) -> list[tuple[Any, Set[str], Set[str]]]:
-    """Return the model, its capabilities and the needed capabilities of each role."""
+    """Return the model, its capabilities and the needed capabilities of each role, and leave only
+    the needed ones in `provides` of the loaded run in this role, as some components read it."""
     models: list[tuple[Any, Set[str], Set[str]]] = []
     for role, needs in roles_of(subject).items():
         other = loaded_run.roles[role]
         config = resolve_stored_config(subject.forge.registry, other.run)
         models.append((other.model, config.model.entry.provides, needs))
+        other.provides &= {*with_implied(needs), CONDITIONAL}  # the core gives it a class
     return models

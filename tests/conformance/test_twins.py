@@ -174,6 +174,14 @@ def test_a_loss_that_needs_variational_may_estimate_the_kl(own_prior):
     {check.name: check for check in found}["it uses only declared capabilities"]()
 
 
+def test_an_explorer_may_ask_what_the_run_in_a_role_provides():
+    explore = twins.explorers.uses_its_role_as_it_can
+    found = checks(
+        "explorers", twins.explorers.explorer(explore, needs=set(), roles={"other": set()})
+    )
+    found["it uses only declared capabilities"]()
+
+
 def refuse(*arguments):
     raise UsageError("not like this")
 

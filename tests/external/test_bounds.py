@@ -99,3 +99,8 @@ def test_the_mmd_is_that_of_its_kernel(external):
     assert float(mmd(one, other)) == pytest.approx(sum(same) / 30 - 2 * sum(cross) / 36)
     trials = torch.stack([mmd(*torch.randn(2, 16, 3)) for _ in range(400)])
     assert abs(trials.mean()) < 4 * trials.std() / 20  # unbiased: 0 for equal distributions
+
+
+@pytest.mark.slow
+def test_the_package_installs_and_its_readme_works(follow_readme):
+    follow_readme("bounds")

@@ -49,3 +49,8 @@ def test_a_row_depends_on_its_own_label(model):
         torch.testing.assert_close(alone.encode(x[i : i + 1]).mode(), z[i : i + 1])
         torch.testing.assert_close(alone.decode(z[i : i + 1]), together[i : i + 1])
     assert not torch.allclose(model.given(y.flip(0)).decode(z)[0], together[0])
+
+
+@pytest.mark.slow
+def test_the_package_installs_and_its_readme_works(follow_readme):
+    follow_readme("conditional")

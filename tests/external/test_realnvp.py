@@ -58,3 +58,8 @@ def test_the_couplings_map_samples_back_to_the_noise(flow):
     z = prior.sample(1000).double()
     torch.manual_seed(3)
     torch.testing.assert_close(base(prior, z), torch.randn(1000, 5).double(), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_the_package_installs_and_its_readme_works(follow_readme):
+    follow_readme("realnvp")

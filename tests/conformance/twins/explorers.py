@@ -76,6 +76,13 @@ def decodes_with_its_role(context, config):
     return Findings([Numbers("x", {"x": other.decode(context.codes("test", other))})])
 
 
+def uses_its_role_as_it_can(context, config):
+    other = context.roles["other"]
+    can = "encode" in other.provides
+    codes = context.codes("test", other.model) if can else torch.zeros(3, 1)
+    return Findings([Numbers("z", {"z": codes})])
+
+
 def reads_labels(context, config):
     return Findings([Numbers("y", {"y": context.images("test").y.clone()})])
 
