@@ -14,7 +14,7 @@ def explore(context, config):
     if context.data.drawable:
         grid = ImageGrid(
             "pseudo-inputs",
-            f"{len(largest)} of {len(x)} components, with their shares of the training codes",
+            f"The {len(largest)} most used of {len(x)} components: shares of the training codes",
             [x[largest], context.model.decode(prior.mean[largest])],
             column_titles=[f"{part:.1%}" for part in share[largest].tolist()],
             row_titles=["pseudo-input", "decoded mean"],
