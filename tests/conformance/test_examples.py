@@ -3,6 +3,8 @@ shape, data and runs that are given."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -217,6 +219,28 @@ def test_given_runs_are_roles_of_a_training(work):
     assert not faults(found)
     assert {*seen} == {("teacher", (1, 28, 28))}
     assert is_skip(found["codes and images have the right shapes [3x32x32]"])
+
+
+def test_default_shape_that_no_run_for_a_role_supports_is_skipped():
+    class Quantized(twins.models.Good):  # the only model with this capability
+        def __init__(self, config, data):
+            if data.kind != "image":
+                raise UsageError("it supports images alone")
+            super().__init__(config, data)
+
+    @hookimpl
+    def latentforge_models():
+        provides = {*twins.models.PROVIDES, "entries"}
+        yield twins.model(Quantized, name="quantized", provides=provides)
+        yield twins.model(Student, roles={"teacher": {"encode", "entries"}})
+
+    plugin = SimpleNamespace(latentforge_models=latentforge_models, __name__="twin")
+    shapes = "codes and images have the right shapes [{}]"
+    checks = {check.name: check for check in checks_of("models", "good", forge=Forge([plugin]))}
+    checks[shapes.format("1x28x28")]()
+    with pytest.raises(CheckSkipped, match="no model for its roles supports that shape") as skipped:
+        checks[shapes.format("12 numbers")]()
+    assert not isinstance(skipped.value, NotChecked)
 
 
 class Poisson(nn.Module):

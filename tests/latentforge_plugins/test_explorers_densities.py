@@ -241,6 +241,15 @@ def test_the_plane_spans_the_dimensions_of_the_largest_kl(explore, affine, x):
     assert f"the largest KL, {kl[first]:.2f} and {kl[second]:.2f} nats" in found.protocol
 
 
+def test_without_a_kl_the_plane_spans_the_dimensions_of_the_largest_variance(explore, affine, x):
+    stretch = torch.tensor([0.1, 0.1, 1.0, 0.1, 0.5, 0.1]).reshape(SHAPE)
+    model = affine.Affine(SHAPE, (6,), log_var=[-0.1] * 6)
+    model.provides = {"encode", "decode", "prior", "log_prob"}
+    found = explore("manifold", model, 0.5 + (x - 0.5) * stretch, size=3)
+    assert found.protocol.startswith("z2 from -3 to 3 to the right, z4 from -3 to 3")
+    assert "the largest variance of the codes, " in found.protocol
+
+
 def test_the_principal_plane_matches_pca(explore, affine, x):
     stretch = torch.tensor([1.0, 0.1, 0.5, 0.2, 2.0, 0.3]).reshape(SHAPE)
     x = 0.6 + (x - 0.5) * stretch / 3

@@ -102,12 +102,12 @@ def make_plane(context: ExploreContext, config: ManifoldConfig) -> Plane:
     if chosen or not spread.normal:
         return through_dims(context, spread, codes, list(config.dims or (0, 1)))
     kl = walks.mean_kl(context.model, context.provides, context.images("train"))
-    if kl is None:
-        return through_dims(context, spread, codes, [0, 1])
-    dims = sorted(kl.topk(2).indices.tolist())
+    used = codes.var(0) if kl is None else kl  # without `kl`, as in `traverse`
+    dims = sorted(used.topk(2).indices.tolist())
     plane = through_dims(context, spread, codes, dims)
-    values = " and ".join(f"{float(kl[d]):.2f}" for d in dims)
-    return replace(plane, description=f"the largest KL, {values} nats; {plane.description}")
+    values = " and ".join(f"{float(used[d]):.2f}" for d in dims)
+    largest = f"variance of the codes, {values}" if kl is None else f"KL, {values} nats"
+    return replace(plane, description=f"the largest {largest}; {plane.description}")
 
 
 def through_dims(

@@ -278,6 +278,13 @@ class SummedKl(DiagonalGaussian):
         return super().kl().sum(1)
 
 
+class EstimatedKl(DiagonalGaussian):
+    """The mean is that of the KL, and its noise is small."""
+
+    def kl(self):
+        return super().kl() + 1e-4 * torch.randn_like(self.mean)
+
+
 class NoPrior(Good):
     def __init__(self, config, data):
         super().__init__(config, data)
@@ -575,6 +582,7 @@ MODELS = {
     "kl matches the posterior": [
         model(with_posterior(TwiceKl)),
         model(with_posterior(SummedKl)),
+        model(with_posterior(EstimatedKl)),
         model(NoPrior),
     ],
     "log prob matches the samples": [
