@@ -45,7 +45,7 @@ class Denoiser(nn.Module):
         nothing = torch.full_like(y, self.label.num_embeddings - 1)
         turn = (end - start) / self.sampler.steps
         for i in range(self.sampler.steps):
-            angle = z.new_full((len(z),), start + i * turn)
+            angle = torch.full_like(y, start + i * turn, dtype=z.dtype)
             free = self.denoise(z, angle, nothing)
             velocity = free + guidance * (self.denoise(z, angle, y) - free)
             z = math.cos(turn) * z + math.sin(turn) * velocity
@@ -55,7 +55,7 @@ class Denoiser(nn.Module):
         return Given(self, y)
 
     def encode(self, x, y):
-        batch = Batch(x, y, torch.arange(len(x), device=x.device))
+        batch = Batch(x, y, torch.arange(x.shape[0], device=x.device))
         # without guidance, which would give the codes of images another distribution than the prior
         return Point(self.move(self.autoencoder.encode(batch), y, 0.0, math.pi / 2, 1.0))
 
