@@ -64,11 +64,11 @@ class Sparsity:
 def top_examples(context, config):
     classifier = context.roles["classifier"]
     data, images = classifier.data, classifier.images(config.split)
-    z = context.codes(config.split)
-    if len(z) != len(images):
-        raise UsageError("the classifier is not the one whose units the run was trained on")
+    if not torch.equal(images.y, context.images(config.split).y):
+        raise UsageError("the run was not trained on the units of this classifier and its images")
     if not data.drawable:
         raise UsageError("the data of the classifier are no images")
+    z = context.codes(config.split)
     order = (z > 0).sum(0).argsort(descending=True)[: config.features]
     rows, titles, captions = [], [], []
     for feature in order.tolist():
