@@ -147,11 +147,11 @@ class DatasetSpec(Spec):
     `splits` are the official splits, or a function of the options that returns them; if there is no
     "test", the core splits it off from "train".
     `fetch(config)` downloads the files and returns their folder. With `roles`, which are as in
-    ModelSpec, `load` receives a third argument.
+    ModelSpec, `load` receives a third argument, and the function `splits` a second one.
     """
 
     load: Callable[..., Arrays | Dataset[Any]]  # (config, split), and roles if there are any
-    splits: tuple[str, ...] | Callable[[Any], tuple[str, ...]] = ("train", "test")
+    splits: tuple[str, ...] | Callable[..., tuple[str, ...]] = ("train", "test")
     fetch: Callable[[Any], Path] | None = None
     roles: Roles | None = None
 

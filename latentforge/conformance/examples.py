@@ -198,6 +198,8 @@ def images(
         data["range"] = spec.range_name
     if spec.shape != TINY and spec.kind == "image":
         data["layout"] = "NCHW"
+    if spec.kind == "signal":
+        data["layout"] = "NCL"
     if examples.splits:
         data["binarize"] = examples.splits.config.binarize
     for split, count, seed in (("train", train, 1), ("test", test, 2)):

@@ -111,6 +111,27 @@ def test_components_of_its_plugin_are_checked_with_the_example():
     assert not faults(outcomes("callbacks", twins.callback(), ("models", ROW_MODEL)))
 
 
+def test_signals_of_an_example_stay_signals_in_tiny_runs():
+    class OnlySignals(twins.models.Good):
+        def __init__(self, config, data):
+            if data.kind != "signal":
+                raise UsageError("it supports signals")
+            super().__init__(config, data)
+
+    seen = set()
+
+    def look(context, config):
+        seen.add((context.data.kind, context.data.shape))
+        return twins.explorers.good_look(context, config)
+
+    # without a layout, an example of this shape could be 8 channels of 6 values
+    model = twins.model(OnlySignals, example=DataSpec((6, 8), "signal"))
+    explorer = twins.explorer(look, needs={"encode", "decode"})
+    assert not faults(outcomes("explorers", explorer, ("models", model)))
+    assert seen == {("signal", (6, 8))}
+    assert not faults(outcomes("callbacks", twins.callback(), ("models", model)))
+
+
 @pytest.mark.parametrize("shape", [ROW, (12,)])
 def test_given_shape_replaces_the_default_shapes(shape):
     RowLoss.seen.clear()
