@@ -80,3 +80,8 @@ def test_the_gradient_of_a_sample_passes_straight_to_the_encoder(external):
     weight = torch.randn_like(raw)
     (posterior.sample() * weight).sum().backward()
     torch.testing.assert_close(raw.grad, weight)
+
+
+@pytest.mark.slow
+def test_the_package_installs_and_its_readme_works(follow_readme):
+    follow_readme("codes")

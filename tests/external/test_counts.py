@@ -64,3 +64,8 @@ def test_the_spectra_have_the_stated_mean_and_dispersion(package):
     assert scaled.mean() == pytest.approx(0, abs=0.01)
     assert scaled.std() == pytest.approx(1, abs=0.01)
     assert package.load(config, "test").x.shape == (1000, config.length)
+
+
+@pytest.mark.slow
+def test_the_package_installs_and_its_readme_works(follow_readme):
+    follow_readme("counts")

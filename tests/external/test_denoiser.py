@@ -75,3 +75,8 @@ def test_it_works_without_the_run_of_the_autoencoder(package, tmp_path):
     shutil.rmtree(tmp_path / "ae")
     resumed = forge.resume(part, train={"epochs": 3}, data=(x, y), quiet=True)
     assert torch.equal(resumed.load_model().decode(z, labels), expected)
+
+
+@pytest.mark.slow
+def test_the_package_installs_and_its_readme_works(follow_readme):
+    follow_readme("denoiser")

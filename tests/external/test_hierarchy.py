@@ -53,3 +53,8 @@ def test_the_posterior_is_normalised_and_its_kl_is_that_of_the_levels(model):
     assert levels[:, 1].std() > 0.01  # the second one depends on the sample
     assert abs(float(levels.sum(1).mean()) - exact) < 0.02 * exact
     assert abs(float(kl_estimate(model, many, samples).mean()) - exact) < 0.05 * exact
+
+
+@pytest.mark.slow
+def test_the_package_installs_and_its_readme_works(follow_readme):
+    follow_readme("hierarchy")

@@ -92,3 +92,8 @@ def test_a_run_works_without_that_of_the_classifier(package, tmp_path, validatio
     assert run.manifest["data"]["images"] == other.manifest["data"]["images"]
     shutil.rmtree(other.path)
     assert run.evaluate() == run.metrics["test"]
+
+
+@pytest.mark.slow
+def test_the_package_installs_and_its_readme_works(follow_readme):
+    follow_readme("sae")

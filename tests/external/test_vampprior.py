@@ -50,3 +50,8 @@ def test_the_kl_trains_the_pseudo_inputs(model):
     posterior = model.encode(torch.rand(4, 12))
     kl_estimate(model, posterior, posterior.sample()).sum().backward()
     assert model.pseudo_logits.grad.abs().sum() > 0
+
+
+@pytest.mark.slow
+def test_the_package_installs_and_its_readme_works(follow_readme):
+    follow_readme("vampprior")

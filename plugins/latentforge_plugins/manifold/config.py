@@ -12,21 +12,12 @@ from latentforge import Count, Positive
 class ManifoldConfig:
     """The grid has `size` x `size` codes. The `plane` is spanned by two `dims`, or by the two
     principal directions of the training codes. With "auto" and more than two dimensions, it is
-<<<<<<< HEAD
-    spanned by the two dimensions with the largest KL or, if the prior is not N(0, I), by the
-    principal directions of samples of the model's prior, or of the training codes if the model has
-    no prior. With `spacing="linear"`, dims of a model with the prior N(0, I) are covered from
-    -`reach` to `reach`, and other axes from the 1 % to the 99 % quantile of the prior's samples or
-    of the codes. With "quantile", each row and each column represents the same fraction of the
-    prior or of the codes."""
-=======
     spanned by the two dimensions with the largest KL or, if the KL is not known for each dimension,
     with the largest variance of the codes. If the model has no prior, it is spanned by the
     principal directions, and for a learnt prior by those of its samples. With `spacing="linear"`,
     dims of a model with the prior N(0, I) are covered from -`reach` to `reach`, and other axes from
-    the 1 % to the 99 % quantile of the codes. With "quantile", each row and each column represents
-    the same fraction of the prior or of the codes."""
->>>>>>> extB
+    the 1 % to the 99 % quantile of the codes or of the prior's samples. With "quantile", each row
+    and each column represents the same fraction of the prior or of the codes."""
 
     size: Annotated[int, Ge(2), Le(40)] = 21
     reach: Positive = 3.0
