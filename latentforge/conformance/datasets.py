@@ -11,6 +11,10 @@ from latentforge.conformance.examples import DEFAULT
 from latentforge.conformance.fixtures import make_roles
 from latentforge.conformance.global_state import require_no_global_change
 from latentforge.conformance.subject import CheckFailed, NotChecked, Subject, require
+from latentforge.conformance.training_roles import (
+    require_declared_needs,
+    require_unmodified_roles,
+)
 from latentforge.data.loading import load_splits
 from latentforge.errors import MissingError, UsageError
 
@@ -40,6 +44,14 @@ def two_loads_give_the_same_data(subject: Subject) -> None:
 def global_state_is_unchanged(subject: Subject) -> None:
     with require_no_global_change("loading it", first=lambda: _splits_of(subject)):
         _load(subject)
+
+
+def it_uses_only_declared_capabilities_of_its_roles(subject: Subject) -> None:
+    require_declared_needs(subject, DEFAULT.spec, lambda: _load(subject))
+
+
+def the_runs_in_its_roles_are_not_modified(subject: Subject) -> None:
+    require_unmodified_roles(subject, DEFAULT.spec, lambda: _load(subject))
 
 
 def _load(subject: Subject) -> Any:

@@ -41,6 +41,7 @@ from latentforge.conformance.subject import (
     rejected_run,
     require,
 )
+from latentforge.conformance.training_roles import fingerprint
 from latentforge.errors import ConfigError, UsageError
 from latentforge.findings import Film, Findings, ImageGrid, Scatter
 
@@ -73,7 +74,7 @@ def it_uses_only_declared_capabilities(subject: Subject) -> None:
     exempt = type(loss), type(getattr(loss, "likelihood", loss))
     with (
         restrict_to_needs((model, entry.provides, provides), field="needs", exempt=exempt),
-        restrict_to_needs(*role_models(subject, loaded_run), field="roles"),
+        restrict_to_needs(*role_models(subject, loaded_run.roles), field="roles"),
     ):
         _find(subject, replace(loaded_run, config=config))
 
@@ -113,9 +114,9 @@ def the_model_is_not_modified(subject: Subject) -> None:
     loaded_run = load_tiny_run(subject)
     models = {"the model": loaded_run.loaded.model}
     models |= {f"the model of role {role}": other.model for role, other in loaded_run.roles.items()}
-    before = {name: _fingerprint(model) for name, model in models.items()}
+    before = {name: fingerprint(model) for name, model in models.items()}
     subject.cache["findings"] = _find(subject, loaded_run)
-    changed = [name for name, model in models.items() if _fingerprint(model) != before[name]]
+    changed = [name for name, model in models.items() if fingerprint(model) != before[name]]
     saw = f"weights, buffers, mode or requires_grad of {' and '.join(changed)} have changed"
     hint = "work on a copy (copy.deepcopy), and keep the models in evaluation mode"
     require(not changed, saw, hint)
@@ -243,14 +244,6 @@ def _digests(folder: Path) -> dict[str, str]:
         elif path.suffix in (".png", ".gif", ".csv"):
             digests[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
     return digests
-
-
-def _fingerprint(model: torch.nn.Module) -> str:
-    flags = [module.training for module in model.modules()]
-    digest = hashlib.sha256(str([flags, [p.requires_grad for p in model.parameters()]]).encode())
-    for name, value in model.state_dict().items():
-        digest.update(name.encode() + value.cpu().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _objective_of(subject: Subject) -> Component | None:

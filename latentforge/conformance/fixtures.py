@@ -6,7 +6,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -53,6 +53,7 @@ from latentforge.specs import Role, as_role, with_implied
 
 if TYPE_CHECKING:
     from latentforge.workflows.load import LoadedRun
+    from latentforge.workflows.roles import LoadedRole
 
 PREFERRED = ("ae", "vae", "mlp-classifier", "cnn-classifier")  # the cheapest models
 TRAIN = {"epochs": 2, "batch_size": 16, "lr": 3e-3, "log_every": 1, "threads": 1, "device": "cpu"}
@@ -287,12 +288,14 @@ def load_tiny_run(subject: Subject) -> LoadedRun:
     )
 
 
-def role_models(subject: Subject, loaded_run: LoadedRun) -> list[tuple[Any, Set[str], Set[str]]]:
+def role_models(
+    subject: Subject, loaded: Mapping[str, LoadedRole]
+) -> list[tuple[Any, Set[str], Set[str]]]:
     """Return the model, its capabilities and the needed capabilities of each role, and leave only
     the needed ones in `provides` of the loaded run in this role, as some components read it."""
     models: list[tuple[Any, Set[str], Set[str]]] = []
     for role, needs in roles_of(subject).items():
-        other = loaded_run.roles[role]
+        other = loaded[role]
         config = resolve_stored_config(subject.forge.registry, other.run)
         models.append((other.model, config.model.entry.provides, needs))
         other.provides &= {*with_implied(needs), CONDITIONAL}  # the core gives it a class

@@ -26,6 +26,10 @@ from latentforge.conformance.examples import Examples, make_batch
 from latentforge.conformance.fixtures import Host, build, build_other, find_host
 from latentforge.conformance.global_state import require_no_global_change, restore_settings
 from latentforge.conformance.subject import CheckFailed, CheckSkipped, Subject, require
+from latentforge.conformance.training_roles import (
+    require_declared_needs,
+    require_unmodified_roles,
+)
 from latentforge.contracts import Batch, DataSpec, Terms
 from latentforge.data.images import ImageSplit
 from latentforge.engine.evaluator import evaluation_mode
@@ -233,6 +237,16 @@ def global_state_is_unchanged(subject: Subject) -> None:
         model = _model_for(subject)
     with require_no_global_change("building and calling it"):
         _terms_of(subject, model)
+
+
+def it_uses_only_declared_capabilities_of_its_roles(subject: Subject) -> None:
+    data = _host_for(subject).examples.spec
+    require_declared_needs(subject, data, lambda: list(train_steps(*_parts_for(subject))))
+
+
+def the_runs_in_its_roles_are_not_modified(subject: Subject) -> None:
+    data = _host_for(subject).examples.spec
+    require_unmodified_roles(subject, data, lambda: list(train_steps(*_parts_for(subject))))
 
 
 def _host_for(subject: Subject) -> Host:

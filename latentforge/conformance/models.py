@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence, Set
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import torch
@@ -36,6 +38,10 @@ from latentforge.conformance.model_fixtures import (
     parts_for,
 )
 from latentforge.conformance.subject import CheckSkipped, NotChecked, Subject, require
+from latentforge.conformance.training_roles import (
+    require_declared_needs,
+    require_unmodified_roles,
+)
 from latentforge.errors import UsageError
 from latentforge.latent import Given, given
 
@@ -143,6 +149,16 @@ def the_same_seed_gives_the_same_weights(subject: Subject) -> None:
     reseeded = not weights or any(not torch.equal(one[name], other[name]) for name in weights)
     hint = "initialise them with torch's default generator, and do not seed it"
     require(reseeded, "another seed gives the same weights", hint)
+
+
+def it_uses_only_declared_capabilities_of_its_roles(subject: Subject) -> None:
+    data = examples_for(subject).spec
+    require_declared_needs(subject, data, partial(_train_and_infer, subject))
+
+
+def the_runs_in_its_roles_are_not_modified(subject: Subject) -> None:
+    data = examples_for(subject).spec
+    require_unmodified_roles(subject, data, partial(_train_and_infer, subject))
 
 
 def inference_is_deterministic(subject: Subject) -> None:
@@ -300,6 +316,13 @@ def _require_attributes(
             saw = f"it provides {capability!r}, but {owner} has no {name}"
             hint = f"define {name}, or remove {capability!r} from `provides`"
             require(getattr(value, name, None) is not None and not inherited, saw, hint)
+
+
+def _train_and_infer(subject: Subject) -> None:
+    model, loss, batch = parts_for(subject)
+    list(train_steps(model, loss, batch))
+    with suppress(CheckSkipped):  # a model that only the loss calls
+        infer(subject, model.eval(), batch.x)
 
 
 def _conditional_model(subject: Subject) -> Any:

@@ -67,7 +67,7 @@ def it_uses_only_declared_capabilities(subject: Subject) -> None:
     from latentforge.workflows.explore import create_context
 
     loaded_run = load_tiny_run(subject)
-    with restrict_to_needs(*role_models(subject, loaded_run), field="roles"):
+    with restrict_to_needs(*role_models(subject, loaded_run.roles), field="roles"):
         objective = _build(subject, create_context(loaded_run))
         x, request = _attempts(subject, objective)
         objective.score(x, request)

@@ -17,6 +17,7 @@ from .explorers import EXPLORERS, explorer
 from .losses import LOSSES, loss
 from .models import MODELS, model
 from .objectives import OBJECTIVES, objective
+from .roles import WITH_ROLES
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,9 @@ class Undescribed:
 
 
 TWINS = {
-    "models": MODELS,
-    "losses": LOSSES,
-    "datasets": DATASETS,
+    "models": {**MODELS, **WITH_ROLES["models"]},
+    "losses": {**LOSSES, **WITH_ROLES["losses"]},
+    "datasets": {**DATASETS, **WITH_ROLES["datasets"]},
     "explorers": EXPLORERS,
     "objectives": OBJECTIVES,
     "callbacks": CALLBACKS,
