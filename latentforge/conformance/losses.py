@@ -33,7 +33,7 @@ from latentforge.conformance.training_roles import (
 from latentforge.contracts import Batch, DataSpec, Terms
 from latentforge.data.images import ImageSplit
 from latentforge.engine.evaluator import evaluation_mode
-from latentforge.engine.loss_weights import HINT, find_alternation
+from latentforge.engine.loss_weights import HINT, find_alternating_term
 from latentforge.errors import UsageError
 from latentforge.plugins.registry import Entry
 
@@ -167,8 +167,8 @@ def weights_do_not_alternate(subject: Subject) -> None:
     """The weights are read as before a training, in evaluation mode at the last steps."""
     model, loss, batch = _parts_for(subject)
     with evaluation_mode(model, loss):
-        found = find_alternation(
-            lambda index: loss(model, batch, make_step(index)).weights, make_step().total
+        found = find_alternating_term(
+            lambda index: call_loss(loss, model, batch, make_step(index)), make_step().total
         )
     require(found is None, str(found), HINT)
 

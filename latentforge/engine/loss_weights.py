@@ -7,9 +7,13 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 
+import torch
+
 from latentforge.config.schema import Component
+from latentforge.contracts import Terms
 from latentforge.engine.data_checks import select_batch
 from latentforge.engine.evaluator import evaluation_mode
 from latentforge.engine.step import StepRunner
@@ -61,6 +65,15 @@ def find_alternation(
     return None
 
 
+def find_alternating_term(terms_at: Callable[[int], Terms], total: int) -> Alternation | None:
+    """The same for the terms at the index of a step. A term whose value switches between exactly 0
+    and other values is like one with such a weight."""
+    terms = cache(terms_at)
+    return find_alternation(lambda step: terms(step).weights, total) or find_alternation(
+        lambda step: {name: float(bool(value)) for name, value in terms(step).values.items()}, total
+    )
+
+
 def check_weights(component: Component, steps: StepRunner) -> None:
     """Raise PluginError if the weights of a third-party loss alternate. The weights of the built-in
     losses do not. Random numbers and the modules stay as they are."""
@@ -81,10 +94,15 @@ def check_weights(component: Component, steps: StepRunner) -> None:
 
 
 def probe(steps: StepRunner) -> Alternation | None:
-    """Call a copy of the model and the loss on a few training images at the last steps."""
+    """Call a copy of the model and the loss on a few training images at the last steps, with the
+    same noise, so that only the step changes the terms."""
     with callers_state_kept(steps.device), seeded_draws(0):
         batch, copied = select_batch(steps.images, IMAGES), deepcopy(steps.trainee)
+
+        def terms_at(step: int) -> Terms:
+            with seeded_draws(0):
+                torch.manual_seed(0)  # of the device, too
+                return copied.forward(batch, steps.step_at(step))
+
         with evaluation_mode(copied):
-            return find_alternation(
-                lambda step: copied.forward(batch, steps.step_at(step)).weights, steps.total_steps
-            )
+            return find_alternating_term(terms_at, steps.total_steps)

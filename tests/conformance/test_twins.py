@@ -51,7 +51,7 @@ def test_a_loss_that_declares_factors_receives_them():
         found["it works without factors"]()
 
 
-@pytest.mark.parametrize("name", ["Scheduled", "LateStart", "TouchesZero"])
+@pytest.mark.parametrize("name", ["Scheduled", "LateStart", "TouchesZero", "Hinge"])
 def test_a_schedule_of_a_weight_does_not_alternate(name):
     checks("losses", twins.losses.loss(getattr(twins.losses, name)))["weights do not alternate"]()
 

@@ -116,6 +116,27 @@ def test_a_loss_that_alternates_is_refused_before_the_first_step(tmp_path):
     assert {tuple(rest) for _, *rest in InTurn.calls} == {(8, False, False)}
 
 
+class ValueInTurn(InTurn):
+    def forward(self, model, batch, step):
+        values = super().forward(model, batch, step).values
+        return Terms({**values, "critic": values["critic"] * (step.index % 2)})
+
+
+def test_a_term_whose_value_alternates_is_refused(tmp_path):
+    with pytest.raises(PluginError, match="the weight of the term 'critic' alternates"):
+        train(tmp_path / "a", ValueInTurn(), epochs=4)
+
+
+class Hinge(InTurn):
+    def forward(self, model, batch, step):
+        values = super().forward(model, batch, step).values
+        return Terms({**values, "hinge": torch.randn(()).relu() + 0 * values["recon"]})
+
+
+def test_a_term_that_the_noise_makes_zero_is_accepted(tmp_path):
+    assert train(tmp_path / "a", Hinge(), epochs=4).status == "done"
+
+
 def test_the_check_does_not_change_the_training(tmp_path, monkeypatch):
     run = train(tmp_path / "a", InTurn())
     monkeypatch.setattr("latentforge.workflows.session.check_weights", lambda loss, steps: None)

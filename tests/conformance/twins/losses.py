@@ -232,6 +232,20 @@ class EverySixth(Scheduled):
         return float(step.index % 6 == 0)
 
 
+class ValueInTurn(GoodLoss):
+    def terms(self, model, batch, step):
+        found = super().terms(model, batch, step)
+        return {**found, "critic": found["recon"] * (step.index % 2)}
+
+
+class Hinge(GoodLoss):
+    """Zero or not, as the noise decides."""
+
+    def terms(self, model, batch, step):
+        found = super().terms(model, batch, step)
+        return {**found, "hinge": torch.randn(()).relu() + 0 * found["recon"]}
+
+
 class Spread(GoodLoss):
     def terms(self, model, batch, step):
         x = batch.x.flatten(1)
@@ -315,7 +329,7 @@ LOSSES = {
     ],
     "the same seed gives the same terms": [loss(OwnNoise)],
     "terms have the same names at every step": [loss(Renames)],
-    "weights do not alternate": [loss(InTurn), loss(EverySixth)],
+    "weights do not alternate": [loss(InTurn), loss(EverySixth), loss(ValueInTurn)],
     "a batch of one works": [loss(Spread)],
     "a batch without some classes works": [loss(ClassMeans, labels=True)],
     "it works without gradients": [loss(AfterTheEnd)],
