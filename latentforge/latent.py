@@ -7,7 +7,7 @@ importance sampling; `mean_nll` returns the mean over the batch, for losses.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from itertools import chain
 from typing import Any, Protocol
 
@@ -86,10 +86,21 @@ class DiagonalGaussian:
         """KL(q || p) = (mean^2 + exp(log_var) - 1 - log_var) / 2 of each dimension, in nats."""
         return 0.5 * (self.mean.square() + self.log_var.exp() - 1.0 - self.log_var)
 
+    def kl_to(self, other: DiagonalGaussian) -> Tensor:
+        """KL(q || other) of each dimension, in nats, for example to a learnt prior."""
+        difference = self.log_var - other.log_var
+        squared = (self.mean - other.mean).square() * (-other.log_var).exp()
+        return 0.5 * (squared + difference.exp() - 1.0 - difference)
+
     def log_prob(self, z: Tensor) -> Tensor:
         """log q(z | x) in nats, summed over the latent dimensions: (B,)."""
         squared = (z - self.mean).square() * (-self.log_var).exp()
         return -0.5 * (squared + self.log_var + math.log(2 * math.pi)).flatten(1).sum(1)
+
+    def log_ratio_terms(self, z: Tensor) -> Tensor:
+        """log q(z | x) - log p(z) of each dimension, in nats: (B, *latent.shape)."""
+        squared = (z - self.mean).square() * (-self.log_var).exp()
+        return 0.5 * (z.square() - squared - self.log_var)
 
 
 def standard_normal_log_prob(z: Tensor) -> Tensor:
@@ -124,14 +135,25 @@ def prior_of(model: Any) -> Prior | None:
 
 def closed_form_kl(model: Any, posterior: Posterior) -> Tensor | None:
     """Return KL(q(z|x) || p(z)) of each latent dimension in nats, (B, *latent.shape), or None if it
-    has no closed form: if the prior is the model's own, or if the posterior has no `kl()`.
+    has no closed form: `posterior.kl()` for the prior N(0, I), and `prior.kl(posterior)` for the
+    model's own prior.
 
     For a model that provides `variational`.
     """
-    if model.latent.prior == "own":
-        return None
-    kl: Callable[[], Tensor] | None = getattr(posterior, "kl", None)
-    return kl() if kl is not None else None
+    return _closed_form_kl(model, posterior, _own_prior(model))
+
+
+def kl_values(model: Any, posterior: Posterior, z: Tensor) -> Tensor:
+    """Return what `closed_form_kl` returns, (B, *latent.shape), if the KL has a closed form, else
+    what `kl_estimate` returns, (B,). It calls `model.prior()` only once.
+
+    For a model that provides `variational`.
+    """
+    own = _own_prior(model)
+    exact = _closed_form_kl(model, posterior, own)
+    if exact is not None:
+        return exact
+    return _log_ratio(posterior, prior_of(model) if own is None else own, z)
 
 
 def kl_estimate(model: Any, posterior: Posterior, z: Tensor) -> Tensor:
@@ -140,10 +162,19 @@ def kl_estimate(model: Any, posterior: Posterior, z: Tensor) -> Tensor:
 
     For a model that provides `variational`.
     """
-    exact = closed_form_kl(model, posterior)
-    if exact is not None:
-        return exact.flatten(1).sum(1)
-    return log_ratio(model, posterior, z)
+    values = kl_values(model, posterior, z)
+    return values.flatten(1).sum(1) if values.ndim > 1 else values
+
+
+def declared_kl(model: Any, posterior: Any, provides: Set[str]) -> Tensor | None:
+    """Return KL(q(z|x) || p(z)) of each latent dimension in nats, (B, *latent.shape), in closed
+    form, or None. `provides` are the capabilities of the model, which may be any model: a posterior
+    may have a method `kl`, but only the capability promises a KL to the prior."""
+    if "kl" in provides:
+        exact: Tensor = posterior.kl()
+        return exact
+    own = "variational" in provides and model.latent.prior == "own"
+    return closed_form_kl(model, posterior) if own else None
 
 
 def log_ratio(model: Any, posterior: Any, z: Tensor) -> Tensor:
@@ -151,7 +182,24 @@ def log_ratio(model: Any, posterior: Any, z: Tensor) -> Tensor:
 
     Raises UsageError if the model has no prior.
     """
-    prior = prior_of(model)
+    return _log_ratio(posterior, prior_of(model), z)
+
+
+def _own_prior(model: Any) -> Any:
+    """The model's own prior, or None."""
+    return model.prior() if model.latent.prior == "own" else None
+
+
+def _closed_form_kl(model: Any, posterior: Any, own: Any) -> Tensor | None:
+    """The KL of each dimension to `own`, the model's own prior, or to N(0, I)."""
+    if model.latent.prior != "own":
+        kl: Callable[[], Tensor] | None = getattr(posterior, "kl", None)
+        return kl() if kl is not None else None
+    to_own: Callable[[Any], Tensor] | None = getattr(own, "kl", None)
+    return to_own(posterior) if to_own is not None else None
+
+
+def _log_ratio(posterior: Any, prior: Prior | None, z: Tensor) -> Tensor:
     if prior is None:
         raise UsageError("the model has no prior", hint="a model that provides `prior`")
     difference: Tensor = posterior.log_prob(z) - prior.log_prob(z)

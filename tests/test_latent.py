@@ -18,12 +18,16 @@ from latentforge.latent import (
     Bernoulli,
     DiagonalGaussian,
     Gaussian,
+    Given,
+    GivenClass,
     Point,
     StandardNormal,
     bernoulli_nll,
     closed_form_kl,
+    declared_kl,
     gaussian_nll,
     kl_estimate,
+    kl_values,
     log_ratio,
     prior_of,
     slerp,
@@ -254,6 +258,87 @@ def test_a_posterior_without_kl_is_estimated_for_the_standard_normal_too(posteri
     model, z = Shifted("normal"), posterior.sample()
     expected = posterior.log_prob(z) - standard_normal_log_prob(z)
     torch.testing.assert_close(kl_estimate(model, OnlyDensity(), z), expected)
+
+
+class WithKlPrior(Independent):
+    """N(2, I), with a KL in closed form."""
+
+    def kl(self, posterior):
+        mean = torch.full_like(posterior.mean, 2.0)
+        return posterior.kl_to(DiagonalGaussian(mean, torch.zeros_like(mean)))
+
+
+class WithKl(Shifted):
+    def prior(self):
+        return WithKlPrior(super().prior().base_dist, 1)
+
+
+def test_the_kl_between_gaussians_matches_torch_distributions(posterior):
+    other = DiagonalGaussian(torch.randn(4, 3), torch.randn(4, 3))
+    p, q = (Normal(each.mean, (0.5 * each.log_var).exp()) for each in (other, posterior))
+    torch.testing.assert_close(posterior.kl_to(other), kl_divergence(q, p))
+    standard = DiagonalGaussian(torch.zeros(4, 3), torch.zeros(4, 3))
+    torch.testing.assert_close(posterior.kl_to(standard), posterior.kl())
+
+
+def test_an_own_prior_may_know_the_kl_in_closed_form(posterior):
+    model, z = WithKl("own"), posterior.sample()
+    q = Normal(posterior.mean, (0.5 * posterior.log_var).exp())
+    exact = kl_divergence(q, Normal(2.0, 1.0))  # (4, 3)
+    torch.testing.assert_close(closed_form_kl(model, posterior), exact)
+    torch.testing.assert_close(kl_values(model, posterior, z), exact)
+    torch.testing.assert_close(kl_estimate(model, posterior, z), exact.sum(1))
+
+
+@pytest.mark.parametrize("cls", [Shifted, WithKl])
+def test_the_prior_is_made_once_for_each_kl(cls, posterior, monkeypatch):
+    """It may be as expensive as an encoder, and may update the state of one."""
+    model, made, prior = cls("own"), [], cls.prior
+    monkeypatch.setattr(cls, "prior", lambda self: made.append(1) or prior(self))
+    for function in (kl_values, kl_estimate):
+        function(model, posterior, posterior.sample())
+        assert len(made) == 1
+        made.clear()
+
+
+def test_a_prior_whose_kl_is_none_is_estimated(posterior, monkeypatch):
+    monkeypatch.setattr(WithKlPrior, "kl", None)
+    assert closed_form_kl(WithKl("own"), posterior) is None
+
+
+def test_only_a_declared_kl_is_used_for_any_model(posterior):
+    estimated = {"prior", "log_prob", "variational"}
+    torch.testing.assert_close(declared_kl(Shifted("normal"), posterior, {"kl"}), posterior.kl())
+    assert declared_kl(Shifted("normal"), posterior, estimated) is None
+    assert declared_kl(Shifted("own"), posterior, estimated) is None
+    assert declared_kl(WithKl("own"), posterior, set()) is None
+    exact = closed_form_kl(WithKl("own"), posterior)
+    torch.testing.assert_close(declared_kl(WithKl("own"), posterior, estimated), exact)
+
+
+def test_the_terms_of_a_gaussian_are_its_log_ratio_to_the_standard_normal(posterior):
+    z = posterior.sample()
+    q = Normal(posterior.mean, (0.5 * posterior.log_var).exp())
+    torch.testing.assert_close(
+        posterior.log_ratio_terms(z), q.log_prob(z) - Normal(0.0, 1.0).log_prob(z)
+    )
+
+
+@pytest.mark.parametrize(("cls", "has"), [(Shifted, False), (WithKl, True)])
+def test_the_prior_under_a_class_has_the_kl_of_the_prior_of_labels(cls, has, posterior):
+    class Conditional(cls):
+        def given(self, y):
+            return Given(self, y)
+
+        def prior(self, y):
+            return super().prior()
+
+    view = GivenClass(Conditional("own"), torch.tensor(1))
+    assert hasattr(view.prior(), "kl") == has
+    exact = closed_form_kl(view, posterior)
+    assert (exact is not None) == has
+    if has:
+        torch.testing.assert_close(exact, WithKl("own").prior().kl(posterior))
 
 
 def test_importance_weights_need_a_prior(posterior):

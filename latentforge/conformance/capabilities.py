@@ -26,6 +26,7 @@ MODEL_ATTRIBUTES = {
 POSTERIOR_ATTRIBUTES = {
     "kl": ("kl",),
     "log_prob": ("log_prob",),
+    "log_ratio_terms": ("log_ratio_terms",),
     "codebook": ("entry",),
     "commitment": ("commitment",),
     "diagonal_gaussian": ("mean", "log_var"),
@@ -95,7 +96,8 @@ def hide_capabilities(
 ) -> None:
     """Hide capabilities of a model and its posteriors from all code except their own. `used`
     collects the hidden capabilities that other code uses. Copies lack the capabilities too, because
-    the class is replaced. With `variational`, `kl_estimate` and `closed_form_kl` can use them."""
+    the class is replaced. With `variational`, the functions of `latentforge.latent` for the KL can
+    use them."""
     functions = _kl_functions() if variational else ()
 
     def encode(self: Any, *arguments: Any) -> Any:  # x, and labels of a conditional model
@@ -145,9 +147,9 @@ def restrict_class(
 
 def _kl_functions() -> tuple[CodeType, ...]:
     """The functions through which a component that needs `variational` uses the KL."""
-    from latentforge.latent import closed_form_kl, kl_estimate
+    from latentforge.latent import closed_form_kl, kl_estimate, kl_values
 
-    return closed_form_kl.__code__, kl_estimate.__code__
+    return closed_form_kl.__code__, kl_estimate.__code__, kl_values.__code__
 
 
 def _without_prior(

@@ -20,7 +20,7 @@ from latentforge.conformance.assertions import (
 from latentforge.conformance.model_fixtures import batch_for, build_model, latent_of, posterior_of
 from latentforge.conformance.subject import CheckSkipped, Subject, require
 from latentforge.contracts.views import GivenClass
-from latentforge.latent import group_slices
+from latentforge.latent import group_slices, log_ratio, prior_of, standard_normal_log_prob
 
 SAMPLES = 400  # samples of a posterior, to estimate its KL
 DRAWS = 1000  # samples that are compared with their density
@@ -57,21 +57,47 @@ def kl_matches_the_posterior(subject: Subject) -> None:
     hint = "do not provide kl if it has no closed form, but prior and log_prob"
     require(torch.equal(kl, posterior.kl()), "two calls of kl() differ", hint)
     skip_unless_provided(subject, "log_prob")
-    from latentforge.latent import standard_normal_log_prob
-
-    seed_torch(0)
-    values = []
-    with torch.no_grad():
-        for _ in range(SAMPLES):
-            z = posterior.sample()
-            values.append(posterior.log_prob(z) - standard_normal_log_prob(z))
-    samples = torch.stack(values).double()  # (SAMPLES, 6)
-    mean, error = samples.mean(0), samples.std(0) / math.sqrt(len(samples))
-    total = kl.detach().flatten(1).sum(1)
-    excess = (mean - total).abs() - 5 * error - 1e-3 * mean.abs() - 1e-3
-    saw = f"kl() sums to {total.tolist()}, its estimate from samples is {mean.tolist()}"
     hint = "kl() is KL(q || p) in nats for each latent dimension; log_prob(z) is log q(z|x)"
-    require((excess < 0).all(), saw, hint)
+    _require_mean_log_ratio(kl, posterior, standard_normal_log_prob, "kl()", hint)
+
+
+def the_kl_to_the_prior_matches_the_posterior(subject: Subject) -> None:
+    """As above, for `kl(posterior)` of the model's own prior."""
+    skip_unless_provided(subject, "variational")
+    model = build_model(subject).eval()
+    latent = latent_of(model)
+    prior: Any = prior_of(model)
+    if latent.prior != "own" or getattr(prior, "kl", None) is None:
+        raise CheckSkipped("its prior has no kl(posterior)")
+    posterior = model.encode(batch_for(subject).x)
+    kl, name = prior.kl(posterior), "kl(posterior) of the prior"
+    require_tensor(kl, (6, *latent.shape), name, torch.float32)
+    hint = "do not define kl of the prior if it has no closed form"
+    require(torch.equal(kl, prior.kl(posterior)), f"two calls of {name} differ", hint)
+    hint = "it is KL(q || p) in nats for each latent dimension; log_prob(z) is log q(z|x)"
+    _require_mean_log_ratio(kl, posterior, prior.log_prob, name, hint)
+
+
+def log_ratio_terms_sum_to_the_log_ratio(subject: Subject) -> None:
+    skip_unless_provided(subject, "log_ratio_terms")
+    saw = "it provides log_ratio_terms, but not both of prior and log_prob"
+    has_both = {"prior", "log_prob"} <= subject.entry.provides
+    require(has_both, saw, "provide prior and log_prob, of which they are the terms")
+    model = build_model(subject).eval()
+    posterior = model.encode(batch_for(subject).x)
+    seed_torch(0)
+    with torch.no_grad():
+        z = posterior.sample()
+        terms = posterior.log_ratio_terms(z)
+        name = "log_ratio_terms(z)"
+        require_tensor(terms, (6, *latent_of(model).shape), name, torch.float32)
+        total, expected = terms.flatten(1).double().sum(1), log_ratio(model, posterior, z).double()
+        scale = 1 + posterior.log_prob(z).abs() + expected.abs()
+    saw = f"{name} sums to {total.tolist()}, log q(z|x) - log p(z) is {expected.tolist()}"
+    hint = (
+        "return log q(z|x) - log p(z) in nats as terms of the dimensions, for the z that is given"
+    )
+    require(bool(((total - expected).abs() < 1e-4 * scale).all()), saw, hint)
 
 
 def log_prob_matches_the_samples(subject: Subject) -> None:
@@ -137,6 +163,25 @@ def every_group_of_the_code_reaches_the_image(subject: Subject) -> None:
             changes = not torch.equal(model.decode(other), before)
             saw = f"another value of group {name!r} does not change the decoded image"
             require(changes, saw, "give the groups in the order and with the sizes of the code")
+
+
+def _require_mean_log_ratio(
+    kl: Tensor, posterior: Any, log_p: Callable[[Tensor], Tensor], what: str, hint: str
+) -> None:
+    """Raise CheckFailed if the sum of the KL over the dimensions differs from the mean of
+    log q(z|x) - log p(z) over samples of q by more than five standard errors."""
+    seed_torch(0)
+    values = []
+    with torch.no_grad():
+        for _ in range(SAMPLES):
+            z = posterior.sample()
+            values.append(posterior.log_prob(z) - log_p(z))
+    samples = torch.stack(values).double()  # (SAMPLES, 6)
+    mean, error = samples.mean(0), samples.std(0) / math.sqrt(len(samples))
+    total = kl.detach().flatten(1).sum(1)
+    excess = (mean - total).abs() - 5 * error - 1e-3 * mean.abs() - 1e-3
+    saw = f"{what} sums to {total.tolist()}, its estimate from samples is {mean.tolist()}"
+    require(bool((excess < 0).all()), saw, hint)
 
 
 def _require_density(

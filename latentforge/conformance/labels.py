@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from latentforge.conformance.subject import Subject
 from latentforge.contracts import DataSpec
+from latentforge.contracts.views import ClassPrior
 from latentforge.plugins.registry import Entry
 from latentforge.runs.compatibility import resolve_stored_config
 from latentforge.runs.folder import RunFolder
@@ -33,21 +35,18 @@ def fill_labels(module: nn.Module, entry: Entry, data: DataSpec) -> nn.Module:
     def view_for(model: Any, rows: Tensor) -> Any:
         return model.given(torch.arange(len(rows), device=rows.device) % cycle)
 
-    class Prior:
-        """The prior, with as many labels as a call has rows."""
+    class Cycle:
+        """The views of a model, for a prior with as many labels as a call has rows."""
 
         def __init__(self, model: Any) -> None:
             self.model = model
+            self.device = next(chain(model.parameters(), model.buffers())).device
 
-        def log_prob(self, z: Tensor) -> Any:
-            return view_for(self.model, z).prior().log_prob(z)
-
-        def sample(self, n: int) -> Any:
-            rows = torch.empty(n, device=next(self.model.parameters()).device)
-            return view_for(self.model, rows).prior().sample(n)
+        def rows(self, count: int) -> Any:
+            return view_for(self.model, torch.empty(count, device=self.device))
 
     def prior(self: Any, *labels: Tensor) -> Any:
-        return cls.prior(self, *labels) if labels else Prior(self)
+        return cls.prior(self, *labels) if labels else ClassPrior(Cycle(self))
 
     def method(name: str) -> Any:
         def call(self: Any, rows: Tensor, *labels: Tensor) -> Any:

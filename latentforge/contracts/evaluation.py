@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from latentforge.contracts.data import Batch, DataSpec, Images
 from latentforge.contracts.models import Posterior
@@ -13,6 +13,8 @@ from latentforge.contracts.training import Step
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -23,13 +25,14 @@ class Seen:
 
     model: Any
     batch: Batch
-    _cache: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
+    _cache: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
-    def once(self, key: str, compute: Callable[[], Tensor]) -> Tensor:
+    def once(self, key: str, compute: Callable[[], T]) -> T:
         """The result of `compute()`, computed once for all measures that use the same `key`."""
         if key not in self._cache:
             self._cache[key] = compute()
-        return self._cache[key]
+        found: T = self._cache[key]
+        return found
 
     @cached_property
     def posterior(self) -> Posterior:

@@ -38,7 +38,11 @@ class LatentSpec:
 
 class Prior(Protocol):
     """p(z), which may have parameters of the model. `latentforge.latent.prior_of(model)` returns
-    the prior of any model."""
+    the prior of any model.
+
+    If the KL of the model's posteriors to this prior has a closed form, the prior may also have
+    `kl(posterior)`, which returns KL(q(z|x) || p(z)) in nats as terms of the latent dimensions,
+    (B, *latent.shape), whose sum over the dimensions is the KL."""
 
     def log_prob(self, z: Tensor) -> Tensor:
         """log p(z) in nats, differentiable in z: (B, *latent.shape) to (B,)."""

@@ -3,7 +3,7 @@ the methods of a model without labels, so that losses, measures and explorers do
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Callable, Set
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -82,9 +82,10 @@ class GivenClass(View):
 
 
 class ClassPrior:
-    """The prior p(z | y) of a GivenClass, for any number of codes."""
+    """The prior p(z | y) of a `view` such as a GivenClass, for any number of codes. It has `kl` if
+    the prior of the model has it."""
 
-    def __init__(self, view: GivenClass) -> None:
+    def __init__(self, view: Any) -> None:
         self.view = view
 
     def log_prob(self, z: Tensor) -> Tensor:
@@ -96,6 +97,19 @@ class ClassPrior:
         """Sample n codes, (n, *latent.shape)."""
         codes: Tensor = self.view.rows(n).prior().sample(n)
         return codes
+
+    @property
+    def kl(self) -> Callable[[Any], Tensor]:
+        """A function of a posterior that returns KL(q(z|x) || p(z | y)) in nats of each latent
+        dimension, (B, *latent.shape)."""
+        if getattr(self.view.rows(1).prior(), "kl", None) is None:
+            raise AttributeError("kl")
+
+        def kl(posterior: Any) -> Tensor:
+            terms: Tensor = self.view.rows(len(posterior.mode())).prior().kl(posterior)
+            return terms
+
+        return kl
 
 
 def given(model: Any, y: Tensor | None, provides: Set[str]) -> Any:

@@ -17,7 +17,7 @@ from torch import Tensor
 from latentforge.contracts import LatentSpec, at_once
 from latentforge.data.images import ImageSplit
 from latentforge.io.text import counted
-from latentforge.latent import LOG_VAR_RANGE, dimension_names, given, log_ratio
+from latentforge.latent import LOG_VAR_RANGE, declared_kl, dimension_names, given, log_ratio
 
 BATCH = 1000
 DEAD_KL = 0.01  # nats per image; a dimension below it carries no information about the image
@@ -65,6 +65,7 @@ class Codes:
     log_var: tuple[float, float] | None = None  # minimum and maximum over all dimensions
     names: Sequence[str] = ()  # of the dimensions if they have groups
     estimated_kl: float | None = None  # mean of samples and images, if there is no closed form
+    own_prior: bool = False  # whose variance is not known to be 1
 
 
 # ---------------------------------------------------------------- while training
@@ -133,7 +134,7 @@ def find_dead_latents(codes: Codes, where: str) -> Iterator[Diagnosis]:
     """Find latent dimensions without information about the image."""
     if codes.kl is not None:
         enough = codes.images >= MIN_IMAGES  # the variance of a few images is unreliable
-        variance = codes.variance if enough else None
+        variance = codes.variance if enough and not codes.own_prior else None
         yield from find_collapse(codes.kl, f"on {where}", variance, codes.names)
         return
     if codes.estimated_kl is not None and codes.estimated_kl < COLLAPSED_KL:
@@ -268,28 +269,30 @@ def compute_code_statistics(model: Any, images: ImageSplit, provides: Set[str]) 
     """Compute the statistics of the codes in one pass of the encoder over a split. `provides` are
     the capabilities of the model."""
     modes, kls, log_vars = [], [], []
-    kl = "kl" in provides
-    estimate = not kl and {"prior", "log_prob"} <= provides
+    estimate = {"prior", "log_prob"} <= provides
     total = 0.0
     for batch in images.batches(at_once(images.spec, BATCH)):
         view = given(model, batch.y, provides)
         posterior = view.encode(batch.x)
         modes.append(posterior.mode().flatten(1).cpu())
-        if kl:
-            kls.append(posterior.kl().flatten(1).cpu())
-        if estimate:
+        kl = declared_kl(view, posterior, provides)
+        if kl is not None:
+            kls.append(kl.flatten(1).cpu())
+        elif estimate:
             total += float(log_ratio(view, posterior, posterior.sample()).cpu().double().sum())
         if (log_var := getattr(posterior, "log_var", None)) is not None:
             log_vars.append(torch.stack(log_var.aminmax()))
     extremes = torch.stack(log_vars) if log_vars else None  # (batches, 2)
     variance = torch.cat(modes).double().var(0, correction=0)
+    latent = getattr(model, "latent", None)
     return Codes(
         variance=variance,
-        names=_names(getattr(model, "latent", None), len(variance)),
+        names=_names(latent, len(variance)),
         images=len(images),
-        kl=torch.cat(kls).double().mean(0) if kl else None,
-        estimated_kl=total / len(images) if estimate else None,
+        kl=torch.cat(kls).double().mean(0) if kls else None,
+        estimated_kl=total / len(images) if estimate and not kls else None,
         log_var=(float(extremes.min()), float(extremes.max())) if extremes is not None else None,
+        own_prior=getattr(latent, "prior", None) == "own",
     )
 
 

@@ -23,7 +23,7 @@ from latentforge.contracts.data import CLASS
 from latentforge.data.images import ImageSplit
 from latentforge.io.npz import Array, write_array, write_whole
 from latentforge.io.paths import replace_nonfinite
-from latentforge.latent import given
+from latentforge.latent import declared_kl, given
 from latentforge.rendering.images import to_uint8
 from latentforge.runs.folder import RunFolder
 from latentforge.runs.manifest import describe_factors
@@ -138,11 +138,13 @@ def encode_batch(
 ) -> tuple[Tensor, Tensor | None]:
     """Return the posterior's mode, (B, *latent.shape), and its KL, (B,) in nats per image. A
     conditional model encodes each image under its label in `y`."""
-    posterior = given(model, y, provides).encode(x)
+    view = given(model, y, provides)
+    posterior = view.encode(x)
     z = posterior.mode()
     if (shape := tuple(z.shape[1:])) != tuple(model.latent.shape):
         raise ValueError(f"a code has shape {shape}, not {tuple(model.latent.shape)}")
-    return z, posterior.kl().flatten(1).sum(1) if "kl" in provides else None
+    kl = declared_kl(view, posterior, provides)
+    return z, kl if kl is None else kl.flatten(1).sum(1)
 
 
 def read_factors(batch: Batch, data: DataSpec) -> dict[str, Array]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import zip_longest
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from torch import Tensor
 from latentforge.contracts import ExploreContext, Images
 from latentforge.errors import UsageError
 from latentforge.findings import Finding, ImageGrid, NamedArrays
-from latentforge.latent import dimension_names, given, prior_of
+from latentforge.latent import declared_kl, dimension_names, given, prior_of
 from latentforge_plugins.curves import Style, as_curves
 
 BATCH = 1000  # codes per call of the decoder
@@ -194,16 +194,29 @@ def code_size(model: Any) -> int:
     return int(torch.Size(model.latent.shape).numel())
 
 
-def mean_kl(model: Any, provides: Set[str], images: Images) -> Tensor | None:
-    """Compute KL(q(z|x) || p(z)) of each dimension in nats, averaged over images: (D,). Returns
-    None if the model does not provide `kl`: a posterior may have a method of that name, but only
-    the capability promises a KL to the prior."""
-    if "kl" not in provides:
-        return None
+class MeanKl(NamedTuple):
+    """KL(q(z|x) || p(z)) of each dimension in nats, averaged over images. If it is estimated, `how`
+    says so in brackets."""
+
+    values: Tensor  # (D,)
+    how: str = ""
+
+
+def mean_kl(model: Any, provides: Set[str], images: Images) -> MeanKl | None:
+    """Compute the mean KL of each dimension in closed form or from terms of the posterior, or
+    return None if the model declares neither."""
     total: Any = 0
+    how = ""
     for batch in images.batches(1000):
-        total = total + model.encode(batch.x).kl().flatten(1).sum(0)
-    return total / len(images)
+        posterior = model.encode(batch.x)
+        each = declared_kl(model, posterior, provides)
+        if each is None and {"log_ratio_terms", "variational"} <= provides:
+            each = posterior.log_ratio_terms(posterior.sample())
+            how = " (estimated with one sample of z for each image)"
+        if each is None:
+            return None
+        total = total + each.flatten(1).sum(0)
+    return MeanKl(total / len(images), how)
 
 
 def select_drawable(

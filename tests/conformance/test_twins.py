@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -153,8 +154,31 @@ def test_a_good_model_with_its_own_prior_passes():
             check()
         except CheckSkipped:
             skipped.add(check.name)
-    assert "kl matches the posterior" in skipped
+    assert {"kl matches the posterior", "the kl to the prior matches the posterior"} <= skipped
     assert not skipped & {"log prob matches the samples", "the prior matches its samples"}
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        (
+            twins.models.with_prior(twins.models.KlPrior),
+            "the kl to the prior matches the posterior",
+        ),
+        (
+            twins.conditional.with_label_prior(twins.conditional.LabelKl),
+            "the kl to the prior matches the posterior",
+        ),
+        (twins.models.with_terms(), "log ratio terms sum to the log ratio"),
+    ],
+)
+def test_a_good_kl_to_an_own_prior_and_good_terms_pass(model, name):
+    passed = set()
+    for check in checks("models", model).values():
+        with suppress(CheckSkipped):
+            check()
+            passed.add(check.name)
+    assert name in passed
 
 
 def test_the_densities_of_one_dimension_are_checked():
@@ -165,10 +189,16 @@ def test_the_densities_of_one_dimension_are_checked():
     by_name["the prior matches its samples"]()
 
 
-@pytest.mark.parametrize("own_prior", [False, True])
-def test_a_loss_that_needs_variational_may_estimate_the_kl(own_prior):
+@pytest.mark.parametrize(
+    "model",
+    [
+        twins.models.model(),
+        twins.models.with_prior(),
+        twins.models.with_prior(twins.models.KlPrior),
+    ],
+)
+def test_a_loss_that_needs_variational_may_estimate_the_kl(model):
     needs = {"encode", "decode_logits", "variational"}
-    model = twins.models.with_prior() if own_prior else twins.models.model()
     forge = Forge([plugin_of(model, twins.loss(twins.losses.Estimates, needs=needs))])
     found = checks_of("losses", "Plugin/good", forge=forge)
     {check.name: check for check in found}["it uses only declared capabilities"]()

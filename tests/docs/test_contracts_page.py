@@ -45,6 +45,7 @@ def test_every_python_block_runs_in_order(page, tmp_path):
     for line, code in blocks("python"):
         exec(compile("\n" * line + code, str(PAGE), "exec"), vars(page))
     assert sorted(folder.name for folder in (tmp_path / "runs").iterdir()) == [
+        "learnt-gaussian-vae-rings-1",
         "mixture-vae-rings-1",
         "refine-rings-1",
         "tiny-cvae-rings-1",
@@ -53,6 +54,7 @@ def test_every_python_block_runs_in_order(page, tmp_path):
         "tiny-vae-rings-1",
         "tiny-vae-rings-2",
         "tiny-vae-rings-3",
+        "two-level-vae-rings-1",
     ]
 
 

@@ -173,6 +173,26 @@ def test_a_collapse_is_found_from_an_estimated_kl(scale, collapsed):
     assert (found == [("warning", "posterior collapse")]) is collapsed
 
 
+class Narrow(Learnt):
+    """Its prior N(0, 1e-4 I) knows the KL in closed form."""
+
+    def prior(self):
+        other = DiagonalGaussian(torch.zeros(4), torch.full((4,), math.log(1e-4)))
+        return SimpleNamespace(log_prob=None, kl=lambda posterior: posterior.kl_to(other))
+
+
+def test_the_kl_to_an_own_prior_in_closed_form_is_used_for_each_dimension():
+    """Means whose variance is far below 1 are no collapse, because the prior is as narrow."""
+    model = Narrow([0.1, 0.1, 0.0, 0.1], [math.log(1e-4)] * 4)
+    codes = compute_code_statistics(model, noise(), {"prior", "log_prob", "variational"})
+    assert codes.variance.max() < 0.01
+    assert codes.estimated_kl is None
+    torch.testing.assert_close(codes.kl, codes.variance / 2e-4, rtol=0.05, atol=1e-6)
+    [note] = find_dead_latents(codes, "the test images")
+    assert (note.check, note.severity) == ("dead latents", "note")
+    assert "1 of 4 latent dimensions (2) carries" in note.saw
+
+
 def test_dead_dimensions_of_a_vae_are_noted_and_all_dead_is_a_collapse():
     def found(variance, kl, images=500):
         return brief(

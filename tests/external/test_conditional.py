@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.distributions import Normal
+from torch.distributions import Normal, kl_divergence
 
 from latentforge import DataSpec
+from latentforge.latent import GivenClass, closed_form_kl
 
 DATA = DataSpec((1, 4, 4), classes=("a", "b", "c"))
 
@@ -37,6 +38,20 @@ def test_samples_have_the_moments_of_their_class(model):
     scale = (log_var / 2).exp()
     assert ((z.mean(1) - mean).abs() < 0.05 * scale).all()
     assert ((z.std(1) / scale - 1).abs() < 0.05).all()
+
+
+def test_the_kl_to_the_prior_of_each_label_is_in_closed_form(model):
+    x, y = torch.rand(4, 1, 4, 4), torch.tensor([2, 0, 0, 1])
+    mean, log_var = model.prior_of_class.weight.chunk(2, 1)
+
+    def check(view, y):
+        posterior = view.encode(x)
+        q = Normal(posterior.mean, (posterior.log_var / 2).exp())
+        expected = kl_divergence(q, Normal(mean[y], (log_var[y] / 2).exp()))
+        torch.testing.assert_close(closed_form_kl(view, posterior), expected)
+
+    check(model.given(y), y)
+    check(GivenClass(model, torch.tensor(1)), torch.ones_like(y))  # what explorers use
 
 
 def test_a_row_depends_on_its_own_label(model):

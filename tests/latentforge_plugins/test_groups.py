@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from latentforge import Forge, LatentSpec
 from latentforge.config.selection import select_explorer
 from latentforge.engine.diagnostics import find_problems
 from latentforge.errors import PluginError
-from latentforge.latent import dimension_names, group_slices
+from latentforge.latent import DiagonalGaussian, dimension_names, group_slices
 from latentforge.rendering.report.curves import plot_per_dimension
 from latentforge.runs.compatibility import resolve_stored_config
 from latentforge.workflows.explore import compute_findings
@@ -88,6 +90,75 @@ def test_the_kl_of_the_groups_is_that_of_their_dimensions(run):
         {"kl": float(kl.sum()), "kl_top": float(kl[0]), "kl_bottom": float(kl[1:].sum())}, rel=1e-5
     )
     assert "kl_NAME: over those of a group" in answer["protocol"]["kl_top"]
+
+
+class Sampled:
+    """A Gaussian posterior whose KL has no closed form for other components."""
+
+    def __init__(self, gaussian):
+        self.gaussian, self.mode, self.sample = gaussian, gaussian.mode, gaussian.sample
+        self.log_prob, self.log_ratio_terms = gaussian.log_prob, gaussian.log_ratio_terms
+
+
+class OnlyTerms(nn.Module):
+    """Decodes each value to a half of the mean of its code, in two groups."""
+
+    latent = LatentSpec((5,), "normal", GROUPS)
+
+    def encode(self, x):
+        log_var = torch.tensor([-2.0, 0.5, -1.0, 0.0, -3.0])
+        return Sampled(DiagonalGaussian(4 * x - 1, log_var.expand_as(x)))
+
+    def decode(self, z):
+        return z / 4
+
+
+ESTIMATED = {"encode", "decode", "prior", "log_prob", "variational"}
+
+
+def test_the_kl_of_groups_is_estimated_from_terms_with_standard_errors(evaluate):
+    model, x = OnlyTerms(), torch.rand(1100, 5, generator=torch.Generator().manual_seed(0))
+    each = model.encode(x).gaussian.kl().mean(0)
+    exact = {"kl": each.sum(), "kl_top": each[0], "kl_bottom": each[1:].sum()}
+    declared = {*ESTIMATED, "log_ratio_terms"}
+    drawn = [evaluate("kl", model, x, provides=declared, seed=seed) for seed in range(60)]
+    for name, expected in exact.items():
+        values, errors = (
+            np.array([metrics[key] for metrics, _ in drawn]) for key in (name, f"{name}_se")
+        )
+        assert abs(values.mean() - float(expected)) < 4 * errors.mean() / 60**0.5
+        assert values.std(ddof=1) == pytest.approx(errors.mean(), rel=0.3)  # 3 standard errors
+    metrics, protocol = drawn[0]
+    assert metrics["kl_top"] + metrics["kl_bottom"] == pytest.approx(metrics["kl"], rel=1e-5)
+    assert "one seeded posterior sample; kl_se" in protocol["kl"]
+    assert "kl_NAME: mean of the terms" in protocol["kl_bottom_se"]
+
+
+def test_a_posterior_without_declared_terms_has_no_kl_of_groups(evaluate):
+    model, x = OnlyTerms(), torch.rand(40, 5)
+    metrics, protocol = evaluate("kl", model, x, provides=ESTIMATED)
+    assert {*metrics} == {"kl", "kl_se"}
+    assert "kl_NAME" not in protocol["kl"]
+
+
+def test_explorers_order_dimensions_by_terms(explore):
+    model, x = OnlyTerms(), torch.rand(2000, 5, generator=torch.Generator().manual_seed(7))
+    model.provides = {*ESTIMATED, "log_ratio_terms"}
+    posterior = model.encode(x)
+    each = posterior.gaussian.kl().mean(0)
+    error = posterior.log_ratio_terms(posterior.sample()).std(0) / len(x) ** 0.5
+
+    found = explore("traverse", model, x, steps=3)
+    [arrays] = [item.arrays for item in found.items if item.name == "codes"]
+    order = arrays["dimension"]
+    assert (arrays["kl"].diff() < 0).all()
+    assert bool(((arrays["kl"] - each[order]).abs() < 4 * error[order]).all())
+    assert not torch.allclose(arrays["kl"], each[order], rtol=1e-4)
+    assert "in nats (estimated with one sample of z for each image) over" in found.protocol
+
+    plane = explore("manifold", model, x, size=2)
+    assert plane.protocol.startswith("top z0 from -3 to 3 to the right, bottom z3 from -3 to 3")
+    assert "nats (estimated with one sample of z for each image);" in plane.protocol
 
 
 def test_a_code_without_groups_has_the_metrics_it_had(tmp_path):

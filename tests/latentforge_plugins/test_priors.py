@@ -234,6 +234,49 @@ def test_nll_and_kl_of_an_own_prior_match_the_exact_values(evaluate):
     assert "log q(z|x) - log p(z)" in protocol["kl"]
 
 
+class GaussianPrior(MultivariateNormal):
+    """A diagonal Gaussian, with its KL from another one in closed form."""
+
+    def kl(self, posterior):
+        other = DiagonalGaussian(self.mean, self.variance.log())
+        return posterior.kl_to(other)
+
+
+class DiagonalPpca(OwnPpca):
+    def __init__(self):
+        super().__init__()
+        self.s = self.s.diagonal().diag()
+        self.latent = LatentSpec((2,), "own", {"one": (1,), "other": (1,)})
+
+    def prior(self):
+        return GaussianPrior(self.m, self.s)
+
+
+def test_the_kl_to_an_own_prior_is_exact_if_the_prior_knows_it(evaluate):
+    from latentforge.latent import Gaussian
+
+    model, x = DiagonalPpca(), torch.rand(1100, 5, generator=torch.Generator().manual_seed(3))
+    metrics, protocol = evaluate("kl elbo recon", model, x, likelihood=Gaussian(0.3))
+    assert metrics["kl"] == pytest.approx(float(model.exact_kl(x)), rel=1e-5)
+    assert metrics["kl_one"] + metrics["kl_other"] == pytest.approx(metrics["kl"], rel=1e-6)
+    assert not {"kl_se", "kl_one_se", "kl_other_se"} & {*metrics}
+    assert "in closed form; kl_NAME" in protocol["kl"]
+    assert "log q(z|x)" not in protocol["kl"]
+    assert metrics["elbo"] == pytest.approx(-metrics["recon"] - metrics["kl"])
+    assert metrics["elbo_se"] == pytest.approx(metrics["recon_se"])  # only recon is sampled
+
+
+def test_the_loss_uses_the_kl_to_an_own_prior_in_closed_form():
+    loss = Forge().registry.get("losses", "elbo").spec.build(elbo_options(), DATA)
+    model, x = DiagonalPpca(), torch.rand(9, 5)
+    batch, posterior = Batch(x, None, torch.arange(9)), model.encode(x)
+    model.decode_logits = model.decode
+    terms = loss(model, batch, Step(1, 10, 9, 1))
+    exact = model.prior().kl(posterior).mean(0)
+    torch.testing.assert_close(terms.per_dim["kl"], exact)
+    torch.testing.assert_close(terms.values["kl"], exact.sum())
+
+
 def test_the_standard_errors_match_the_deviation_over_seeds(evaluate):
     from latentforge.latent import Gaussian
 

@@ -7,6 +7,7 @@ import itertools
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,10 @@ import torch
 from PIL import Image
 from pyarrow import parquet
 
+from latentforge import LatentSpec
 from latentforge.errors import PluginError, UsageError
+from latentforge.latent import DiagonalGaussian
+from latentforge.workflows.encode import encode_batch
 
 from ..params import slow_except
 
@@ -199,6 +203,19 @@ def test_npz_file_has_flat_arrays_without_pickle(forge, run_of, tmp_path):
     assert more["z"].shape == (359, 2 * 7 * 7)
     assert "kl" not in more
     assert json.loads(str(more["latentforge"]))["latent"]["shape"] == [2, 7, 7]
+
+
+def test_the_kl_to_a_prior_that_knows_it_is_encoded():
+    class Prior:
+        def kl(self, posterior):
+            return posterior.kl_to(DiagonalGaussian(torch.ones(2), torch.zeros(2)))
+
+    model = SimpleNamespace(latent=LatentSpec((2,), "own"), prior=Prior)
+    model.encode = lambda x: DiagonalGaussian(x, torch.zeros_like(x))
+    x = torch.tensor([[1.0, 1.0], [3.0, 0.0]])
+    z, kl = encode_batch(model, x, None, {"encode", "prior", "log_prob", "variational"})
+    assert torch.equal(z, x)
+    torch.testing.assert_close(kl, torch.tensor([0.0, 2.5]))
 
 
 def test_vector_data_gives_no_images(forge, tmp_path):

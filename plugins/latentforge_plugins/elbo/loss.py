@@ -11,7 +11,7 @@ from torch import nn
 
 from latentforge import DataSpec
 from latentforge.contracts import Batch, Step, Terms
-from latentforge.latent import closed_form_kl, kl_estimate
+from latentforge.latent import kl_values
 from latentforge_plugins.reconstruction.loss import Reconstruction
 
 from .config import BetaElboConfig
@@ -28,11 +28,10 @@ class Elbo(Reconstruction):
         posterior = model.encode(batch.x)
         z = posterior.sample()
         recon = self.recon(model, z, batch.x, step)
-        each = closed_form_kl(model, posterior)  # (B, *latent.shape)
-        if each is None:
-            kl = kl_estimate(model, posterior, z).mean()
+        each = kl_values(model, posterior, z)  # (B, *latent.shape), or (B,) if estimated
+        kl = each.mean(0)  # (*latent.shape), or ()
+        if not kl.ndim:
             return recon._replace(values={**recon.values, "kl": kl})
-        kl = each.mean(0)  # (*latent.shape)
         values, per_dim = {**recon.values, "kl": kl.sum()}, {**recon.per_dim, "kl": kl.detach()}
         return recon._replace(values=values, per_dim=per_dim)
 

@@ -102,11 +102,11 @@ def make_plane(context: ExploreContext, config: ManifoldConfig) -> Plane:
     if chosen or not spread.normal:
         return through_dims(context, spread, codes, list(config.dims or (0, 1)))
     kl = walks.mean_kl(context.model, context.provides, context.images("train"))
-    used = codes.var(0) if kl is None else kl  # without `kl`, as in `traverse`
+    used = codes.var(0) if kl is None else kl.values  # as in `traverse`
     dims = sorted(used.topk(2).indices.tolist())
     plane = through_dims(context, spread, codes, dims)
     values = " and ".join(f"{float(used[d]):.2f}" for d in dims)
-    largest = f"variance of the codes, {values}" if kl is None else f"KL, {values} nats"
+    largest = f"variance of the codes, {values}" if kl is None else f"KL, {values} nats{kl.how}"
     return replace(plane, description=f"the largest {largest}; {plane.description}")
 
 

@@ -30,6 +30,7 @@ class Traversal:
     side: walks.Side
     spread: walks.Spread
     by_kl: bool
+    how: str  # says in brackets that the KL is estimated, or is empty
     order: Tensor  # int64 (D,)
     weight: Tensor  # KL in nats, or the variance of the codes, in `order`
     effect: Tensor  # mean squared change of a pixel, in `order`
@@ -72,7 +73,7 @@ def traverse_dimensions(
     model, codes = side.model, context.codes("train", side.model).flatten(1)
     spread = walks.spread_of(model, codes)
     kl = walks.mean_kl(model, side.provides, context.images("train"))
-    weight = codes.var(0, correction=0) if kl is None else kl  # (D,)
+    weight = codes.var(0, correction=0) if kl is None else kl.values  # (D,)
     order = weight.argsort(descending=True, stable=True)
     values = positions(spread, config)  # (D, steps)
     start = spread.centre if base is None else model.encode(base).mode().flatten()
@@ -87,7 +88,8 @@ def traverse_dimensions(
             codes_along.append(z)
             images.append(x)
     stacked = map(torch.stack, (effect, codes_along, images))
-    return Traversal(side, spread, kl is not None, order, weight[order], *stacked)
+    how = "" if kl is None else kl.how
+    return Traversal(side, spread, kl is not None, how, order, weight[order], *stacked)
 
 
 def positions(spread: walks.Spread, config: TraverseConfig) -> Tensor:
@@ -173,5 +175,5 @@ def describe_setup(t: Traversal, config: TraverseConfig) -> tuple[str, str, str]
     rest = t.spread.centre_name
     if config.image is not None:
         rest = f"the code of {config.split} image {config.image}"
-    what = "mean KL(q(z|x) || p(z)) in nats" if t.by_kl else "variance of codes"
+    what = f"mean KL(q(z|x) || p(z)) in nats{t.how}" if t.by_kl else "variance of codes"
     return what, t.spread.name, rest

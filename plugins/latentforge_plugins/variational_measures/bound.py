@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 
 from latentforge.contracts import EvaluateContext, Seen
-from latentforge.latent import Likelihood, Point, closed_form_kl, group_slices, kl_estimate
+from latentforge.latent import Likelihood, Point, closed_form_kl, group_slices, log_ratio
 from latentforge.metrics import MeanPerImage
 from latentforge_plugins.measures import describe_likelihood, likelihood_of
 
@@ -74,37 +75,59 @@ class Recon(Bound):
 
 
 class Kl(Bound):
-    """KL(q(z | x) || p(z)) and, if it has a closed form and the code has groups of dimensions, the
-    part of each of them."""
+    """KL(q(z | x) || p(z)) and, if the code has groups of dimensions, the part of each of them: in
+    closed form, or estimated if the posterior has terms for each dimension."""
 
     def __init__(self, context: EvaluateContext) -> None:
         super().__init__("kl", None, sampled=True)
-        self.slices = group_slices(context.model.latent)
-        self.groups = dict.fromkeys(self.slices, 0.0)
+        slices = group_slices(context.model.latent)
+        self.groups = [GroupKl(name, part) for name, part in slices.items()]
+        self.has_terms = "log_ratio_terms" in context.provides
         self.protocol = "nats per image, summed over latent dimensions, in closed form"
-        if self.slices:
+        if slices:
             self.protocol += "; kl_NAME: over those of a group"
 
     def value(self, seen: Seen, number: int = 0) -> Tensor:
         return kl(seen, number)
 
     def update(self, seen: Seen) -> None:
-        each = closed_form_kl(seen.model, seen.posterior)  # (B, *latent.shape)
-        self.sampled = each is None
-        if each is not None:
-            for name, part in self.slices.items():
-                self.groups[name] += float(each.flatten(1)[:, part].sum())
-        else:
-            self.groups = {}
+        self.sampled = exact_kl(seen) is None
+        if self.sampled:
+            self.groups = self.groups if self.has_terms else []
             self.protocol = (
                 "nats per image, mean of log q(z|x) - log p(z), one seeded posterior sample; "
                 "kl_se: standard error of the sampling"
             )
+            if self.groups:
+                self.protocol += (
+                    "; kl_NAME: mean of the terms of the dimensions of a group, for the same "
+                    "sample, with kl_NAME_se"
+                )
         super().update(seen)
+        for group in self.groups:
+            group.sampled = self.sampled
+            group.update(seen)
 
     def compute(self) -> Mapping[str, float]:
-        groups = {f"kl_{name}": total / self.count for name, total in self.groups.items()}
-        return {**super().compute(), **groups}
+        metrics = dict(super().compute())
+        for group in self.groups:
+            metrics |= group.compute()
+        return metrics
+
+
+class GroupKl(Bound):
+    """The part of the KL of a group of dimensions."""
+
+    def __init__(self, name: str, part: slice) -> None:
+        super().__init__(f"kl_{name}", None, sampled=True)
+        self.part = part
+
+    def value(self, seen: Seen, number: int = 0) -> Tensor:
+        """The value of each dimension, (B, D), which the mean per image sums."""
+        return kl_of_dimensions(seen, number)[:, self.part]
+
+    def varying(self, seen: Seen, number: int) -> Tensor:
+        return self.value(seen, number).sum(1)
 
 
 class Elbo(Bound):
@@ -122,8 +145,7 @@ class Elbo(Bound):
     def varying(self, seen: Seen, number: int) -> Tensor:
         value = recon(seen, self.likelihood, sampled=True, number=number)
         # a KL in closed form cancels, but would round the difference
-        exact = closed_form_kl(seen.model, seen.posterior) is not None
-        return value if exact else value + kl(seen, number)
+        return value if exact_kl(seen) is not None else value + kl(seen, number)
 
 
 def describe_z(sampled: bool) -> str:
@@ -138,10 +160,28 @@ def recon(seen: Seen, likelihood: Likelihood, *, sampled: bool, number: int = 0)
     return seen.once(key, lambda: likelihood.nll(seen.model, z, seen.batch.x))
 
 
+def exact_kl(seen: Seen) -> Tensor | None:
+    """Return the KL of each dimension in closed form, (B, *latent.shape), or None."""
+    key = "variational_measures: exact kl"
+    return seen.once(key, lambda: closed_form_kl(seen.model, seen.posterior))
+
+
 def kl(seen: Seen, number: int = 0) -> Tensor:
     """Return KL(q(z | x) || p(z)) summed over the latent dimensions, (B,), in closed form if there
     is one, else estimated with one of the two samples."""
-    exact = closed_form_kl(seen.model, seen.posterior)
+    exact = exact_kl(seen)
     if exact is not None:
         return exact.flatten(1).sum(1)
-    return kl_estimate(seen.model, seen.posterior, seen.z_samples[number])
+    key = f"variational_measures: kl, {number=}"
+    return seen.once(key, lambda: log_ratio(seen.model, seen.posterior, seen.z_samples[number]))
+
+
+def kl_of_dimensions(seen: Seen, number: int) -> Tensor:
+    """Return the KL of each dimension, (B, D), in closed form if there is one, else the terms that
+    the posterior has for one of the two samples."""
+    posterior: Any = seen.posterior
+    each = exact_kl(seen)
+    if each is None:
+        key = f"variational_measures: terms, {number=}"
+        each = seen.once(key, lambda: posterior.log_ratio_terms(seen.z_samples[number]))
+    return each.flatten(1)

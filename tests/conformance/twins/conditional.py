@@ -120,6 +120,27 @@ class Normal:
         return self.mean + torch.randn(n, self.mean.shape[1])
 
 
+class KlNormal(Normal):
+    def kl(self, posterior):
+        return DiagonalGaussian(posterior.mean - self.mean, posterior.log_var).kl()
+
+
+class LabelKl(LabelPrior):
+    """The KL to its prior has a closed form."""
+
+    def prior(self, y):
+        return KlNormal(self.centres[y])
+
+
+class FirstLabelKl(LabelPrior):
+    """The KL of every row is to the prior of the first row's class."""
+
+    def prior(self, y):
+        prior = Normal(self.centres[y])
+        prior.kl = KlNormal(self.centres[y[:1]]).kl
+        return prior
+
+
 def with_label_prior(cls=LabelPrior):
     named = {"encode", "decode", "decode_logits", "log_prob", "prior", "conditional"}
     return replace(conditional(cls), provides=named)

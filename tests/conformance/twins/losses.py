@@ -7,7 +7,7 @@ from torch import nn
 
 from latentforge import LossSpec
 from latentforge.contracts import Terms
-from latentforge.latent import bernoulli_nll, closed_form_kl, kl_estimate, prior_of
+from latentforge.latent import bernoulli_nll, closed_form_kl, kl_estimate, kl_values, prior_of
 
 from .common import GoodConfig, meddle
 
@@ -85,10 +85,12 @@ class Estimates(GoodLoss):
 
     def terms(self, model, batch, step):
         posterior = model.encode(batch.x)
-        kl = kl_estimate(model, posterior, posterior.sample()).mean()
+        z = posterior.sample()
+        kl = kl_estimate(model, posterior, z).mean()
         exact = closed_form_kl(model, posterior)
         exact = kl if exact is None else exact.sum(1).mean()
-        return {**super().terms(model, batch, step), "kl": kl, "exact": exact}
+        largest = kl_values(model, posterior, z).max()
+        return {**super().terms(model, batch, step), "kl": kl, "exact": exact, "largest": largest}
 
 
 class Indexes(GoodLoss):

@@ -13,7 +13,7 @@ from latentforge import DataSpec, LatentSpec, ModelSpec
 from latentforge.latent import DiagonalGaussian, Point, standard_normal_log_prob
 
 from .common import GoodConfig, meddle
-from .conditional import CONDITIONAL, NoGiven, conditional
+from .conditional import CONDITIONAL, FirstLabelKl, NoGiven, conditional, with_label_prior
 from .inference import INFERENCE
 
 
@@ -381,6 +381,55 @@ class NoConstantPrior(GoodPrior):
         return -0.5 * (z - self.mean).square().sum(1)
 
 
+class KlPrior(GoodPrior):
+    """It knows its KL to a Gaussian."""
+
+    def kl(self, posterior):
+        return DiagonalGaussian(posterior.mean - self.mean, posterior.log_var).kl()
+
+
+class StandardKlPrior(KlPrior):
+    def kl(self, posterior):
+        return posterior.kl()  # to N(0, I)
+
+
+class SummedKlPrior(KlPrior):
+    def kl(self, posterior):
+        return super().kl(posterior).sum(1)
+
+
+class EstimatedKlPrior(KlPrior):
+    def kl(self, posterior):
+        kl = super().kl(posterior)
+        return kl + 1e-4 * torch.randn_like(kl)
+
+
+# ---------------------------------------------------------------- terms of the KL
+
+
+def with_terms(cls=DiagonalGaussian, provides=("prior", "log_prob")):
+    """Return a model whose posterior has terms of log q(z|x) - log p(z)."""
+    named = {"encode", "decode", "decode_logits", "log_ratio_terms", *provides}
+    return model(with_posterior(cls), named)
+
+
+class ExpectedTerms(DiagonalGaussian):
+    """Their sum has the right mean, but is not that of z."""
+
+    def log_ratio_terms(self, z):
+        return self.kl()
+
+
+class SummedTerms(DiagonalGaussian):
+    def log_ratio_terms(self, z):
+        return super().log_ratio_terms(z).sum(1)
+
+
+class WithoutVariance(DiagonalGaussian):
+    def log_ratio_terms(self, z):
+        return super().log_ratio_terms(z) + 0.5 * self.log_var
+
+
 class OtherSigmoid(Good):
     def decode(self, z):
         return (0.5 * self.decode_logits(z)).sigmoid()
@@ -597,6 +646,19 @@ MODELS = {
         with_prior(DetachedPrior),
         with_prior(ElsewherePrior),
         with_prior(NoConstantPrior),
+    ],
+    "the kl to the prior matches the posterior": [
+        with_prior(StandardKlPrior),
+        with_prior(SummedKlPrior),
+        with_prior(EstimatedKlPrior),
+        with_label_prior(FirstLabelKl),
+    ],
+    "log ratio terms sum to the log ratio": [
+        with_terms(ExpectedTerms),
+        with_terms(SummedTerms),
+        with_terms(WithoutVariance),
+        with_terms(provides=("prior",)),
+        with_terms(provides=("log_prob",)),
     ],
     "decode is the sigmoid of its logits": [model(OtherSigmoid)],
     "images are differentiable in the code": [model(Detached), model(WithoutGradient)],

@@ -28,20 +28,17 @@ class LabelVae(nn.Module):
         return self.decode_logits(z, y).sigmoid()
 
     def prior(self, y):
-        return ClassPrior(gaussian(self.prior_of_class(y)))
+        return gaussian(self.prior_of_class(y), ClassPrior)
 
 
-class ClassPrior:
+class ClassPrior(DiagonalGaussian):
     """p(z | y), whose row i is under y[i]."""
 
-    def __init__(self, rows):
-        self.rows = rows
-
-    def log_prob(self, z):
-        return self.rows.log_prob(z)
-
     def sample(self, n):
-        return self.rows.sample()  # n is the number of labels
+        return super().sample()  # n is the number of labels
+
+    def kl(self, posterior):
+        return posterior.kl_to(self)
 
 
 class Conditioned(nn.Module):
@@ -56,6 +53,6 @@ class Conditioned(nn.Module):
         return self.last(torch.relu(self.first(values) + self.label(y)))
 
 
-def gaussian(parameters):
+def gaussian(parameters, kind=DiagonalGaussian):
     mean, log_var = parameters.chunk(2, dim=1)
-    return DiagonalGaussian(mean, log_var.clamp(-8, 8))
+    return kind(mean, log_var.clamp(-8, 8))

@@ -1,8 +1,8 @@
-"""A hierarchical VAE with two groups of latent variables, and the KL of each group."""
+"""A hierarchical VAE with two groups of latent variables."""
 
 from dataclasses import dataclass
 
-from latentforge import MeasureSpec, ModelSpec, Size, hookimpl
+from latentforge import ModelSpec, Size, hookimpl
 
 LATENTFORGE_API = 2
 
@@ -22,12 +22,6 @@ def build(config, data):
     return TwoLevelVae(config, data)
 
 
-def build_measure(config, context):
-    from .measure import LevelKl
-
-    return LevelKl()
-
-
 @hookimpl
 def latentforge_models():
     yield ModelSpec(
@@ -35,19 +29,7 @@ def latentforge_models():
         summary="A VAE with two groups of latent variables: the top one gives the other its prior",
         build=build,
         config=TwoLevelConfig,
-        provides={"encode", "decode", "decode_logits", "prior", "log_prob", "level_kl"},
+        provides={"encode", "decode", "decode_logits", "prior", "log_prob", "log_ratio_terms"},
         default_loss="elbo",
         train={"lr": 5e-3},
-    )
-
-
-@hookimpl
-def latentforge_measures():
-    yield MeasureSpec(
-        name="level_kl",
-        summary="KL of each group of a hierarchical VAE, the bottom one under a sample of the top",
-        build=build_measure,
-        protocol="nats per image: KL(q(top|x) || p(top)) in closed form, and "
-        "KL(q(bottom|top,x) || p(bottom|top)) for one seeded sample of top",
-        needs={"encode", "level_kl"},
     )

@@ -37,9 +37,9 @@ class TopDown:
         top, bottom, given_top = self.factors(u)
         return self.top.log_prob(top) + given_top.log_prob(bottom)
 
-    def level_kl(self, u):
-        """The KL of the top, and that of the bottom under the top of `u`, (B, 2)."""
-        return torch.stack([self.top.kl().sum(1), self.factors(u)[2].kl().sum(1)], 1)
+    def log_ratio_terms(self, u):
+        top, bottom, given_top = self.factors(u)
+        return torch.cat([self.top.log_ratio_terms(top), given_top.log_ratio_terms(bottom)], 1)
 
 
 class TwoLevelVae(nn.Module):
