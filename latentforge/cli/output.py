@@ -136,8 +136,9 @@ def format_metrics(metrics: Mapping[str, float]) -> list[list[str]]:
 
 
 def format_estimate(value: float, error: float | None = None) -> str:
-    """Format a metric with six digits, or to the second digit of its standard error."""
-    if not error or not math.isfinite(error):
+    """Format a metric with six digits, or to the second digit of its standard error. An error below
+    the rounding to six digits is left out: that of an exact metric is due to rounding, too."""
+    if not error or not math.isfinite(error) or error < 5e-7 * abs(value):
         return f"{value:.6g}"
     places = max(0, 1 - math.floor(math.log10(error)))
     return f"{value:.{places}f} ± {error:.{places}f}"
