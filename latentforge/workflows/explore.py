@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from latentforge.config.condition import CONDITIONAL, check_condition
 from latentforge.config.inference import (
     describe_sampler,
+    find_other_options,
     note_other_sampler,
     override_sampler,
     read_preset_sampler,
@@ -124,11 +125,13 @@ def explore_loaded(
     options = plain(explorer.options)
     if objective:
         options |= {"objective": objective.entry.reference, **plain(objective.options)}
-    given = {}
+    given: dict[str, Any] = {}
     if (condition := selected.condition) is not None:
         options["condition"] = condition
         name = loaded.data.classes[condition]
         given["condition"] = name if name == str(condition) else f"{condition} ({name})"
+    if other_options := find_other_options(config):
+        given["other_sampler"] = other_options
     about = {
         "explorer": explorer.name,
         "run": str(run.path),
