@@ -234,6 +234,10 @@ def test_misplaced_keywords_are_refused_with_their_place(work):
     with pytest.raises(UsageError, match="train has no keyword resume") as caught:
         Forge().train(resume="runs/ae")
     assert caught.value.hint == "forge.resume('runs/ae')"
+    with pytest.raises(UsageError, match="train has no keyword resume") as caught:
+        Forge().train(resume=run)
+    code = f"{caught.value.hint[:-1]}, train={{'epochs': 2}}, quiet=True)"
+    assert eval(code, {"forge": Forge()}).manifest["epochs"] == 2
 
 
 def test_arguments_of_the_wrong_type_are_refused(runs):

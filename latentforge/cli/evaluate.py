@@ -69,6 +69,7 @@ def evaluate(
         f"{run}, {split} split, checkpoint {result['checkpoint']}",
         *output.format_weights(result),
         *output.format_sampler(result),
+        *result.get("notes", ()),
         *output.table(output.format_metrics(result["metrics"]), "  "),
         *output.table(protocol_rows, "  "),
     ]

@@ -51,6 +51,7 @@ def explore(
         device=device,
     )
     metrics = output.table(output.format_metrics(result["metrics"]))
-    about = [*output.format_weights(result), *output.format_sampler(result)]
-    lines = [*about, *result["notes"], *metrics, result["protocol"]]
+    notes = result["notes"]  # one has the inference options, if they are not those of the run
+    sampler = [s for s in output.format_sampler(result) if not any(n.startswith(s) for n in notes)]
+    lines = [*output.format_weights(result), *sampler, *notes, *metrics, result["protocol"]]
     output.print_result(result, json, [line for line in [*lines, *result["files"]] if line])

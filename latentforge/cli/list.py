@@ -104,7 +104,7 @@ def show_run(path: Path, json: bool) -> None:
     run = open_folder(path)
     used = find_used_runs(run)
     lines = [f"run {path}: {run.status}", *(f"uses {other.describe()}" for other in used)]
-    lines += [*format_splits(run.metrics), "", format_toml(run.config)]
+    lines += [*format_splits(run), "", format_toml(run.config)]
     result = {**run.summary(), "uses": [other.as_dict() for other in used], "config": run.config}
     print_result(result, json, lines)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from latentforge.errors import PluginError, UsageError
+from latentforge.errors import PluginError, RunFailed, UsageError
 from latentforge.io.paths import quoted
 from latentforge.io.text import counted
 from latentforge.runtime import torchrun
@@ -20,6 +20,7 @@ from latentforge.runtime.stdout import escape_controls, write_stdout
 
 if TYPE_CHECKING:
     from latentforge.forge import Forge
+    from latentforge.runs.folder import RunFolder
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
@@ -136,19 +137,35 @@ def format_metrics(metrics: Mapping[str, float]) -> list[list[str]]:
 
 
 def format_estimate(value: float, error: float | None = None) -> str:
-    """Format a metric with six digits, or to the second digit of its standard error."""
-    if not error or not math.isfinite(error):
+    """Format a metric with six digits, or to the second digit of its standard error. An error below
+    the rounding to six digits is left out: that of an exact metric is due to rounding, too."""
+    if not error or not math.isfinite(error) or error < 5e-7 * abs(value):
         return f"{value:.6g}"
     places = max(0, 1 - math.floor(math.log10(error)))
     return f"{value:.{places}f} ± {error:.{places}f}"
 
 
-def format_splits(metrics: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """Format the metrics of several splits as a table with a column for each split."""
-    texts = {split: dict(format_metrics(values)) for split, values in metrics.items()}
-    names = dict.fromkeys(name for values in texts.values() for name in values)
+def format_splits(run: RunFolder) -> list[str]:
+    """Format the metrics of a run as a table with a column for each split. A weight that was 0 in
+    all epochs is left out: its term is only logged."""
+    texts = {split: dict(format_metrics(values)) for split, values in run.metrics.items()}
+    unused = find_unused_weights(run)
+    names = dict.fromkeys(n for values in texts.values() for n in values if n not in unused)
     rows = [[name, *(values.get(name, "") for values in texts.values())] for name in names]
     return table([["", *texts], *rows], "  ")
+
+
+def find_unused_weights(run: RunFolder) -> set[str]:
+    """Return the metrics `<term>_weight` that were 0 in all epochs."""
+    train = run.metrics.get("train", {})
+    terms = [name.removesuffix("_weight") for name in train if name.endswith("_weight")]
+    unused = {f"{term}_weight" for term in terms if term in train and not train[f"{term}_weight"]}
+    try:
+        history = run.history() if unused else []
+    except RunFailed:  # metrics.jsonl is damaged
+        return set()
+    changed = {name for line in history for name in unused if line["train"].get(name, 1.0)}
+    return unused - changed
 
 
 def format_weights(result: Mapping[str, Any]) -> list[str]:

@@ -126,7 +126,7 @@ def train(
         f"{finished.path}: {result['status']}, {counted(result['steps'], 'step')} in "
         f"{result['seconds']:.1f} s ({result['images_per_second']:,.0f} images/s, without start-up "
         f"and evaluation); the command took {wall:.1f} s",
-        *output.format_splits(finished.metrics),
+        *output.format_splits(finished),
         *output.format_weights(finished.manifest),
         *format_best(finished.manifest),
         *format_next(finished),

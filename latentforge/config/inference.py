@@ -73,9 +73,17 @@ def format_sampler(options: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}={value}" for key, value in flatten(options).items())
 
 
+def find_other_options(config: RunConfig) -> dict[str, Any]:
+    """Return the inference options, flattened, whose values are not those of the run."""
+    if config.other_sampler is None:
+        return {}
+    used, own = (flatten(plain(s)) for s in (config.other_sampler, config.sampler))
+    return {key: value for key, value in used.items() if value != own[key]}
+
+
 def note_other_sampler(config: RunConfig) -> list[str]:
     """Return a note for findings that were made with other inference options than the run's."""
-    if config.other_sampler is None or config.other_sampler == config.sampler:
+    if not find_other_options(config):
         return []
     used, own = (format_sampler(plain(s)) for s in (config.other_sampler, config.sampler))
     return [f"inference options: {used}; those of the run are {own}"]

@@ -129,8 +129,10 @@ def fit_to_loss(
 ) -> tuple[list[Component], str]:
     """Return the measures that fit the loss `module`, and a notice that names the others, or an
     empty string. A measure of a likelihood does not fit a loss that declares none: its metric would
-    be in nats under a guess. Raises UsageError if such a measure was requested."""
-    if loss.call("reading the likelihood", getattr, module, "likelihood", None) is not None:
+    be in nats under a guess. Raises UsageError if such a measure was requested. There is no notice
+    for a loss whose attribute `likelihood` is None."""
+    declared = loss.call("reading the likelihood", getattr, module, "likelihood", ...)
+    if declared is not None and declared is not ...:
         return [*measures], ""
     unfit = [measure for measure in measures if measure.entry.spec.likelihood]
     for measure in unfit:
@@ -142,7 +144,8 @@ def fit_to_loss(
             )
     names = ", ".join(measure.name for measure in unfit)
     notice = f"loss {loss.name!r} declares no likelihood p(x|z); skipped measures: {names}"
-    return [m for m in measures if m not in unfit], f"{notice}; {DECLARE}" if unfit else ""
+    announced = unfit and declared is not None
+    return [m for m in measures if m not in unfit], f"{notice}; {DECLARE}" if announced else ""
 
 
 def select_explorer(

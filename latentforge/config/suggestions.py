@@ -102,5 +102,6 @@ def check_keywords(registry: Registry, name: str | None, keywords: Mapping[str, 
     if keywords:
         hint = ", ".join(f"{section}={options!r}" for section, options in sections.items())
         if "resume" in keywords:
-            hint = f"forge.resume({str(keywords['resume'])!r})"
+            run = keywords["resume"]
+            hint = f"forge.resume({str(getattr(run, 'path', run))!r})"
         raise UsageError(f"train has no keyword {', '.join(keywords)}", hint=hint)

@@ -78,8 +78,8 @@ class Loss(Protocol):
     """A loss is an `nn.Module`, so it may have parameters, such as a learnt sigma or a codebook.
 
     Optional attributes: `likelihood`, a `latentforge.latent.Likelihood`, without which there are no
-    metrics in nats such as recon, and `facts(model, data) -> {name: value}`, JSON values that the
-    run stores and `--verbose` prints.
+    metrics in nats such as recon, or None if that is intended; and `facts(model, data) -> {name:
+    value}`, JSON values that the run stores and `--verbose` prints.
     """
 
     def __call__(self, model: nn.Module, batch: Batch, step: Step) -> Terms:

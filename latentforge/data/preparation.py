@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from latentforge.config.data_range import to_json
-from latentforge.config.schema import DataConfig
+from latentforge.config.schema import IN_MEMORY, DataConfig
 from latentforge.contracts import Arrays, DataSpec, Factor, Kind
 from latentforge.data import readers
 from latentforge.data.arrays import as_tensor, data_option, dtype_name
@@ -117,8 +117,11 @@ def prepare(
     loaded = {split: load(split) for split in official}
     config = choose_kind(loaded, choose_range(loaded, config, name), name)
     is_array = isinstance(loaded["train"], Arrays)
+    # a dataset that declares a range knows its columns, and the user cannot change them
+    declared = name != IN_MEMORY and getattr(loaded["train"], "range", None)
     sources, splits = _load_sources(loaded, name, config)
-    if config.range != "counts" and not config.normalize:  # columns of counts have one unit
+    # columns of counts have one unit
+    if config.range != "counts" and not config.normalize and not declared:
         warn_if_columns_differ(splits["train"], name, config)
     if is_array and config.layout == "auto":
         warn_if_few_images(sources["train"])

@@ -59,13 +59,16 @@ def write_findings(findings: Findings, folder: Path, about: dict[str, Any]) -> l
 
 
 def describe_source(about: dict[str, Any], role: str = "") -> str:
-    """The run and the checkpoint that a finding is from, and the class under which it was made, if
-    any. With `role`, the run in this role and its checkpoint."""
-    run, checkpoint = about["run"], about.get("checkpoint")
+    """The run and the checkpoint that a finding is from, the class under which it was made, and the
+    inference options that are not those of the run. With `role`, the run in this role, which has
+    its own inference options, and its checkpoint."""
+    run, checkpoint, sampler = about["run"], about.get("checkpoint"), about.get("other_sampler", {})
     if role in about.get("roles", {}):
         run, checkpoint = about["roles"][role], about.get("role_checkpoints", {}).get(role)
-    given = f"condition {about['condition']}" if "condition" in about else ""
-    return as_text(", ".join(str(part) for part in (run, checkpoint, given) if part))
+        sampler = {}
+    given = [f"condition {about['condition']}"] if "condition" in about else []
+    given += [f"sampler.{key}={value}" for key, value in sampler.items()]
+    return as_text(", ".join(str(part) for part in (run, checkpoint, *given) if part))
 
 
 def add_notes(findings: Findings) -> Findings:

@@ -169,16 +169,34 @@ def _some(names: Sequence[str]) -> str:
 
 
 def open_roles(
-    registry: Registry, roles: Mapping[str, RunFolder | str | Path] | None, entries: Sequence[Entry]
+    registry: Registry,
+    roles: Mapping[str, RunFolder | str | Path] | None,
+    entries: Sequence[Entry],
+    own: RunConfig | None = None,
 ) -> dict[str, tuple[RunFolder, RunConfig]]:
-    """Open the run of each role, and check that `entries` accept the roles and the models."""
+    """Open the run of each role, and check that `entries` accept the roles and the models. `own` is
+    the configuration of the run that they are used on: its copy of another run has a required role
+    of the same name that is not in `roles`, if the model fits."""
     folders = {role: open_folder(run) for role, run in (roles or {}).items()}
     resolved = {
         role: (folder, resolve_stored_config(registry, folder)) for role, folder in folders.items()
     }
+    needs = merge_roles(entries)
+    for role in merge_roles(entries, optional=False):
+        if own and role in own.role_runs and role not in resolved:
+            folder, config = own.role_runs[role]
+            if needs[role] <= config.model.entry.provides:
+                resolved[role] = folder, config
     models = {role: config.model.entry for role, (_, config) in resolved.items()}
     check_roles(registry, entries, models)
     return resolved
+
+
+def note_own_roles(own: RunConfig, roles: Mapping[str, RunFolder]) -> list[str]:
+    """Return a note for each role whose run is the copy that the run with the configuration `own`
+    contains."""
+    copies = [role for role, run in roles.items() if own.role_runs.get(role, [None])[0] is run]
+    return [f"role {role}: the copy in the run, {roles[role].path}" for role in copies]
 
 
 def open_training_roles(registry: Registry, config: RunConfig) -> RunConfig:

@@ -23,7 +23,7 @@ from latentforge.errors import RunFailed, UsageError
 from latentforge.io.checksum import add_checksum
 from latentforge.io.paths import append_json_line
 from latentforge.plugins.registry import Registry
-from latentforge.runs.compatibility import open_roles, resolve_stored_config
+from latentforge.runs.compatibility import note_own_roles, open_roles, resolve_stored_config
 from latentforge.runs.data_description import read_spec
 from latentforge.runs.folder import RunFolder
 from latentforge.runs.manifest import now
@@ -67,7 +67,7 @@ def evaluate(
     selected = select_measures(
         *(registry, config, spec.classes, measures, options, factors, spec.range_name)
     )
-    others = open_roles(registry, roles, [measure.entry for measure in selected])
+    others = open_roles(registry, roles, [measure.entry for measure in selected], config)
     models = {role: other.model.entry for role, (_, other) in others.items()}
     check_unconditional(models, merge_roles(measure.entry for measure in selected))
     from latentforge.workflows.load import load_run
@@ -102,6 +102,8 @@ def record_metrics(
             )
         check_factor_names(measure, here.factors)
     metrics, protocol = measure_split(loaded_run, split, measures, version)
+    roles = {role: other.run for role, other in loaded_run.roles.items()}
+    notes = note_own_roles(loaded_run.config, roles)
     result = {
         "run": str(run.path),
         "split": split,
@@ -110,6 +112,7 @@ def record_metrics(
         **describe_sampler(loaded_run.config),
         "metrics": metrics,
         "protocol": protocol,
+        **({"notes": notes} if notes else {}),
         "evaluation_protocol": version,
         "images": images,
         "fingerprint": splits.fingerprint,  # of the evaluated data, which may not be the run's

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from latentforge.config.condition import CONDITIONAL, check_condition
 from latentforge.config.inference import (
     describe_sampler,
+    find_other_options,
     note_other_sampler,
     override_sampler,
     read_preset_sampler,
@@ -28,7 +29,12 @@ from latentforge.findings import Findings, checked
 from latentforge.io.atomic import is_outside
 from latentforge.io.paths import check_free, check_writable, quoted, write_error
 from latentforge.plugins.registry import Registry
-from latentforge.runs.compatibility import check_same_images, open_roles, resolve_stored_config
+from latentforge.runs.compatibility import (
+    check_same_images,
+    note_own_roles,
+    open_roles,
+    resolve_stored_config,
+)
 from latentforge.runs.data_description import read_spec
 from latentforge.runs.folder import MANIFEST, RunFolder, open_folder
 
@@ -77,7 +83,7 @@ def explore(
         factors=spec.factors if data is None else None,
         data_range=spec.range_name,
     )
-    others = open_roles(registry, roles, selected.entries)
+    others = open_roles(registry, roles, selected.entries, config)
     models = {role: other_config.model.entry for role, (_, other_config) in others.items()}
     kinds = merge_roles(selected.entries)
     asked = selected.condition, selected.explorer.entry
@@ -124,11 +130,13 @@ def explore_loaded(
     options = plain(explorer.options)
     if objective:
         options |= {"objective": objective.entry.reference, **plain(objective.options)}
-    given = {}
+    given: dict[str, Any] = {}
     if (condition := selected.condition) is not None:
         options["condition"] = condition
         name = loaded.data.classes[condition]
         given["condition"] = name if name == str(condition) else f"{condition} ({name})"
+    if other_options := find_other_options(config):
+        given["other_sampler"] = other_options
     about = {
         "explorer": explorer.name,
         "run": str(run.path),
@@ -157,7 +165,9 @@ def explore_loaded(
             "are used; the number of an image counts these images"
         )
         findings = replace(findings, notes=[note, *findings.notes])
-    findings = replace(findings, notes=[*note_other_sampler(config), *findings.notes])
+    runs = {role: other.run for role, other in loaded_run.roles.items()}
+    notes = [*note_other_sampler(config), *note_own_roles(config, runs), *findings.notes]
+    findings = replace(findings, notes=notes)
     findings = add_notes(findings).adapt(loaded_run.splits.spec)
     with output_folder(out, run.path / "explore" / explorer.name) as folder:
         doing = f"drawing the findings of explorer {explorer.name!r}"

@@ -26,7 +26,7 @@ from latentforge.config.data_range import to_json
 from latentforge.config.inference import describe_sampler
 from latentforge.config.schema import Component, RunConfig, describe_weights
 from latentforge.contracts import DataSpec
-from latentforge.errors import RunFailed
+from latentforge.errors import PluginError, RunFailed
 from latentforge.io.atomic import is_outside, unpredictable
 from latentforge.io.paths import create_numbered_folder, write_error, write_json
 from latentforge.runs.checkpoint import to_safetensors
@@ -37,6 +37,25 @@ from latentforge.workflows.roles import LoadedModel
 
 BATCH_SIZES = (1, 7)  # batch sizes of the comparison; the traced example has another one
 TOLERANCE = 1e-4  # allows float32 sums in another order; a wrong graph differs by far more
+
+
+TRACEABLE = (
+    "in the code of the model, write x.shape[0] instead of len(x), and no `if` or loop that "
+    "depends on values of a tensor"
+)
+CONVERTIBLE = "in the code of the model, replace an operation that ONNX does not have by others"
+
+
+class TraceError(RuntimeError):
+    """A part cannot be traced or converted. torch's message has pages; the first two lines of its
+    first cause state the reason."""
+
+    def __init__(self, error: BaseException, hint: str) -> None:
+        while error.__cause__:
+            error = error.__cause__
+        lines = [line.strip(" -") for line in str(error).splitlines() if line.strip(" -")]
+        super().__init__("; ".join(lines[:2]))
+        self.hint = hint
 
 
 @dataclass(frozen=True)
@@ -118,8 +137,13 @@ def write_safetensors(model: nn.Module, path: Path) -> dict[str, Any]:
 def write_onnx(loaded: LoadedModel, model: Component, name: str, path: Path) -> dict[str, Any]:
     doing = f"exporting the {name} of model {model.name!r}"
     with torch.no_grad():
-        with suppress_output():
-            part, sample, program = model.call(doing, trace_part, loaded, name)
+        try:
+            with suppress_output():
+                part, sample, program = model.call(doing, trace_part, loaded, name)
+        except PluginError as error:
+            if isinstance(cause := error.__cause__, TraceError):
+                error.hint = cause.hint
+            raise
         program.save(path)
         check = model.call(doing, compare, part, path)
     return {
@@ -185,21 +209,22 @@ def trace(part: Part, model: nn.Module) -> torch.onnx.ONNXProgram:
     inputs = part.example(2)  # a batch size of 1 would become a constant
     dimension, names = torch.export.Dim("batch"), list(part.inputs)
     dynamic_shapes = tuple({0: dimension} for _ in names)
+    hint = TRACEABLE
     try:
         # torch.onnx.export alone has fallbacks, one of which fixes the batch size
         graph = torch.export.export(module, inputs, dynamic_shapes=dynamic_shapes, strict=False)
-    except Exception as error:  # its message has pages; the first two lines state the reason
-        lines = [line.strip(" -") for line in str(error).splitlines() if line.strip(" -")]
-        raise RuntimeError("; ".join(lines[:2])).with_traceback(error.__traceback__) from error
-    program = torch.onnx.export(
-        graph,
-        input_names=names,
-        output_names=list(part.outputs),
-        dynamic_shapes=tuple({0: "batch"} for _ in names),  # only names the dimension
-        dynamo=True,
-        optimize=False,
-        verbose=False,
-    )
+        hint = CONVERTIBLE
+        program = torch.onnx.export(
+            graph,
+            input_names=names,
+            output_names=list(part.outputs),
+            dynamic_shapes=tuple({0: "batch"} for _ in names),  # only names the dimension
+            dynamo=True,
+            optimize=False,
+            verbose=False,
+        )
+    except Exception as error:
+        raise TraceError(error, hint).with_traceback(error.__traceback__) from error
     assert program is not None
     for node in program.model.graph.all_nodes():
         node.metadata_props.clear()  # source lines and paths of this machine

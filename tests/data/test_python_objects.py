@@ -18,9 +18,10 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from latentforge import Forge
-from latentforge.config.schema import DataConfig, OtherData
+from latentforge.config.schema import IN_MEMORY, DataConfig, OtherData
 from latentforge.contracts import Arrays
 from latentforge.data.loading import load_splits, load_whole
+from latentforge.data.preparation import prepare
 from latentforge.errors import ConfigError, UsageError
 
 X = np.random.default_rng(0).integers(0, 256, (40, 6, 5), np.uint8)
@@ -283,6 +284,19 @@ def test_columns_with_other_units_are_announced(caplog):
     caplog.clear()
     load_splits(None, DataConfig(), eval(code, {"x": x}))
     assert caplog.text == ""
+
+
+def test_columns_of_a_dataset_that_declares_its_range_are_not_announced(caplog):
+    x = (np.random.default_rng(0).random((60, 3)) * [1, 0.4, 1e-3]).astype(np.float32)
+    for name, values, announced in (
+        (IN_MEMORY, None, True),
+        ("units", None, True),
+        ("units", "any", False),
+        (IN_MEMORY, "any", True),
+    ):
+        caplog.clear()
+        prepare(lambda split, values=values: Arrays(x, range=values), ("train",), name)
+        assert ("of the range of another" in caplog.text) is announced
 
 
 @pytest.mark.parametrize(("dtype", "mark"), [(np.uint8, 255), (np.uint16, 65535)])

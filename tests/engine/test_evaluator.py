@@ -91,6 +91,10 @@ class Declared(Absolute):
     likelihood = Gaussian(0.5)
 
 
+class Without(Absolute):
+    likelihood = None
+
+
 @pytest.fixture(scope="module")
 def plain_forge():
     needs = {"encode", "decode"}
@@ -98,7 +102,7 @@ def plain_forge():
         LossSpec(
             name=loss.__name__.lower(), summary="x", build=lambda c, d, cls=loss: cls(), needs=needs
         )
-        for loss in (Absolute, Declared)
+        for loss in (Absolute, Declared, Without)
     ]
     return Forge([plugin_of(*losses)])
 
@@ -125,6 +129,17 @@ def test_without_a_likelihood_no_default_measure_is_in_nats_and_one_line_says_so
     assert run.evaluate() == pytest.approx(run.metrics["test"], rel=1e-5)
     [message] = caplog.messages
     assert message == line.removeprefix("warning: ")
+
+
+def test_a_loss_without_a_likelihood_on_purpose_gives_no_warning(
+    plain_forge, tmp_path, capsys, caplog
+):
+    run = train_vae(plain_forge, tmp_path / "w", loss="without", quiet=False)
+    assert not {*run.metrics["test"]} & {*IN_NATS}
+    assert run.evaluate() == pytest.approx(run.metrics["test"], rel=1e-5)
+    assert "likelihood" not in capsys.readouterr().err + caplog.text
+    with pytest.raises(UsageError, match="loss 'without' does not declare"):
+        run.evaluate(measures=["recon"])
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from latentforge import DataSpec, LatentSpec
+from latentforge import DataSpec, Forge, LatentSpec
 from latentforge.latent import standard_normal_log_prob
 
 EVERY = torch.cartesian_prod(*[torch.arange(3)] * 4).view(81, 2, 2)
@@ -80,6 +80,15 @@ def test_the_gradient_of_a_sample_passes_straight_to_the_encoder(external):
     weight = torch.randn_like(raw)
     (posterior.sample() * weight).sum().backward()
     torch.testing.assert_close(raw.grad, weight)
+
+
+def test_both_stages_are_exported(external, tmp_path):
+    forge, x = Forge(plugins=[external("codes")]), torch.rand(60, 1, 8, 8)
+    train = {"train": {"epochs": 1}, "data": x, "quiet": True}
+    first = forge.train("quantizer", run=tmp_path / "vq", **train)
+    run = forge.train("code-gru", roles={"autoencoder": first}, run=tmp_path / "gru", **train)
+    for exported, part in ((first, "encoder"), (first, "decoder"), (run, "decoder")):
+        assert forge.export(exported, part)["check"]["batches"] == [1, 7]
 
 
 @pytest.mark.slow

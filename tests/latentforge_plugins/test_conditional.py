@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch import nn
 
+from latentforge import LatentSpec
 from latentforge.errors import UsageError
 from latentforge.latent import DiagonalGaussian, Gaussian, Given
 
@@ -70,8 +74,6 @@ class Ppca(nn.Module):
 
     def __init__(self):
         super().__init__()
-        from latentforge import LatentSpec
-
         self.latent = LatentSpec((1,), "normal")
         self.w, self.b, self.sigma = torch.tensor([0.3, -0.4]), torch.tensor([0.2, 0.5]), 0.3
 
@@ -144,6 +146,23 @@ def test_samples_are_of_all_classes_in_turn(explore, shifted, data):
     assert found.metrics["class_agreement_test_recon"] == 1.0
     agrees = (arrays["x_prior"][:, 0, 0, 0] >= 0.5) == arrays["y"].bool()
     assert found.metrics["class_agreement_prior"] == pytest.approx(float(agrees.double().mean()))
+
+
+def test_the_density_under_an_own_prior_is_that_of_the_label_of_each_image(explore, shifted, data):
+    model, (x, y) = shifted(log_var=[-2.0] * 6), data
+    model.latent = LatentSpec((6,), "own")
+    means = torch.randn(2, 6)
+
+    def prior(y):
+        rows = DiagonalGaussian(means[y], torch.zeros(len(y), 6))
+        return SimpleNamespace(log_prob=rows.log_prob, sample=lambda n: rows.sample())
+
+    model.prior = prior
+    found = explore("sample", model, x, y, sources=["prior"], n=len(x), provides=PROVIDES)
+    distance = (model.given(y).encode(x).mode() - means[y]).square().sum(1)
+    expected = -0.5 * distance.mean() - 3 * math.log(2 * math.pi)
+    assert found.metrics["code_log_density_prior"] == pytest.approx(float(expected), rel=1e-5)
+    assert "in p(z | class) under the label of the image" in found.protocol
 
 
 def test_aggregate_samples_are_posterior_samples_of_images_of_their_class(explore, shifted, data):

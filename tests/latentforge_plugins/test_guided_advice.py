@@ -52,6 +52,19 @@ def test_a_decoder_that_ignores_the_code_is_named(folder, tmp_path, run):
     assert "smaller weight of the KL" in advice
 
 
+def test_requests_of_other_classes_than_the_condition_are_named(folder, tmp_path):
+    settings = {"data": "digits", "train": {"epochs": 30, "lr": 3e-3}, "quiet": True}
+    run = Forge().train("cvae", model={"latent_dim": 2}, run=tmp_path / "cvae", **settings).path
+    verdict, advice, _ = notes(folder, tmp_path, run, condition=3, n=20)[1:]
+    failed = 20 - int(re.match(r"(\d+) of 20 requests", verdict)[1])
+    assert failed >= 16
+    assert re.match(r"1\d requests that failed, of 20, asked for other classes than cond", advice)
+    assert "target=3" in advice
+    assert "steps" not in advice
+    verdict = notes(folder, tmp_path, run, condition=3, target=3, n=20)[1]
+    assert int(re.match(r"(\d+) of 20 requests", verdict)[1]) > 10
+
+
 def test_a_classifier_of_something_else_is_named(folder, tmp_path):
     verdict, advice = notes(folder, tmp_path, classifier="unrelated")
     assert verdict.startswith("0 of 20 requests satisfied")

@@ -28,6 +28,10 @@ def build(kind, data):
         def encode(self, x):
             if kind == "branching" and x.sum() > 100:
                 x = -x
+            if kind == "fixed":
+                x = x * torch.ones(len(x), 1, 1, 1)
+            if kind == "rare":
+                x = torch.special.ndtri(x.clamp(0.1, 0.9))
             return Point(self.down(x))
 
         def decode_logits(self, z):
@@ -43,7 +47,7 @@ def build(kind, data):
 
 @hookimpl
 def latentforge_models():
-    for kind in ("spatial", "branching", "counting", "tied", "liar"):
+    for kind in ("spatial", "branching", "counting", "tied", "liar", "fixed", "rare"):
         yield ModelSpec(
             name=kind,
             summary="for tests",

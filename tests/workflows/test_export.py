@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from latentforge import Forge
+from latentforge.errors import PluginError
 
 from ..params import slow_except
 from .conftest import ODD
@@ -197,6 +198,16 @@ def test_untraceable_model_gives_a_short_error(process, odd):
     assert "model 'branching' of plugin odd" in answer.err
     assert len(answer.err.splitlines()) == 3
     assert not (run / "export").exists()
+
+
+@pytest.mark.parametrize(
+    ("model", "reason", "hint"),
+    [("fixed", "Constraints violated", "x.shape[0] instead"), ("rare", "ndtri", "ONNX does not")],
+)
+def test_the_hint_says_what_can_be_exported(odd, model, reason, hint):
+    with pytest.raises(PluginError, match=reason) as caught:
+        Forge(plugins=[ODD]).export(odd(model), "encoder")
+    assert hint in caught.value.hint
 
 
 def test_graph_that_does_not_match_the_model_is_refused(odd):

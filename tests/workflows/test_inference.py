@@ -133,6 +133,9 @@ def test_toml_and_assignments_set_the_options(cli, work, monkeypatch):
     assert read(work / "one", "run.json")["config"]["sampler"] == {"steps": 9}
     answer = cli("-p", "./page.py", "evaluate", "one", "--set", "sampler.steps=2")
     assert "inference options: steps=2" in answer.out
+    for extra in ([], ["--set", "sampler.steps=2"]):
+        answer = cli("-p", "./page.py", "explore", "reconstruct", "one", "--set", "n=3", *extra)
+        assert answer.out.count("inference options") == 1
     answer = cli("-p", "./page.py", "show", "tiny", "--json")
     [option] = answer.json["inference"]
     assert (option["name"], option["default"]) == ("steps", 3)
@@ -230,6 +233,11 @@ def test_explore_uses_and_records_other_options(forge, run, work):
     own = forge.explore("reconstruct", run, n=3, out="own", quiet=True)
     assert own["sampler"] == read(work / "own", "findings.json")["sampler"] == sampler(3)
     assert not any("inference" in note for note in own["notes"])
+    drawn = [read(work / out, "findings.json").get("other_sampler") for out in ("eight", "own")]
+    assert drawn == [{"steps": 8}, None]
+    forge.explore("latent-map", run, out="map", sampler={"steps": 8}, quiet=True)
+    [page] = (work / "map").glob("*.html")  # its footer is that of the pictures
+    assert "sampler.steps=8" in page.read_text("utf-8")
     texts = ["sampler.steps=8", "n=3"]
     again = forge.explore("reconstruct", run, assignments=texts, out="again", quiet=True)
     assert again["metrics"] == answer["metrics"] != own["metrics"]

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import onnxruntime
 import pytest
 import torch
 
-from latentforge import Forge, open_run
+from latentforge import ExplorerSpec, Forge, MeasureSpec, open_run
 from latentforge.errors import ConfigError, MissingError, PluginError, RunFailed, UsageError
+from latentforge.findings import Findings
 from latentforge.runs.compatibility import build_draft, resolve_resumed_config
 from latentforge.runs.roles import find_used_runs
+from tests.plugin import plugin_of
 from tests.workflows import stage_two
 
 TRAIN = {"epochs": 2, "batch_size": 32, "threads": 1, "device": "cpu", "log_every": 1}
@@ -222,6 +226,98 @@ def test_resume_with_another_run_in_the_role_is_refused(forge, stage1, tmp_path)
     with pytest.raises(ConfigError) as caught:
         resolve_resumed_config(forge.registry, run, draft)
     assert "roles.autoencoder" in caught.value.details[0]
+
+
+@pytest.fixture
+def probing():
+    """A forge with an explorer and a measure of the role `autoencoder`, which report its weights,
+    with another explorer whose role needs more, and with one whose role is optional."""
+
+    def probe(context, config):
+        metrics = {name: float(probe_of(role)) for name, role in context.roles.items()}
+        return Findings([], metrics, "a weight of each role")
+
+    def probe_of(role):
+        return next(role.model.parameters()).sum()
+
+    class Weight:
+        def __init__(self, context):
+            self.context = context
+
+        def update(self, seen):
+            pass
+
+        def compute(self):
+            return {"role_weight": float(probe_of(self.context.roles["autoencoder"]))}
+
+    needs = {"autoencoder": {"encode", "decode"}}
+    return Forge(
+        [
+            stage_two,
+            plugin_of(
+                ExplorerSpec(name="probe", summary="s", explore=probe, roles=needs),
+                ExplorerSpec(name="may", summary="s", explore=probe, optional_roles=needs),
+                ExplorerSpec(
+                    name="more", summary="s", explore=probe, roles={"autoencoder": {"classify"}}
+                ),
+                MeasureSpec(
+                    name="role-weight",
+                    summary="s",
+                    protocol="a weight",
+                    build=lambda config, context: Weight(context),
+                    default=False,
+                    roles=needs,
+                ),
+            ),
+        ]
+    )
+
+
+def test_a_role_of_the_run_is_used_without_naming_it(probing, stage1, tmp_path):
+    run = train_flow(probing, stage1, tmp_path / "flow")
+    weight = float(next(probing.open_run(stage1).load_model().parameters()).sum())
+    other = {"encoder": [16], "decoder": [16], "latent_dim": 3}
+    given = probing.train(
+        "vae", data=images(seed=1), model=other, train=TRAIN, run=tmp_path / "given", quiet=True
+    )
+    options = {"data": images(), "quiet": True}
+    note = f"role autoencoder: the copy in the run, {run.path / 'roles' / 'autoencoder'}"
+    found = probing.explore("probe", run, **options, out=tmp_path / "a")
+    assert (found["metrics"], found["notes"]) == ({"autoencoder": pytest.approx(weight)}, [note])
+    roles = {"roles": {"autoencoder": given}}
+    found = probing.explore("probe", run, **options, **roles, out=tmp_path / "b")
+    assert found["metrics"]["autoencoder"] != pytest.approx(weight)
+    assert found["notes"] == []
+    found = probing.explore("may", run, **options, out=tmp_path / "c")
+    assert (found["metrics"], found["notes"]) == ({}, [])
+
+    measured = probing.evaluate(run, measures=["role-weight"], data=images())
+    assert measured["metrics"] == {"role_weight": pytest.approx(weight)}
+    assert measured["notes"] == [note]
+    with pytest.raises(UsageError, match="explorer 'more' needs a run for role autoencoder"):
+        probing.explore("more", run, **options, out=tmp_path / "d")
+
+
+def test_the_role_of_the_run_is_found_without_torch(forge, stage1, tmp_path):
+    run = train_flow(forge, stage1, tmp_path / "flow")
+    code = f"""
+import sys
+from latentforge import ExplorerSpec, Forge
+from latentforge.runs.compatibility import open_roles, resolve_stored_config
+from tests.plugin import plugin_of
+from tests.workflows import stage_two
+
+needs = {{"autoencoder": {{"encode"}}}}
+spec = ExplorerSpec(name="p", summary="s", explore=print, roles=needs)
+forge = Forge([stage_two, plugin_of(spec)])
+run = forge.open_run({str(run.path)!r})
+config = resolve_stored_config(forge.registry, run)
+[found] = open_roles(forge.registry, None, [forge.registry.get("explorers", "p")], config)
+print(found, "torch" in sys.modules)
+"""
+    root = Path(__file__).parents[2]
+    answer = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert answer.stdout.split() == ["autoencoder", "False"], answer.stderr
 
 
 def test_missing_copy_is_reported(forge, stage1, tmp_path):

@@ -27,6 +27,8 @@ def explain_failures(
 ) -> list[str]:
     """Return a note for each probable cause. `start`: the first start of each request (N, D);
     `codes`: those of the training images (M, D)."""
+    if contradiction := explain_condition(context, found):
+        return [contradiction]
     images = context.images("train")
     count = min(SAMPLE, len(images))
     places = torch.arange(count, device=codes.device) * len(images) // count
@@ -38,6 +40,21 @@ def explain_failures(
             title = f"the {role} {other.name}"
             causes += explain_classifier(title, other.model, batch, None if same else decoded)
     return causes or [explain_search(context, config, found, start)]
+
+
+def explain_condition(context: ExploreContext, found: Found) -> str:
+    """Return a note if requests failed whose classes are not that of the condition, else ""."""
+    requested, given = getattr(context.objective, "classes", None), context.condition
+    if requested is None or given is None:
+        return ""
+    others = int((~found.satisfied & (requested != given)).sum())
+    if not others:
+        return ""
+    return (
+        f"{counted(others, 'request')} that failed, of {len(requested)}, asked for other classes "
+        f"than condition={given}, but the decoder draws only this class: request it, as with "
+        f"target={given} of the objective class, or explore under the class that is requested"
+    )
 
 
 def explain_decoder(context: ExploreContext, decoded: Tensor, x: Tensor) -> Iterator[str]:

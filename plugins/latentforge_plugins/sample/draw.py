@@ -52,11 +52,13 @@ def sample(context: ExploreContext, config: SampleConfig) -> Findings:
         test_codes = torch.cat([view_for(context, p.y).encode(p.x).mode() for p in parts])
         test_y = chosen.y if is_conditional(context) else None
         image_sets["test_recon"] = decode(model, test_codes, test_y)
-        metrics |= log_densities(sources, test_codes.flatten(1))
+        metrics |= log_densities(sources, test_codes.flatten(1), test_y)
         sentences.append(
             "code_log_density: mean log density in nats of the codes of "
             f"{counted(len(chosen.x), 'test image')} under each source"
         )
+        if any(source.by_class and source.log_prob for source in sources.values()):
+            sentences[-1] += ", in p(z | class) under the label of the image"
     if train.same_as(test):
         sentences.append("no distances, because the test images are the training images")
     else:
@@ -172,13 +174,14 @@ def class_agreement(
     return metrics
 
 
-def log_densities(sources: Mapping[str, Source], codes: Tensor) -> dict[str, float]:
-    """Compute the mean log density in nats of codes (N, D) under each source that has a density."""
+def log_densities(sources: Mapping[str, Source], codes: Tensor, y: Any) -> dict[str, float]:
+    """Compute the mean log density in nats of codes (N, D) under each source that has a density.
+    `y` are the labels (N,) of a conditional model."""
     values = codes.double().cpu()
     return {
-        f"code_log_density_{name}": float(source.density.log_prob(values).mean())
+        f"code_log_density_{name}": float(source.log_prob(values, y).double().mean())
         for name, source in sources.items()
-        if source.density is not None
+        if source.log_prob is not None
     }
 
 

@@ -21,13 +21,14 @@ from .config import SampleConfig
 
 @dataclass(frozen=True)
 class Source:
-    """`draw(n)` returns codes (n, D); `density`, if any, is for float64 codes on the CPU."""
+    """`draw(n)` returns codes (n, D). `log_prob(z, y)`, if any, is the log density in nats, (N,),
+    of float64 codes z (N, D) on the CPU; only a prior p(z | y) uses the labels y (N,)."""
 
     name: str  # used in the names of metrics and arrays
     title: str
     description: str  # for the protocol
     draw: Callable[[int], Tensor]
-    density: Density | None = None
+    log_prob: Callable[[Tensor, Any], Tensor] | None = None
     by_class: bool = False  # whether the codes of a conditional model depend on the class
 
 
@@ -77,12 +78,22 @@ def density_source(
 ) -> Source:
     description = f"{name}: {description}"
     return Source(
-        name, title, description, lambda n: density.sample(torch.Size([n])).to(like), density
+        name,
+        title,
+        description,
+        lambda n: density.sample(torch.Size([n])).to(like),
+        lambda z, y: density.log_prob(z),
     )
 
 
 def class_prior_source(context: ExploreContext) -> Source:
     """Return the prior p(z | y) of a conditional model under the classes of the samples."""
+    shape = context.model.latent.shape
+
+    def log_prob(z: Tensor, y: Tensor) -> Tensor:
+        codes = z.float().to(y.device).unflatten(1, shape)
+        parts = zip(codes.split(BATCH), y.split(BATCH), strict=True)
+        return torch.cat([context.model.given(y).prior().log_prob(z) for z, y in parts])
 
     def draw(n: int) -> Tensor:
         parts = sampled_classes(context, n).split(BATCH)
@@ -90,7 +101,7 @@ def class_prior_source(context: ExploreContext) -> Source:
         return torch.cat(z).flatten(1)
 
     description = "prior: the model's prior p(z | class)"
-    return Source("prior", "prior p(z | class)", description, draw, by_class=True)
+    return Source("prior", "prior p(z | class)", description, draw, log_prob, by_class=True)
 
 
 def sampled_classes(context: ExploreContext, n: int) -> Any:

@@ -37,7 +37,7 @@ class CodeGru(nn.Module):
 
     def of(self, entry):
         """The probabilities of all entries at each place of `entry`, (B, N, entries)."""
-        first = self.first.expand(len(entry), -1, -1)
+        first = self.first.expand(entry.shape[0], -1, -1)
         return self.probabilities(torch.cat([first, self.embedding(entry[:, :-1])], 1))[0]
 
     def encode(self, x):
@@ -50,7 +50,7 @@ class CodeGru(nn.Module):
     @torch.no_grad()
     def bounds(self, u):
         """The upper bounds of all intervals but the last, for entries that u gives, (B, N, E-1)."""
-        token, state, bounds = self.first.expand(len(u), -1, -1), None, []
+        token, state, bounds = self.first.expand(u.shape[0], -1, -1), None, []
         for place in ndtr(u).split(1, dim=1):
             p, state = self.probabilities(token, state)
             bounds.append(p.cumsum(2)[..., :-1])

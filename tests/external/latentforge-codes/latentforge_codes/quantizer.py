@@ -12,7 +12,8 @@ class Quantized:
     def __init__(self, raw, codebook):
         self.raw = raw
         rows = raw.movedim(1, -1)  # (B, H, W, D)
-        self.entry = torch.cdist(rows.flatten(0, 2), codebook).argmin(1).view(rows.shape[:-1])
+        # not torch.cdist, which cannot be exported
+        self.entry = (codebook.square().sum(1) - 2 * rows @ codebook.T).argmin(-1)
         self.chosen = codebook[self.entry].movedim(-1, 1)
 
     def mode(self):
