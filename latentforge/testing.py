@@ -30,6 +30,7 @@ __all__ = [
     "check_dataset",
     "check_explorer",
     "check_loss",
+    "check_measure",
     "check_model",
     "check_objective",
     "tiny_images",
@@ -84,6 +85,11 @@ def check_objective(name: str, **how: Any) -> list[Check]:
     """Return the checks of an objective. `example=` is a function that returns five rows of x, for
     an objective that does not score images."""
     return _checks("objectives", name, how)
+
+
+def check_measure(name: str, **how: Any) -> list[Check]:
+    """Return the checks of a measure; see `check_model`."""
+    return _checks("measures", name, how)
 
 
 def check_callback(name: str, **how: Any) -> list[Check]:

@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from latentforge.config.schema import IN_MEMORY, DataConfig
-from latentforge.errors import ConfigError, UsageError, did_you_mean, similar_paths
+from latentforge.errors import (
+    ConfigError,
+    UsageError,
+    did_you_mean,
+    similar_names,
+    similar_paths,
+)
 from latentforge.io.paths import quoted
 from latentforge.plugins.registry import Registry
 from latentforge.plugins.requirements import KEY, check_requirements
@@ -123,7 +129,7 @@ class Draft:
         elif section == "callbacks":
             self.faults.append(f"--set {text}: no such key; write callbacks.NAME.key=VALUE")
         elif section not in SECTIONS:
-            hint = did_you_mean(section, SECTIONS) or f"sections are {', '.join(SECTIONS)}"
+            hint = self.suggest_section(section, text)
             self.faults.append(f"--set {text}: no such section; {hint}")
         elif path == ["name"]:
             self.select(section, str(toml_value(value)), f"--set {text}")
@@ -134,6 +140,18 @@ class Draft:
             self.origins[".".join((section, *path))] = f"--set {text}"
         else:
             self.faults.append(f"--set {text}: {key.rpartition('.')[0]} is not a table")
+
+    def suggest_section(self, section: str, text: str) -> str:
+        """Return the hint for an assignment `text` to an unknown section, which may be the name of
+        a callback of the request."""
+        requested = [str(options.get("name")) for options in self.callbacks]
+        names = {key: name for name in requested for key in (name.rpartition("/")[2], name)}
+        close = similar_names(section, [*SECTIONS, "callbacks", *names])
+        if close and (name := names.get(close[0])):
+            spelling = f"callbacks.{name}.{text.partition('.')[2]}"
+            return f"write {spelling}" if close[0] == section else f"did you mean {spelling!r}?"
+        known = f"sections are {', '.join(SECTIONS)} and callbacks.NAME"
+        return did_you_mean(section, [*SECTIONS, "callbacks"]) or known
 
     def add_data(self, data: Any) -> Any:
         """Add the argument `data` of the Python API: a dataset's name, the section [data], or the

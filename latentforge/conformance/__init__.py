@@ -17,7 +17,7 @@ from latentforge.errors import UsageError
 
 __all__ = ["CHECKED", "Check", "CheckFailed", "CheckSkipped", "NotChecked", "checks_of"]
 
-CHECKED = ("models", "losses", "datasets", "explorers", "objectives", "callbacks")
+CHECKED = ("models", "losses", "datasets", "explorers", "objectives", "measures", "callbacks")
 """The kinds of components that have checks."""
 
 
@@ -92,6 +92,7 @@ def checks_in(kind: str) -> list[Callable[..., None]]:
         explorers,
         inference,
         losses,
+        measures,
         models,
         objectives,
     )
@@ -102,6 +103,7 @@ def checks_in(kind: str) -> list[Callable[..., None]]:
         "datasets": (datasets,),
         "explorers": (explorers,),
         "objectives": (objectives,),
+        "measures": (measures,),
         "callbacks": (callbacks,),
     }
     functions = [(f, m) for m in modules[kind] for f in vars(m).values() if isfunction(f)]

@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from latentforge.conformance.subject import CheckFailed, CheckSkipped, Subject, T, require
+from latentforge.conformance.subject import (
+    CheckFailed,
+    CheckSkipped,
+    Subject,
+    T,
+    rejected_run,
+    require,
+)
 from latentforge.contracts import Batch, DataSpec, Step, Terms
 from latentforge.engine.step import Trainee, followed_by
-from latentforge.errors import LatentForgeError, UsageError, one_line
+from latentforge.errors import ConfigError, LatentForgeError, UsageError, one_line
 from latentforge.seeding import mix
+
+TIMINGS = ("seconds", "per_second")  # suffixes of the names of measured times
+HANDLE_DATA = "handle this data, or raise UsageError with a hint"
+LABELS_HINT = (
+    "set labels=True in its spec, or do not use y; if only an option needs y, raise UsageError"
+)
+SEED_HINT = "use torch's default generator, which is seeded, or the seed in the context"
+MODEL_HINT = "work on a copy (copy.deepcopy), and keep the models in evaluation mode"
 
 
 def make_step(index: int = 3) -> Step:
@@ -156,3 +171,41 @@ def parameters_without_gradient(module: nn.Module, steps: Iterator[Tensor]) -> l
         require(not not_finite, saw, hint)
         remaining = [n for n in remaining if n not in gradients or not gradients[n].any()]
     return remaining
+
+
+@contextmanager
+def require_handled(run: str, hint: str = HANDLE_DATA) -> Iterator[None]:
+    """Raise CheckSkipped if the code inside refuses a run with a UsageError, and CheckFailed for
+    any other exception. `run` describes the run."""
+    try:
+        yield
+    except UsageError as error:
+        raise CheckSkipped(f"it rejects {run}: {error.message}") from None
+    except (CheckFailed, CheckSkipped):
+        raise
+    except Exception as error:
+        raise CheckFailed(f"for {run}: {error}", hint) from error
+
+
+@contextmanager
+def refusal_is_not_checked(subject: Subject) -> Iterator[None]:
+    """Raise NotChecked if the component refuses the run of all checks."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except UsageError as error:
+        require_declared_factors(subject, error)
+        raise rejected_run(error) from None
+
+
+def require_declared_factors(subject: Subject, error: UsageError) -> None:
+    """Raise CheckFailed if a refusal says that the data lacks a factor which the component reads
+    without declaring it."""
+    if isinstance(error.__cause__, KeyError) and not subject.entry.spec.factors:
+        raise CheckFailed(error.message, "declare factors=True in the spec") from None
+
+
+def without_times(metrics: Mapping[str, float]) -> str:
+    """The metrics without measured times, as text."""
+    return repr({k: v for k, v in metrics.items() if not k.endswith(TIMINGS)})

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator
-from contextlib import chdir, contextmanager
-from dataclasses import replace
+from contextlib import chdir
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,16 +16,21 @@ import torch
 from latentforge.config.resolve import check_options
 from latentforge.config.schema import Component
 from latentforge.config.selection import SelectedExplorer
-from latentforge.conformance.capabilities import (
-    restrict_to_needs,
-    roles_of,
-    with_generator,
+from latentforge.conformance.assertions import (
+    HANDLE_DATA,
+    LABELS_HINT,
+    MODEL_HINT,
+    SEED_HINT,
+    refusal_is_not_checked,
+    require_handled,
+    without_times,
 )
+from latentforge.conformance.capabilities import roles_of
 from latentforge.conformance.examples import LIMITS
 from latentforge.conformance.fixtures import (
     load_tiny_run,
     other_runs,
-    role_models,
+    restricted_run,
     run_folder_for,
     run_host,
     run_needs,
@@ -35,14 +39,11 @@ from latentforge.conformance.fixtures import (
 from latentforge.conformance.global_state import require_no_global_change
 from latentforge.conformance.labels import condition_for
 from latentforge.conformance.subject import (
-    CheckFailed,
     CheckSkipped,
     Subject,
-    rejected_run,
     require,
 )
 from latentforge.conformance.training_roles import fingerprint
-from latentforge.errors import ConfigError, UsageError
 from latentforge.findings import Film, Findings, ImageGrid, Scatter
 
 if TYPE_CHECKING:
@@ -63,20 +64,8 @@ def it_returns_findings(subject: Subject) -> None:
 
 
 def it_uses_only_declared_capabilities(subject: Subject) -> None:
-    """The config is also restricted to the needed capabilities, as some explorers read it."""
-    loaded_run, needs = load_tiny_run(subject), with_generator(subject.entry.spec.needs)
-    entry = loaded_run.config.model.entry
-    # the core gives a conditional model labels or a class, or the explorer does
-    provides = needs | (entry.provides & {"conditional"})
-    restricted = replace(entry, spec=replace(entry.spec, provides=provides))
-    config = replace(loaded_run.config, model=replace(loaded_run.config.model, entry=restricted))
-    model, loss = loaded_run.loaded.model, loaded_run.loaded.loss
-    exempt = type(loss), type(getattr(loss, "likelihood", loss))
-    with (
-        restrict_to_needs((model, entry.provides, provides), field="needs", exempt=exempt),
-        restrict_to_needs(*role_models(subject, loaded_run.roles), field="roles"),
-    ):
-        _find(subject, replace(loaded_run, config=config))
+    with restricted_run(subject) as loaded_run:
+        _find(subject, loaded_run)
 
 
 def it_works_without_labels(subject: Subject) -> None:
@@ -88,11 +77,7 @@ def it_works_without_labels(subject: Subject) -> None:
 
 def the_same_run_gives_the_same_findings(subject: Subject) -> None:
     one, other = _first_result(subject), _explore(subject)
-    timings = ("seconds", "per_second")  # suffixes of timing metrics
-    first, second = (
-        repr({k: v for k, v in found["metrics"].items() if not k.endswith(timings)})
-        for found in (one, other)
-    )
+    first, second = (without_times(found["metrics"]) for found in (one, other))
     require(first == second, f"the metrics of two runs differ: {first}, {second}", SEED_HINT)
     digests = other["digests"]
     differ = [name for name, digest in one["digests"].items() if digest != digests.get(name)]
@@ -118,8 +103,7 @@ def the_model_is_not_modified(subject: Subject) -> None:
     subject.cache["findings"] = _find(subject, loaded_run)
     changed = [name for name, model in models.items() if fingerprint(model) != before[name]]
     saw = f"weights, buffers, mode or requires_grad of {' and '.join(changed)} have changed"
-    hint = "work on a copy (copy.deepcopy), and keep the models in evaluation mode"
-    require(not changed, saw, hint)
+    require(not changed, saw, MODEL_HINT)
 
 
 def images_are_between_0_and_1(subject: Subject) -> None:
@@ -150,11 +134,6 @@ def global_state_is_unchanged(subject: Subject) -> None:
 
 
 TOLERANCE = 1e-3  # a rounding error, which is not visible
-HANDLE_DATA = "handle this data, or raise UsageError with a hint"
-LABELS_HINT = (
-    "set labels=True in its spec, or do not use y; if only an option needs y, raise UsageError"
-)
-SEED_HINT = "use torch's default generator, which is seeded, or the seed in the context"
 
 
 def _images_of(item: Any) -> Iterator[torch.Tensor]:
@@ -167,21 +146,14 @@ def _images_of(item: Any) -> Iterator[torch.Tensor]:
 
 
 def _require_handled(subject: Subject, run: str, hint: str = HANDLE_DATA, **data: Any) -> None:
-    """Explore a tiny run with this data. Raises CheckSkipped if the explorer rejects the run with
-    a UsageError, and CheckFailed for any other exception."""
-    try:
+    """Explore a tiny run with this data, which the explorer may refuse."""
+    with require_handled(run, hint):
         _explore(subject, **data)
-    except UsageError as error:
-        raise CheckSkipped(f"it rejects {run}: {error.message}") from None
-    except CheckSkipped:
-        raise
-    except Exception as error:
-        raise CheckFailed(f"for {run}: {error}", hint) from error
 
 
 def _first_result(subject: Subject) -> dict[str, Any]:
     """Return the result of the first exploration, which several checks share."""
-    with _refusal_is_not_checked(subject):
+    with refusal_is_not_checked(subject):
         return subject.once("explored", lambda: _explore(subject))
 
 
@@ -202,21 +174,6 @@ def _explore(subject: Subject, **data: Any) -> dict[str, Any]:
     return {**result, "digests": _digests(out)}
 
 
-@contextmanager
-def _refusal_is_not_checked(subject: Subject) -> Iterator[None]:
-    """Raise NotChecked if the explorer refuses the run of all checks."""
-    try:
-        yield
-    except ConfigError:
-        raise
-    except UsageError as error:
-        if (
-            isinstance(error.__cause__, KeyError) and not subject.entry.spec.factors
-        ):  # a factor is missing
-            raise CheckFailed(error.message, "declare factors=True in the spec") from None
-        raise rejected_run(error) from None
-
-
 def _find(subject: Subject, loaded_run: LoadedRun) -> Findings:
     """Return the findings for a loaded run without rendering them."""
     from latentforge.workflows.explore import compute_findings
@@ -227,7 +184,7 @@ def _find(subject: Subject, loaded_run: LoadedRun) -> Findings:
         objective=_objective_of(subject),
         condition=condition_for(subject, loaded_run.run, *others),
     )
-    with _refusal_is_not_checked(subject):
+    with refusal_is_not_checked(subject):
         return compute_findings(loaded_run, selected, lambda _engine: None)
 
 

@@ -6,13 +6,16 @@ from __future__ import annotations
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from latentforge.config.condition import CONDITIONAL, check_labels
 from latentforge.config.data_range import check_range
@@ -25,6 +28,7 @@ from latentforge.conformance.assertions import (
 )
 from latentforge.conformance.capabilities import (
     accepted_roles,
+    restrict_to_needs,
     roles_of,
     with_generator,
 )
@@ -44,6 +48,7 @@ from latentforge.conformance.labels import fill_labels
 from latentforge.conformance.samplers import set_sampler
 from latentforge.conformance.subject import NotChecked, Subject, require
 from latentforge.contracts import DataSpec
+from latentforge.engine.build import INITIALIZE
 from latentforge.errors import UsageError
 from latentforge.plugins.registry import Entry
 from latentforge.runs.compatibility import resolve_stored_config
@@ -88,6 +93,10 @@ def build(subject: Subject, data: DataSpec, seed: int = 0) -> Any:
         module = subject.entry.spec.build(subject.config, data, *roles)
     saw = f"build returned {type(module).__name__}"
     require(isinstance(module, nn.Module), saw, "return an nn.Module")
+    tensors = [*module.named_parameters(), *module.named_buffers()]
+    lazy = [name for name, tensor in tensors if is_lazy(tensor)]
+    saw = f"it has lazy layers that `build` does not initialize: {', '.join(lazy)}"
+    require(not lazy, saw, INITIALIZE)
     return fill_labels(set_sampler(module, subject.entry), subject.entry, data)
 
 
@@ -164,11 +173,13 @@ def run_with(subject: Subject, needs: Set[str], **data: Any) -> RunFolder:
 def train_tiny(subject: Subject, host: Host, case: str = "whole", **data: Any) -> RunFolder:
     """A run of the model of a host on `images(host.examples, **data)`. `case` names this data."""
     registry = subject.forge.registry
+    # a check of measures removes the factors
+    reads_factors = subject.kind == "measures" or getattr(subject.entry.spec, "factors", False)
+    data = {"factors": reads_factors, **data}
 
     def train() -> RunFolder:
         loss = registry.get("losses", host.entry.spec.default_loss)
         loss_options = subject.options_of(loss)
-        reads_factors = getattr(subject.entry.spec, "factors", False)
         roles = {
             name: role_run(subject, name, as_role(needs), host.examples)
             for entry in (host.entry, loss)
@@ -176,7 +187,7 @@ def train_tiny(subject: Subject, host: Host, case: str = "whole", **data: Any) -
         }
         run: RunFolder = subject.forge.train(
             host.entry.reference,
-            data=images(host.examples, **data, factors=reads_factors),
+            data=images(host.examples, **data),
             model=subject.options_of(host.entry),
             loss={"name": loss.reference, **loss_options} if loss_options else None,
             train=TRAIN,
@@ -186,21 +197,37 @@ def train_tiny(subject: Subject, host: Host, case: str = "whole", **data: Any) -
         )
         return run
 
-    return subject.once(f"run {host.entry.reference} {host.examples} {case}", train)
+    key = f"run {host.entry.reference} {host.examples} {case} {data['factors']}"
+    return subject.once(key, train)
 
 
 def run_host(subject: Subject, needs: Set[str], examples: Examples | None = None) -> Host:
     """The model and the data of a tiny run for a component or, with given examples, of a run for a
-    role, whose model has no roles itself if possible."""
+    role, whose model has no roles itself if possible. Tiny images are used if they fit."""
 
     def refusal_of(entry: Entry, found: Examples) -> str:
         require_data_support(subject, subject.entry, found.spec)
         loss = subject.forge.registry.get("losses", entry.spec.default_loss)
         model = build_other(subject, entry, found.spec)
-        return find_refusal(partial(build_other, subject, loss, found.spec), model, found.batch())
+        make_loss = partial(build_other, subject, loss, found.spec)
+        if refusal := find_refusal(make_loss, model, found.batch()):
+            return refusal
+        reads_likelihood = getattr(subject.entry.spec, "likelihood", False)
+        declared = not reads_likelihood or getattr(make_loss(), "likelihood", None) is not None
+        return "" if declared else f"its loss {loss.name!r} declares no likelihood"
 
-    key = f"host {sorted(needs)} {examples or ''}"
-    return subject.once(key, lambda: find_host(subject, needs, refusal_of, [TINY], examples))
+    def find() -> Host:
+        try:
+            return find_host(subject, needs, refusal_of, [TINY], examples)
+        except NotChecked as error:
+            if examples:
+                raise
+            try:
+                return find_host(subject, needs, refusal_of)
+            except NotChecked:
+                raise error from None
+
+    return subject.once(f"host {sorted(needs)} {examples or ''}", find)
 
 
 def find_host(
@@ -300,3 +327,23 @@ def role_models(
         models.append((other.model, config.model.entry.provides, needs))
         other.provides &= {*with_implied(needs), CONDITIONAL}  # the core gives it a class
     return models
+
+
+@contextmanager
+def restricted_run(subject: Subject) -> Iterator[LoadedRun]:
+    """Yield a loaded tiny run whose models have only the capabilities that the component declares.
+    Raises CheckFailed if the code inside fails because it uses another one. The config is
+    restricted too, as some components read it."""
+    loaded_run, needs = load_tiny_run(subject), with_generator(subject.entry.spec.needs)
+    entry = loaded_run.config.model.entry
+    # the core gives a conditional model labels or a class, or the component does
+    provides = needs | (entry.provides & {CONDITIONAL})
+    restricted = replace(entry, spec=replace(entry.spec, provides=provides))
+    config = replace(loaded_run.config, model=replace(loaded_run.config.model, entry=restricted))
+    model, loss = loaded_run.loaded.model, loaded_run.loaded.loss
+    exempt = type(loss), type(getattr(loss, "likelihood", loss))
+    with (
+        restrict_to_needs((model, entry.provides, provides), field="needs", exempt=exempt),
+        restrict_to_needs(*role_models(subject, loaded_run.roles), field="roles"),
+    ):
+        yield replace(loaded_run, config=config)

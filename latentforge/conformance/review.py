@@ -17,7 +17,6 @@ from latentforge.config.request import read_toml, start_draft
 from latentforge.config.resolve import resolve
 from latentforge.config.selection import select_explorer
 from latentforge.conformance import (
-    CHECKED,
     Check,
     CheckFailed,
     CheckSkipped,
@@ -111,7 +110,7 @@ def _review_component(
         check_preset = partial(_check_preset, forge, entry)
         yield _result(entry.plugin, about, "it can be trained or explored", check_preset)
         return
-    if deep and entry.kind.plural in CHECKED:
+    if deep:
         checks = checks_of(
             entry.kind.plural,
             entry.reference,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from latentforge.config.schema import Component, RunConfig
 from latentforge.contracts import DataSpec
@@ -24,6 +25,11 @@ from latentforge.seeding import mix
 
 if TYPE_CHECKING:
     from latentforge.runtime.process_group import ProcessGroup
+
+INITIALIZE = (
+    "`build` knows the data: give the layers their sizes, such as data.size, or call them once in "
+    "`build` with torch.zeros(1, *data.shape)"
+)
 
 
 def build_trainee(config: RunConfig, splits: DataSplits) -> Trainee:
@@ -51,6 +57,14 @@ def build_module(component: Component, spec: DataSpec) -> nn.Module:
     module = component.entry.spec.build(component.options, spec, *roles)
     if not isinstance(module, nn.Module):
         raise TypeError(f"build returned {type(module).__name__}, not an nn.Module")
+    tensors = [*module.named_parameters(), *module.named_buffers()]
+    # the optimizer and checkpoints need their shapes
+    if lazy := [name for name, tensor in tensors if is_lazy(tensor)]:
+        raise PluginError(
+            f"{component.entry.kind.singular} {component.name!r} has lazy layers that `build` does "
+            f"not initialize: {', '.join(lazy)}",
+            hint=INITIALIZE,
+        )
     parts = {*module.modules()} if component.roles else set()
     for name, role in component.roles.items():
         if role.model in parts:  # its weights would be stored, averaged and trained as its own

@@ -4,6 +4,7 @@
 """
 
 from latentforge.findings.checks import LISTS, RESERVED, checked, is_text
+from latentforge.findings.joining import ObjectiveFindingsError, join_findings
 from latentforge.findings.kinds import (
     FRAMES,
     Arrays,
@@ -36,10 +37,12 @@ __all__ = [
     "ImageGrid",
     "Lines",
     "NamedArrays",
+    "ObjectiveFindingsError",
     "Plane",
     "Raw",
     "Scatter",
     "Table",
     "checked",
     "is_text",
+    "join_findings",
 ]

@@ -24,8 +24,8 @@ from latentforge.config.schema import Component, check_device, describe_weights
 from latentforge.config.selection import SelectedExplorer, merge_roles, select_explorer
 from latentforge.config.validation import plain
 from latentforge.contracts import ExploreContext
-from latentforge.errors import RunFailed, UsageError
-from latentforge.findings import Findings, checked
+from latentforge.errors import PluginError, RunFailed, UsageError
+from latentforge.findings import Findings, ObjectiveFindingsError, checked
 from latentforge.io.atomic import is_outside
 from latentforge.io.paths import check_free, check_writable, quoted, write_error
 from latentforge.plugins.registry import Registry
@@ -220,11 +220,23 @@ def compute_findings(
             built = objective.call(doing, build, objective.options, context)
             context = replace(context, objective=built)
         torch.manual_seed(mix("explore", seed))
-        return explorer.call(f"explorer {explorer.name!r}", run_explorer, explorer, context)
+        doing = f"explorer {explorer.name!r}"
+        return explorer.call(doing, run_explorer, explorer, objective, context)
 
 
-def run_explorer(explorer: Component, context: ExploreContext) -> Findings:
-    return checked(explorer.entry.spec.explore(context, explorer.options))
+def run_explorer(
+    explorer: Component, objective: Component | None, context: ExploreContext
+) -> Findings:
+    try:
+        return checked(explorer.entry.spec.explore(context, explorer.options))
+    except ObjectiveFindingsError as error:
+        if objective is None:
+            raise
+        raise PluginError(
+            f"objective {objective.name!r} does not fit explorer {explorer.name!r}: {error}",
+            details=[f"objective {objective.name!r} of {objective.entry.plugin.title}"],
+            hint="begin the names of its findings and metrics with that of the objective",
+        ) from error
 
 
 def create_context(

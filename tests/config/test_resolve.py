@@ -194,6 +194,23 @@ def test_assignment_enables_a_callback(config):
     assert (chosen.name, chosen.options.every) == ("note", 7)
 
 
+@pytest.mark.parametrize(
+    ("name", "assignment", "hint"),
+    [
+        ("swap", "swap.every=3", "write callbacks.swap.every=3"),
+        ("swap", "Swop.every=3", "did you mean 'callbacks.swap.every=3'?"),
+        ("Plugin/swap", "swap.every=3", "write callbacks.Plugin/swap.every=3"),
+        ("Plugin/swap", "Plugin/swap.every=3", "write callbacks.Plugin/swap.every=3"),
+    ],
+)
+def test_options_of_a_requested_callback_need_their_section(faults, config, name, assignment, hint):
+    text = f'[model]\nname = "ae"\n[[callbacks]]\nname = "{name}"\n'
+    assert faults(text, assignment) == [f"--set {assignment}: no such section; {hint}"]
+    right = hint.removeprefix("write ").removeprefix("did you mean ").strip("'?")
+    (chosen,) = config(text, right).callbacks
+    assert chosen.options.every == 3
+
+
 def test_errors_in_callbacks_are_reported_with_their_index(faults):
     lines = faults(
         '[model]\nname = "ae"\n[[callbacks]]\nname = "swop"\n[[callbacks]]\nevery = 2\n'
@@ -296,7 +313,9 @@ def test_value_in_place_of_a_section_is_refused(faults, text):
         ("=3", "write section.key=VALUE"),
         ("", "write section.key=VALUE"),
         ("trian.epochs=3", "did you mean 'train'?"),
-        ("zzz.epochs=3", "sections are model, loss, data, train"),
+        ("zzz.epochs=3", "data, train, roles, sampler and callbacks.NAME"),
+        ("calbacks.swap.every=3", "did you mean 'callbacks'?"),
+        ("swap.every=3", "sections are model"),  # the request has no callback
         ("callbacks.swap=3", "no such key"),
     ],
 )

@@ -18,6 +18,7 @@ from latentforge.specs import KINDS
 from ..plugin import plugin_of
 from . import twins
 
+FINITE = "it returns finite numbers with a protocol"
 LIGHT = "the hook module imports nothing heavy"
 
 
@@ -64,6 +65,64 @@ def test_an_explorer_that_declares_factors_receives_them():
     undeclared = checks("explorers", twins.explorers.explorer(twins.explorers.reads_level))
     with pytest.raises(CheckFailed, match="level"):
         undeclared["it returns findings"]()
+
+
+def test_a_measure_that_declares_labels_and_factors_receives_them():
+    for cls, field in (("ReadsLabels", "labels"), ("ReadsLevel", "factors")):
+        spec = twins.measure(getattr(twins.measures, cls), **{field: True})
+        found = checks("measures", spec)
+        found[FINITE]()
+        with pytest.raises(CheckSkipped, match=f"{field}=True"):
+            found[f"it works without {field}"]()
+
+
+def test_a_measure_may_refuse_a_split():
+    class Compares(twins.measures.ComparesTwo):
+        def compute(self):
+            if len(torch.cat(self.codes)) < 2 or self.context.split == "train":
+                raise UsageError("no pairs")
+            return super().compute()
+
+    found = checks("measures", twins.measure(Compares))
+    found[FINITE]()
+    for name in ("a split of one image works", "metric names do not depend on the split"):
+        with pytest.raises(CheckSkipped, match="no pairs"):
+            found[name]()
+
+
+def test_a_measure_may_measure_times():
+    calls = iter(range(9))
+
+    class Timed(twins.measures.Means):
+        def compute(self):
+            return {**super().compute(), "encode_seconds": next(calls)}
+
+    checks("measures", twins.measure(Timed))["the same evaluation gives the same numbers"]()
+
+
+def test_a_measure_of_the_likelihood_is_tried_with_a_loss_that_declares_one():
+    class Likelihood(twins.measures.Means):
+        def __init__(self, config, context):
+            super().__init__(config, context)
+            assert context.loss.likelihood is not None
+
+    model = twins.model(default_loss="Plugin/good")  # preferred; its loss declares none
+    found = plugin_of(model, twins.loss(), twins.measure(Likelihood, likelihood=True))
+    by_name = {c.name: c for c in checks_of("measures", "Plugin/good", forge=Forge([found]))}
+    by_name[FINITE]()
+
+
+def test_a_measure_of_a_model_that_supports_no_tiny_images_is_tried():
+    class Vectors(twins.models.Good):
+        def __init__(self, config, data):
+            if data.kind != "vector":
+                raise UsageError("it supports vectors")
+            super().__init__(config, data)
+
+    model = twins.model(Vectors, provides=twins.models.PROVIDES | {"own"})
+    forge = Forge([plugin_of(model, twins.measure(needs={"encode", "own"}))])
+    by_name = {c.name: c for c in checks_of("measures", "Plugin/good", forge=forge)}
+    by_name[FINITE]()
 
 
 @pytest.mark.parametrize("kind", CHECKED)
@@ -250,6 +309,7 @@ NOT_CHECKED = [
     (twins.dataset(refuse), "it loads as images or vectors", "it needs options: not like this"),
     (twins.objective(Codes), ROWS, "pass example=, a function that returns inputs"),
     (twins.callback(refuse), "it attaches and trains", "it rejects the test run: not like this"),
+    (twins.measure(refuse), FINITE, "it rejects the test run: not like this"),
     (twins.explorer(refuse), "it returns findings", "it rejects the test run: not like this"),
     (twins.loss(refuse), "terms are finite scalars", "such as ae with (1, 28, 28): not like"),
 ]
@@ -274,5 +334,5 @@ def test_wrong_example_and_kind_without_checks_are_refused():
     found = checks_of("objectives", "twin/good", forge=forge, example=lambda: torch.rand(3, 2))
     with pytest.raises(CheckFailed, match="the example has 3 rows"):
         {check.name: check for check in found}[ROWS]()
-    with pytest.raises(UsageError, match="there are no checks for measures"):
-        checks_of("measures", "loss")
+    with pytest.raises(UsageError, match="there are no checks for presets"):
+        checks_of("presets", "loss")

@@ -12,10 +12,11 @@ from typing import get_args
 
 import pytest
 
-from latentforge import Forge, contracts, findings, options, search
+from latentforge import Arrays, Forge, contracts, findings, options, search
 from latentforge.config.schema import DataConfig
 from latentforge.conformance.capabilities import CORE_CAPABILITIES
 from latentforge.engine.latent_search import Found
+from latentforge.errors import UsageError
 from latentforge.specs import KINDS, ExplorerSpec
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "contracts.md"
@@ -67,6 +68,23 @@ def test_components_of_the_page_keep_their_contract(page, cli, tmp_path, monkeyp
     assert answer.code == 0, answer.err
     for kind in KINDS.values():
         assert any(check["component"].startswith(kind.singular) for check in answer.json["checks"])
+
+
+def test_the_gap_of_the_page_refuses_one_dimension_and_a_constant_factor(page):
+    for line, code in blocks("python"):
+        if re.search("@hookimpl|@dataclass", code):
+            exec(compile("\n" * line + code, str(PAGE), "exec"), vars(page))
+    forge = Forge(plugins=[page])
+    options = {"data": "rings", "train": {"epochs": 1}, "quiet": True}
+    run = forge.train("tiny-vae", model={"latent_dim": 1}, **options)
+    with pytest.raises(UsageError, match="two latent dimensions, and the model has one"):
+        forge.evaluate(run, measures=["gap"])
+    run = forge.train("tiny-vae", **options)
+    splits = forge.load_data("rings")
+    first = splits.split("test").batch_at([0, 1])
+    same = Arrays(first.x[:1], factors={"radius": first.factors["radius"][:1]})
+    with pytest.raises(UsageError, match="the same value for all examples"):
+        forge.evaluate(run, measures=["gap"], data=same)
 
 
 def test_the_page_has_an_example_of_every_hook():

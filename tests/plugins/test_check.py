@@ -21,6 +21,29 @@ def latentforge_losses():
 """
 
 
+BROKEN_MEASURE = """
+from latentforge import MeasureSpec, hookimpl
+
+
+class Broken:
+    def update(self, seen):
+        pass
+
+    def compute(self):
+        return {"broken": 1.0}
+
+
+def build(config, context):
+    return Broken()
+
+
+@hookimpl
+def latentforge_measures():
+    how = {"name": "broken", "summary": "s", "protocol": "1"}
+    return [MeasureSpec(build=lambda config, context: build(config, context), **how)]
+"""
+
+
 def components(answer):
     return {check["component"] for check in answer.json["checks"] if check["component"]}
 
@@ -55,6 +78,15 @@ def test_component_that_could_not_be_tried_is_no_success(cli, work):
         f"{report.json['passed']} passed, 0 failed, 0 skipped, {untried} not checked"
     )
     assert report.json["checks"][-1]["status"] == "not checked"
+
+
+def test_measure_that_always_raises_fails(cli, work):
+    for method in ("build", "update"):
+        (work / "broken.py").write_text(BROKEN_MEASURE.replace(f"def {method}", "def other"))
+        answer = cli("plugins", "check", "./broken.py", "--deep")
+        assert answer.code == 3
+        check = "it returns finite numbers with a protocol"
+        assert f"failed      measure broken: {check}" in answer.out
 
 
 def test_disabled_plugin_is_not_checked(cli, work):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
+from latentforge import findings
 from latentforge.cli.app import app
 from latentforge.plugins.scaffold import IMPLEMENTED, new_plugin, render_files
 
@@ -51,6 +52,14 @@ def test_commands_in_the_readme_of_a_new_package_parse(kind):
             name, *words = words
             command = command.commands[name]
         command.make_context(name, words)
+
+
+def test_a_new_explorer_uses_the_current_names_of_findings():
+    code = render_files("swirl", "explorer")["latentforge_swirl/explorer.py"]
+    [line] = [line for line in code.splitlines() if "latentforge.findings import" in line]
+    names = line.partition("import ")[2].split(", ")
+    assert "NamedArrays" in names
+    assert [getattr(findings, name).__name__ for name in names] == names
 
 
 @pytest.mark.parametrize("kind", IMPLEMENTED)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -15,7 +16,7 @@ from latentforge import search
 from latentforge.contracts import ExploreContext
 from latentforge.engine.latent_search import Found
 from latentforge.errors import UsageError
-from latentforge.findings import Finding, Findings, Lines, NamedArrays
+from latentforge.findings import Finding, Findings, Lines, NamedArrays, join_findings
 from latentforge.io.text import counted
 from latentforge_plugins.densities import MAX_DIMENSIONS, prior_density
 from latentforge_plugins.densities import Density as CodeDensity
@@ -88,9 +89,12 @@ def guide(context: ExploreContext, config: GuidedConfig) -> Findings:
     if terminates and starts.excluded_classes(context, config) is not None:
         with torch.no_grad():
             parts.append(measure_baselines(context, found, codes, mixture))
+    findings = merge_findings([*parts, search_findings])
     if hasattr(objective, "findings"):
-        parts.insert(0, objective.findings(found.x))
-    return merge_findings([*parts, search_findings])
+        findings = join_findings(objective.findings(found.x), findings)
+    # images before charts
+    items = sorted(findings.items, key=lambda item: isinstance(item, Lines | NamedArrays))
+    return replace(findings, items=items)
 
 
 def select_prior(
@@ -128,10 +132,9 @@ def sample_steps(context: ExploreContext, config: GuidedConfig) -> int:
 
 
 def merge_findings(parts: Sequence[Findings]) -> Findings:
-    """Merge several findings, with images before charts."""
-    items = [item for part in parts for item in part.items]
+    """Merge several findings."""
     return Findings(
-        sorted(items, key=lambda item: isinstance(item, Lines | NamedArrays)),
+        [item for part in parts for item in part.items],
         {name: value for part in parts for name, value in part.metrics.items()},
         "; ".join(part.protocol for part in parts if part.protocol),
         [note for part in parts for note in part.notes],

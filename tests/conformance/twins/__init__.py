@@ -15,6 +15,7 @@ from .callbacks import CALLBACKS, callback
 from .datasets import DATASETS, dataset
 from .explorers import EXPLORERS, explorer
 from .losses import LOSSES, loss
+from .measures import MEASURES, measure
 from .models import MODELS, model
 from .objectives import OBJECTIVES, objective
 from .roles import WITH_ROLES
@@ -42,9 +43,14 @@ TWINS = {
     "datasets": {**DATASETS, **WITH_ROLES["datasets"]},
     "explorers": EXPLORERS,
     "objectives": OBJECTIVES,
+    "measures": MEASURES,
     "callbacks": CALLBACKS,
 }
-RAISES = {("callbacks", "it attaches and trains", 0): PluginError}  # raised by the run itself
+RAISES = {  # by the run itself
+    ("callbacks", "it attaches and trains", 0): PluginError,
+    ("measures", "it returns finite numbers with a protocol", 0): PluginError,
+    ("measures", "it returns finite numbers with a protocol", 1): PluginError,
+}
 OPTIONS = {
     "every option has a valid default": BadDefault,
     "every option is described": Undescribed,
@@ -55,6 +61,7 @@ GOOD = {
     "datasets": dataset(),
     "explorers": explorer(),
     "objectives": objective(),
+    "measures": measure(),
     "callbacks": callback(),
 }
 

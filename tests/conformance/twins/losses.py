@@ -26,6 +26,12 @@ class GoodLoss(nn.Module):
         return Terms(self.terms(model, batch, step))
 
 
+class LazyScale(GoodLoss):
+    def __init__(self, config, data):
+        super().__init__(config, data)
+        self.head = nn.LazyLinear(1)
+
+
 def loss(cls=GoodLoss, **changes):
     needs = {"encode", "decode_logits"}
     spec = {"name": "good", "summary": "-log p(x|z)", "build": cls, "needs": needs}
@@ -303,6 +309,7 @@ LOSSES = {
         giving(weights={"kl": 2.0}),
         giving(weights={"recon": 0.0, "scale": 0.0}),
         loss(NoNumber),
+        loss(LazyScale),
     ],
     "every capability is known": [
         loss(needs={"encode", "decode_logit"}),

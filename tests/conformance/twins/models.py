@@ -34,6 +34,12 @@ class Good(nn.Module):
         return self.decode_logits(z).sigmoid()
 
 
+class LazyEncoder(Good):
+    def __init__(self, config, data):
+        super().__init__(config, data)
+        self.encoder = nn.LazyLinear(2 * config.size)
+
+
 PROVIDES = {"encode", "decode", "decode_logits", "kl", "log_prob", "diagonal_gaussian"}
 
 
@@ -602,6 +608,7 @@ MODELS = {
         with_prior(OnlyDensity),
         with_prior(OnlySamples),
         conditional(NoGiven),
+        model(LazyEncoder),
     ],
     "every capability is known": [model(provides={*PROVIDES - {"decode_logits"}, "decode_logit"})],
     "the batch is not modified": [model(Darkens)],
