@@ -30,6 +30,7 @@ from latentforge.errors import UsageError
 from latentforge.rendering.findings_store import read_findings
 
 N = 60
+RAGGED = np.array([[0], [0, 1]] * (N // 2), object)
 RANDOM = np.random.default_rng(0)
 X = RANDOM.integers(0, 256, (N, 6, 5), dtype=np.uint8)
 Y = np.arange(N) % 3
@@ -247,6 +248,8 @@ def test_rounded_integers_are_announced(caplog):
         ({"f": 3.0}, "factor 'f' has type float64 and shape ()"),
         ({"f": "red"}, "factor 'f' has type <U3 and shape ()"),
         ({"f": [1, "two"] * (N // 2)}, "its values are numbers and strings"),
+        ({"f": np.array([1, "two"] * (N // 2), object)}, "its values are numbers and strings"),
+        ({"f": RAGGED}, "its values have different shapes"),
         ({"f": [[1], [1, 2]] * (N // 2)}, "its values have different shapes"),
         ({"f": np.zeros(N, complex)}, "factor 'f' has type complex128"),
         ({"class": SHAPE}, "a factor is named 'class'"),
