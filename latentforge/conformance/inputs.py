@@ -67,15 +67,16 @@ def read_inputs(
 
 
 def read_shape(text: str | None) -> tuple[int, ...] | None:
-    """Parse `1,28,28`, the shape of one image, or `12`, the number of values of one vector."""
+    """Parse the shape of one example: `1,28,28` of an image, `2,50` of a signal, `12` of a
+    vector."""
     if text is None:
         return None
     numbers = text.split(",")
-    if len(numbers) not in (1, 3) or not all(re.fullmatch(r" *[1-9][0-9]* *", n) for n in numbers):
+    if len(numbers) > 3 or not all(re.fullmatch(r" *[1-9][0-9]* *", n) for n in numbers):
         raise UsageError(
             f"--shape {text}: is not the shape of one example",
-            hint="--shape 1,28,28 for images of 28x28 pixels with one channel, --shape 12 for 12 "
-            "numbers",
+            hint="--shape 1,28,28 for images of 28x28 pixels with one channel, --shape 2,50 for "
+            "signals of 50 values with two channels, --shape 12 for 12 numbers",
         )
     return tuple(map(int, numbers))
 

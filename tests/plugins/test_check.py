@@ -79,7 +79,7 @@ def test_checks_are_given_options_and_data(cli, work):
     [
         (["--set", "model.latent_dim=2"], "only the checks of --deep use --set"),
         (["--shape", "1,8,8"], "only the checks of --deep use --shape"),
-        (["--deep", "--shape", "1,8"], "is not the shape of one example"),
+        (["--deep", "--shape", "1,0"], "is not the shape of one example"),
         (["--deep", "--set", "vae.latent_dims=2"], "did you mean 'latent_dim'?"),
         (["--deep", "--data", "digit"], "did you mean 'digits'?"),
         (["--deep", "--with", "judge=nowhere"], "no checked component has a role 'judge'"),
