@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from latentforge.config.condition import check_unconditional
 from latentforge.config.data_command import complete_command
 from latentforge.config.inference import SAMPLER, describe_sampler, override_sampler
+from latentforge.config.request import separate_assignments
 from latentforge.config.resolve import resolve_other_data
 from latentforge.config.schema import PROTOCOL, Component, RunConfig, check_device, describe_weights
 from latentforge.config.selection import (
@@ -82,8 +83,7 @@ def separate_options(
     """Return the options of a section, `SECTION.KEY=VALUE`, and the others."""
     if isinstance(options, Mapping):
         return options.get(section, {}), {k: v for k, v in options.items() if k != section}
-    own = [text for text in options if text.startswith(f"{section}.")]
-    return own, [text for text in options if text not in own]
+    return separate_assignments(options, section)
 
 
 def record_metrics(
