@@ -42,6 +42,7 @@ from latentforge.conformance.subject import (
     require,
 )
 from latentforge.conformance.training_roles import fingerprint
+from latentforge.contracts.data import MissingFactorError
 from latentforge.errors import ConfigError, UsageError
 from latentforge.findings import Film, Findings, ImageGrid, Scatter
 
@@ -210,9 +211,8 @@ def _refusal_is_not_checked(subject: Subject) -> Iterator[None]:
     except ConfigError:
         raise
     except UsageError as error:
-        if (
-            isinstance(error.__cause__, KeyError) and not subject.entry.spec.factors
-        ):  # a factor is missing
+        is_factor = isinstance(error.__cause__, MissingFactorError)
+        if is_factor and not subject.entry.spec.factors:
             raise CheckFailed(error.message, "declare factors=True in the spec") from None
         raise rejected_run(error) from None
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latentforge.config.condition import check_labels
-from latentforge.config.data_range import check_run_range
+from latentforge.config.data_range import check_range
 from latentforge.config.schema import RunConfig
 from latentforge.config.selection import (
     check_factor_names,
@@ -64,7 +64,7 @@ def train(
         )
     check_factor_names(config.loss, spec.factors)
     check_labels(config.model.entry, spec.classes, config.data_name)
-    check_run_range(registry, config, spec.range_name)
+    check_range(registry, [config.model, config.loss], spec.range_name)
     monitor, _ = training_measures(registry, config, spec, splits.splits)
     if config.train.cuda_graph == "on" and device.type != "cuda":
         raise UsageError(
