@@ -16,6 +16,7 @@ from latentforge.config.schema import PROTOCOL, Component, RunConfig, check_devi
 from latentforge.config.selection import (
     check_factor_names,
     find_lacking,
+    fit_to_data,
     fit_to_loss,
     merge_roles,
     select_measures,
@@ -93,15 +94,10 @@ def record_metrics(
     append them to evaluations.jsonl. `data` is what replaces the run's own data, or None."""
     run, splits = loaded_run.run, loaded_run.splits
     images = len(splits.split(split))
-    for measure in measures:
-        here = splits.spec
-        if lacking := find_lacking(measure.entry.spec, here.classes, here.factors):
-            raise UsageError(
-                f"measure {measure.name!r} needs {lacking}; the data has none",
-                hint=f"give data with {lacking}, or choose other measures",
-            )
-        check_factor_names(measure, here.factors)
+    measures, notice = fit_to_data(measures, splits.spec)
     metrics, protocol = measure_split(loaded_run, split, measures, version)
+    if notice:
+        log.warning("%s", notice)
     result = {
         "run": str(run.path),
         "split": split,

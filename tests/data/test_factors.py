@@ -409,6 +409,30 @@ def test_data_without_factors_is_refused(forge):
         forge.evaluate(labelled, measures=["mean-angle"])
 
 
+def test_a_default_measure_is_skipped_for_other_data_that_it_does_not_fit(work, caplog):
+    class Angle:
+        @hookimpl
+        def latentforge_measures(self):
+            yield MeasureSpec(
+                name="default-angle",
+                summary="the mean angle",
+                build=lambda config, context: MeanAngle(),
+                protocol="degrees",
+                factors=True,
+            )
+
+    forge = Forge([Angle()])
+    run = fit(forge, arrays(), loss="reconstruction")
+    assert "mean_angle" in forge.evaluate(run, data=arrays())["metrics"]
+    assert "skipped" not in caplog.text
+    found = forge.evaluate(run, data={"test": X})["metrics"]
+    assert "skipped measures: default-angle" in caplog.text
+    assert "mse_per_pixel" in found
+    assert "mean_angle" not in found
+    with pytest.raises(UsageError, match="measure 'default-angle' needs factors; the data has"):
+        forge.evaluate(run, data={"test": X}, measures=["default-angle"])
+
+
 def test_other_data_is_matched_to_the_factors_of_the_run(forge):
     run = fit(forge, arrays())
     swapped = arrays({**FACTORS, "shape": (1 - SHAPE, ["disc", "square"])})
