@@ -433,6 +433,36 @@ def test_a_default_measure_is_skipped_for_other_data_that_it_does_not_fit(work, 
         forge.evaluate(run, data={"test": X}, measures=["default-angle"])
 
 
+def test_a_default_measure_of_another_factor_does_not_abort_a_run(work, caplog):
+    """Labels are a factor, so the measure is tried for all data with labels."""
+
+    class Refusing(MeanAngle):
+        def compute(self):
+            raise UsageError("there is only one angle")
+
+    class Angles:
+        @hookimpl
+        def latentforge_measures(self):
+            for name, measure in (("one", MeanAngle), ("two", Refusing)):
+                yield MeasureSpec(
+                    name=name,
+                    summary="the mean angle",
+                    build=lambda config, context, measure=measure: measure(),
+                    protocol="degrees",
+                    factors=True,
+                )
+
+    forge = Forge([Angles()])
+    run = fit(forge, arrays(None), loss="reconstruction")
+    assert run.status == "done"
+    assert "measure 'one': the data has no factor 'angle'" in caplog.text
+    caplog.clear()
+    assert "mean_angle" in fit(forge, arrays(), loss="reconstruction").metrics["test"]
+    assert "measure 'two': there is only one angle; the measure is skipped" in caplog.text
+    with pytest.raises(UsageError, match="has no factor 'angle'"):
+        forge.evaluate(run, data=arrays(None), measures=["one"])
+
+
 def test_other_data_is_matched_to_the_factors_of_the_run(forge):
     run = fit(forge, arrays())
     swapped = arrays({**FACTORS, "shape": (1 - SHAPE, ["disc", "square"])})
