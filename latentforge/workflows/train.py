@@ -25,8 +25,9 @@ from latentforge.engine.step import Trainee
 from latentforge.errors import UsageError
 from latentforge.plugins.registry import Registry
 from latentforge.runs.compatibility import check_same_images, open_training_roles
+from latentforge.runs.data_description import describe_data
 from latentforge.runs.folder import check_no_run, lock_run, remove_temporary_files
-from latentforge.runs.manifest import RUNS, build_manifest, describe_data
+from latentforge.runs.manifest import RUNS, build_manifest
 from latentforge.runtime import torchrun
 from latentforge.runtime.device import select_training_device
 from latentforge.runtime.threads import use_threads
