@@ -15,7 +15,7 @@ from torch import Tensor
 from latentforge.errors import UsageError
 from latentforge.latent import Likelihood, widened
 
-SMALLEST = 1e-8  # mean of a count; the softplus of a network underflows to 0, whose log is infinite
+SMALLEST = 1e-8  # mean of a count; that of a decoder underflows to 0, whose log is infinite
 
 
 class Laplace(Likelihood):

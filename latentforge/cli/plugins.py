@@ -114,7 +114,10 @@ def check(
     set_: Sets = None,
     shape: Annotated[
         str | None,
-        typer.Option(metavar="C,H,W", help="The shape of one example; one number for a vector."),
+        typer.Option(
+            metavar="C,H,W",
+            help="The shape of one example: C,L for a signal, one number for a vector.",
+        ),
     ] = None,
     data: Annotated[
         str | None,

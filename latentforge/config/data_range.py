@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence, Set
 from dataclasses import fields, replace
 from typing import Any, Literal
 
-from latentforge.config.schema import Component, RunConfig
+from latentforge.config.schema import Component
 from latentforge.config.validation import Faults
 from latentforge.contracts import RANGES
 from latentforge.errors import UsageError
@@ -106,11 +106,6 @@ def check_range(registry: Registry, parts: Sequence[Component], values: str) -> 
     for part in parts:
         if message := describe_unsupported(part, values):
             raise UsageError(message, hint=suggest_changes(registry, part, values))
-
-
-def check_run_range(registry: Registry, config: RunConfig, values: str) -> None:
-    """Raise UsageError if the model or the loss of a run does not support the range of its data."""
-    check_range(registry, [config.model, config.loss], values)
 
 
 def from_json(bounds: Sequence[float | None] | None) -> tuple[float, float] | None:

@@ -21,12 +21,6 @@ SAMPLER = "sampler"
 Options = Sequence[str] | Mapping[str, Any]
 
 
-def separate_sampler(texts: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the assignments of inference options, `sampler.KEY=VALUE`, and the others."""
-    own = [text for text in texts if text.startswith(f"{SAMPLER}.")]
-    return own, [text for text in texts if text not in own]
-
-
 def override_sampler(config: RunConfig, *requests: Options) -> RunConfig:
     """Return the configuration of a run whose model uses other inference options. Those that no
     request names are those of the run; a later request replaces an earlier one. Raises ConfigError

@@ -38,6 +38,12 @@ def separate_options(data: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str,
     return options, {k: v for k, v in data.items() if k not in options}
 
 
+def separate_assignments(texts: Sequence[str], section: str) -> tuple[list[str], list[str]]:
+    """Separate the assignments of a section, `SECTION.KEY=VALUE`, from the others."""
+    own = [text for text in texts if text.startswith(f"{section}.")]
+    return own, [text for text in texts if text not in own]
+
+
 @dataclass
 class Draft:
     """The values of a request and the source of each value. Later values replace earlier ones."""

@@ -148,6 +148,26 @@ def fit_to_loss(
     return [m for m in measures if m not in unfit], f"{notice}; {DECLARE}" if announced else ""
 
 
+def fit_to_data(measures: Sequence[Component], data: DataSpec) -> tuple[list[Component], str]:
+    """Return the measures that fit other data than that of the run, and a notice that names the
+    others, or an empty string. Raises UsageError if a measure that does not fit was requested."""
+    unfit = []
+    for measure in measures:
+        lacking = find_lacking(measure.entry.spec, data.classes, data.factors)
+        if not measure.is_default:
+            if lacking:
+                raise UsageError(
+                    f"measure {measure.name!r} needs {lacking}; the data has none",
+                    hint=f"give data with {lacking}, or choose other measures",
+                )
+            check_factor_names(measure, data.factors)
+        elif lacking or describe_unknown(measure, data.factors):
+            unfit.append(measure)
+    names = ", ".join(measure.name for measure in unfit)
+    notice = f"the data has no labels or factors that these need; skipped measures: {names}"
+    return [m for m in measures if m not in unfit], notice if unfit else ""
+
+
 def select_explorer(
     registry: Registry,
     config: RunConfig,

@@ -43,9 +43,9 @@ def checks_of(
     returns an input batch of shape (5, ...) for an objective that does not score images.
 
     The checks use random data of several shapes, or of the `example` in the spec. `shape` is
-    another shape of one example, (C, H, W) or (D,). `data` is a dataset's name, or data as in
-    `Forge.load_data`. `roles` maps roles of the component to runs, which are used instead of tiny
-    ones; their data is used unless `shape` or `data` is given.
+    another shape of one example, (C, H, W), (C, L) or (D,). `data` is a dataset's name, or data as
+    in `Forge.load_data`. `roles` maps roles of the component to runs, which are used instead of
+    tiny ones; their data is used unless `shape` or `data` is given.
     """
     if data is not None and shape:
         raise UsageError("data has a shape of its own", hint="give data or shape, not both")

@@ -19,6 +19,7 @@ from latentforge.conformance.subject import (
     require,
 )
 from latentforge.contracts import Batch, DataSpec, Step, Terms
+from latentforge.contracts.data import MissingFactorError
 from latentforge.engine.step import Trainee, followed_by
 from latentforge.errors import ConfigError, LatentForgeError, UsageError, one_line
 from latentforge.seeding import mix
@@ -202,7 +203,7 @@ def refusal_is_not_checked(subject: Subject) -> Iterator[None]:
 def require_declared_factors(subject: Subject, error: UsageError) -> None:
     """Raise CheckFailed if a refusal says that the data lacks a factor which the component reads
     without declaring it."""
-    if isinstance(error.__cause__, KeyError) and not subject.entry.spec.factors:
+    if isinstance(error.__cause__, MissingFactorError) and not subject.entry.spec.factors:
         raise CheckFailed(error.message, "declare factors=True in the spec") from None
 
 

@@ -113,7 +113,8 @@ def hide_capabilities(
         limited.encode = encode
     model.__class__ = limited
     if "prior" in hidden and isinstance(latent := getattr(model, "latent", None), LatentSpec):
-        model.latent = _without_prior(latent, model, used, (exempt, functions))
+        hidden_prior = _without_prior(latent, model, used, (exempt, functions))
+        limited.latent = property(lambda _: hidden_prior)  # `latent` may be a property itself
 
 
 def restrict_class(

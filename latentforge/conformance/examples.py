@@ -12,9 +12,10 @@ from torch import Tensor
 
 from latentforge.conformance.capabilities import accepted_roles
 from latentforge.conformance.subject import NotChecked, Subject
-from latentforge.contracts import RANGES, Arrays, Batch, DataSpec, Factor, Kind, RangeName
+from latentforge.contracts import RANGES, Arrays, Batch, DataSpec, Factor, RangeName
 from latentforge.contracts.data import CLASS
 from latentforge.data.images import ImageSplit
+from latentforge.data.layout import kind_of
 from latentforge.data.splits import DataSplits
 from latentforge.errors import LatentForgeError
 from latentforge.plugins.registry import Entry
@@ -28,7 +29,6 @@ SHAPES = {
     "12 numbers": (12,),
 }
 LARGER = (3, 64, 64)  # for models that support none of these
-KINDS: dict[int, Kind] = {1: "vector", 2: "signal", 3: "image"}  # by the number of axes
 TINY = (1, 16, 16)  # of runs
 TRIED: tuple[RangeName, ...] = ("unit", "counts", "signed", "any")  # ranges, in this order
 LIMITS = {"counts": (0.0, 20.0), "any": (-3.0, 3.0)}  # of random values in ranges without bounds
@@ -78,11 +78,6 @@ def make_data_spec(
     factors: tuple[Factor, ...] = FACTORS,
 ) -> DataSpec:
     return with_limits(DataSpec(shape, kind_of(shape), CLASSES, RANGES[values], factors))
-
-
-def kind_of(shape: tuple[int, ...]) -> Kind:
-    """The kind of data whose examples have this shape."""
-    return KINDS[len(shape)]
 
 
 def complete(spec: DataSpec) -> DataSpec:

@@ -246,11 +246,8 @@ def find_host(
     def order(entry: Entry) -> tuple[bool, bool, bool, int, str]:
         position = PREFERRED.index(entry.name) if entry.name in PREFERRED else len(PREFERRED)
         has_roles = only is not None and bool(entry.spec.roles)
-        foreign, conditional = (
-            entry.plugin is not subject.entry.plugin,
-            CONDITIONAL in entry.provides,
-        )
-        return has_roles, foreign, conditional, position, entry.name
+        foreign = entry.plugin is not subject.entry.plugin
+        return has_roles, foreign, CONDITIONAL in entry.provides, position, entry.name
 
     models = (with_options(subject, entry) for entry in subject.forge.registry.entries("models"))
     refusal = ""
@@ -308,7 +305,7 @@ def load_tiny_run(subject: Subject) -> LoadedRun:
         run,
         config,
         roles=roles,
-        conditions=accepted_roles(subject),
+        role_specs=accepted_roles(subject),
         checkpoint="last",
         device="cpu",
         data=None,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from latentforge.config.capabilities import describe_missing
-from latentforge.config.request import set_nested, toml_value
+from latentforge.config.request import separate_assignments, set_nested, toml_value
 from latentforge.config.resolve import check_options, raise_faults, resolve_dataset
 from latentforge.config.schema import DataConfig
 from latentforge.config.validation import Faults
@@ -48,7 +48,7 @@ def read_inputs(
     if data is not None and shape is not None:
         message = "--data and --shape are two kinds of data"
         raise UsageError(message, hint="give only one of them; the data has its own shape")
-    data_texts = [text for text in assignments if text.startswith("data.")]
+    data_texts, others = separate_assignments(assignments, "data")
     if data is None and data_texts:
         raise UsageError(
             f"--set {data_texts[0]}: is an option of the dataset of --data, which is not given",
@@ -60,22 +60,22 @@ def read_inputs(
         data_options[key.strip()] = toml_value(value)
     if data is not None:
         resolve_dataset(registry, data, data_options)
-    others = [text for text in assignments if text not in data_texts]
     options = read_options(registry, entries, others)
     check_roles(registry, entries, roles or {})
     return Inputs(options, data, data_options, read_shape(shape), dict(roles or {}))
 
 
 def read_shape(text: str | None) -> tuple[int, ...] | None:
-    """Parse `1,28,28`, the shape of one image, or `12`, the number of values of one vector."""
+    """Parse the shape of one example: `1,28,28` of an image, `2,50` of a signal, `12` of a
+    vector."""
     if text is None:
         return None
     numbers = text.split(",")
-    if len(numbers) not in (1, 3) or not all(re.fullmatch(r" *[1-9][0-9]* *", n) for n in numbers):
+    if len(numbers) > 3 or not all(re.fullmatch(r" *[1-9][0-9]* *", n) for n in numbers):
         raise UsageError(
             f"--shape {text}: is not the shape of one example",
-            hint="--shape 1,28,28 for images of 28x28 pixels with one channel, --shape 12 for 12 "
-            "numbers",
+            hint="--shape 1,28,28 for images of 28x28 pixels with one channel, --shape 2,50 for "
+            "signals of 50 values with two channels, --shape 12 for 12 numbers",
         )
     return tuple(map(int, numbers))
 

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 CLASS = "class"
 """The name of the factor that consists of the labels."""
 
+WORD_START, WORD_END = r"(?<![\w/\\.-])", r"(?![\w/\\-]|\.\w)"
+"""The ends of a word of a sentence, which is not a part of a path or of a name."""
+
 
 Kind = Literal["image", "vector", "signal"]
 
@@ -128,14 +131,14 @@ class DataSpec:
 
     def adapt(self, text: str) -> str:
         """Return a text about images and pixels in the words of this data: examples, or signals,
-        and values."""
+        and values. Names such as image.csv, image-run and runs/image are not changed."""
         if self.kind == "image":
             return text
         word, article = ("signal", "a") if self.kind == "signal" else ("example", "an")
-        text = re.sub(r"\ban image\b", f"{article} {word}", text)
-        text = re.sub(r"\bimage(s?)\b", rf"{word}\1", text)
-        text = re.sub(r"\bImage(s?)\b", rf"{word.capitalize()}\1", text)
-        return re.sub(r"\bpixel(s?)\b", r"value\1", text)
+        text = re.sub(rf"\ban image{WORD_END}", f"{article} {word}", text)
+        text = re.sub(rf"{WORD_START}image(s?){WORD_END}", rf"{word}\1", text)
+        text = re.sub(rf"{WORD_START}Image(s?){WORD_END}", rf"{word.capitalize()}\1", text)
+        return re.sub(rf"{WORD_START}pixel(s?){WORD_END}", r"value\1", text)
 
     def normalize(self, x: Tensor) -> Tensor:
         """Return examples (..., *shape) as models see them: standardized, if there is a

@@ -120,17 +120,15 @@ def as_column(values: Any, where: str) -> Array:
     """Convert the values of a factor to an array (N,) of numbers, bools or strings."""
     if isinstance(values, Tensor):
         values = values.detach().cpu().numpy()
-    try:
-        array = np.asarray(values)
-    except ValueError:
-        raise UsageError(f"{where}: its values have different shapes") from None
-    if array.dtype == object and any(is_missing(value) for value in array.ravel().tolist()):
-        raise UsageError(
-            f"{where}: some values are missing",
-            hint="remove these examples, or leave out the factor",
-        )
+    array = as_array(values, where)
     if array.dtype == object:
-        array = np.array(array.tolist())
+        if any(is_missing(value) for value in array.ravel().tolist()):
+            raise UsageError(
+                f"{where}: some values are missing",
+                hint="remove these examples, or leave out the factor",
+            )
+        values = array.tolist()
+        array = as_array(values, where)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     is_text = array.dtype.kind in "US" and not isinstance(values, str)
@@ -143,6 +141,13 @@ def as_column(values: Any, where: str) -> Array:
     if mixed:  # NumPy converts a number among strings to a string
         raise UsageError(f"{where}: its values are numbers and strings", hint="give one type")
     return array
+
+
+def as_array(values: Any, where: str) -> Array:
+    try:
+        return np.asarray(values)
+    except ValueError:
+        raise UsageError(f"{where}: its values have different shapes") from None
 
 
 def all_texts(values: Iterable[Any]) -> bool:

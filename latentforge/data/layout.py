@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from latentforge.config.schema import DataConfig
-from latentforge.contracts import Arrays
+from latentforge.contracts import Arrays, Kind
 from latentforge.data.arrays import data_option
 from latentforge.errors import UsageError
 from latentforge.io.text import are, counted
@@ -25,6 +25,12 @@ SIGNAL = "signal"
 """The value of data.layout for signals whose layout is recognised from the shape."""
 AXES = "NCDHWL"
 """The letters of a layout, in the order of the axes that a model sees."""
+
+
+def kind_of(shape: Sequence[int]) -> Kind:
+    """Return the kind of examples of this shape: (D,), (C, L) or (C, H, W)."""
+    kinds: dict[int, Kind] = {1: "vector", 2: "signal", 3: "image"}
+    return kinds[len(shape)]
 
 
 def choose_kind(loaded: Mapping[str, Any], config: DataConfig, name: str) -> DataConfig:

@@ -38,17 +38,18 @@ def load_splits(
     """Load the images of every split on the CPU. `data` replaces `dataset`. `scaling` is that of a
     run, for data.normalize. Raises MissingError if both are None."""
     if data is not None:
-        splits = as_splits(data)
+        name, given = IN_MEMORY, as_splits(data)
         with suggestions_for(data, config):
-            prepared = prepare(splits.__getitem__, tuple(splits), IN_MEMORY, config)
-        return standardize(prepared, IN_MEMORY, scaling) if config.normalize else prepared
-    if dataset is None:
+            splits = prepare(given.__getitem__, tuple(given), name, config)
+    elif dataset is not None:
+        name = dataset.name
+        splits = prepare(partial(load_split, dataset), list_splits(dataset), name, config)
+    else:
         raise MissingError(
             "this run was trained on data passed in Python, which is not stored in the run",
             hint="pass it again as the argument data=... of the Python API",
         )
-    prepared = prepare(partial(load_split, dataset), list_splits(dataset), dataset.name, config)
-    return standardize(prepared, dataset.name, scaling) if config.normalize else prepared
+    return standardize(splits, name, scaling) if config.normalize else splits
 
 
 def load_split(dataset: Component, split: str) -> Any:

@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 
 from latentforge.config.data_range import to_json
 from latentforge.config.schema import IN_MEMORY, DataConfig
-from latentforge.contracts import Arrays, DataSpec, Factor, Kind
+from latentforge.contracts import Arrays, DataSpec, Factor
 from latentforge.data import readers
 from latentforge.data.arrays import as_tensor, data_option, dtype_name
 from latentforge.data.attributes import class_names, item_values
@@ -38,7 +38,7 @@ from latentforge.data.fingerprint import (
 )
 from latentforge.data.images import ImageSplit
 from latentforge.data.labels import Labels, check_counts, read_labels, unite
-from latentforge.data.layout import choose_kind, find_layout, to_standard
+from latentforge.data.layout import choose_kind, find_layout, kind_of, to_standard
 from latentforge.data.levels import Levels
 from latentforge.data.memory import streaming_reason
 from latentforge.data.ranges import choose_range, find_scale, find_spec
@@ -56,7 +56,6 @@ TEST = 0.2  # fraction of all images, if there is no official test split
 VALIDATION = 0.1  # fraction of the remaining images, if there is no official test split
 COLUMNS = 50  # largest ratio of the ranges of two columns that is not announced
 DEFAULT = DataConfig()
-KINDS: dict[int, Kind] = {1: "vector", 2: "signal", 3: "image"}  # by the number of axes
 
 RANDOM = (
     "%s: items of this dataset are random; they are read again in each epoch, and evaluation "
@@ -378,7 +377,7 @@ def _build_spec(
                     hint=suggest_types(str(here), str(there)) if name == "type" else order,
                 )
     shape = tuple(first.x.shape[1:])
-    return DataSpec(shape=shape, kind=KINDS[len(shape)], classes=classes, factors=factors)
+    return DataSpec(shape=shape, kind=kind_of(shape), classes=classes, factors=factors)
 
 
 def suggest_types(here: str, there: str) -> str:

@@ -68,13 +68,8 @@ def standardize(data: DataSplits, name: str, scaling: Scaling | None = None) -> 
     and the deviation of the training split. `name` names the data in messages."""
     scaling = scaling or find_scaling(data.split("train"), name)
     spec = replace(data.spec, scaling=scaling)
-    changed = {id(images): scale(images, spec) for images in data.splits.values()}
-    return replace(
-        data,
-        spec=spec,
-        splits={split: changed[id(images)] for split, images in data.splits.items()},
-        preprocessing={**data.preprocessing, "normalize": scaling.as_dict()},
-    )
+    preprocessing = {**data.preprocessing, "normalize": scaling.as_dict()}
+    return replace(data.map(lambda images, _: scale(images, spec)), preprocessing=preprocessing)
 
 
 def scale(images: ImageSplit, spec: DataSpec) -> ImageSplit:

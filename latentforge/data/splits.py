@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -65,14 +65,14 @@ class DataSplits:
         if not classes or not self.spec.classes or classes == self.spec.classes:
             return self
         spec = replace(self.spec, classes=classes)
-        changed: dict[int, ImageSplit] = {}
-        for name, images in self.splits.items():
-            if images.y is not None and id(images) not in changed:
-                where = f"the {name} split"
-                y = match_names(images.y, self.spec.classes, classes, where, owner)
-                changed[id(images)] = images.relabelled(y, spec)
-        splits = {name: changed.get(id(images), images) for name, images in self.splits.items()}
-        return replace(self, spec=spec, splits=splits)
+
+        def relabel(images: ImageSplit, name: str) -> ImageSplit:
+            y, where = images.y, f"the {name} split"
+            if y is not None:
+                y = match_names(y, self.spec.classes, classes, where, owner)
+            return images.relabelled(y, spec)
+
+        return self.map(relabel)
 
     def with_factors(self, factors: Sequence[Factor], owner: str) -> DataSplits:
         """Return the splits with categorical factors that index the names of the same factors of
@@ -80,21 +80,24 @@ class DataSplits:
         wanted = {factor.name: factor for factor in factors}
         if all(wanted.get(f.name, f) == f for f in other_factors(self.spec)):
             return self
-        changed = {
-            id(images): match_factors(images, factors, f"the {name} split", owner)
-            for name, images in self.splits.items()
-        }
-        splits = {name: changed[id(images)] for name, images in self.splits.items()}
-        return replace(self, spec=next(iter(splits.values())).spec, splits=splits)
+        return self.map(lambda s, name: match_factors(s, factors, f"the {name} split", owner))
 
     def with_limits(self, limits: tuple[float, float] | None) -> DataSplits:
         """Return the splits with the limits of a run's data, so that all are drawn alike."""
         if limits == self.spec.limits:
             return self
         spec = replace(self.spec, limits=limits)
-        changed = {id(s): s.relabelled(s.y, spec) for s in self.splits.values()}
+        return self.map(lambda images, _: images.relabelled(images.y, spec))
+
+    def map(self, change: Callable[[ImageSplit, str], ImageSplit]) -> DataSplits:
+        """Return `change(images, name)` of each split. Images that several splits share are changed
+        once and stay shared."""
+        changed: dict[int, ImageSplit] = {}
+        for name, images in self.splits.items():
+            if id(images) not in changed:
+                changed[id(images)] = change(images, name)
         splits = {name: changed[id(images)] for name, images in self.splits.items()}
-        return replace(self, spec=spec, splits=splits)
+        return replace(self, spec=next(iter(splits.values())).spec, splits=splits)
 
     def matches(self, description: Mapping[str, Any]) -> bool:
         """Whether this is the data that a run.json describes under `data`. Compares the hashes of

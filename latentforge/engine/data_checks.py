@@ -71,7 +71,7 @@ def check_value_range(
         if images.spec.range is None and not SMALL < std < LARGE:
             hint = "data.normalize=true standardizes the values"
             yield Diagnosis("range", "warning", f"{fact}, but a network expects about 1", hint)
-    elif low == 0 and 0 < high - second < min(0.1, second):  # far from 0, and close together
+    elif low == black == 0 and 0 < high - second < min(0.1, second):  # close, and far from 0
         saw = f"the training values that are not 0 go from {second:.4g} to {high:.4g}"
         hint = "replace the zeros if they mark missing values, and set data.black and data.white"
         yield Diagnosis("range", "warning", saw, hint)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from latentforge.config.schema import PROTOCOL, Component
 from latentforge.contracts import Batch, EvaluateContext, Measure, Seen, Step, at_once
 from latentforge.data.splits import DataSplits
-from latentforge.errors import PluginError
+from latentforge.errors import PluginError, UsageError
 from latentforge.latent import given
 from latentforge.seeding import Noise
 
@@ -158,10 +158,11 @@ class Evaluator:
         it and log a warning: it runs for every model, so a failure must not abort the run."""
         try:
             return measure.call(f"{action} {measure.name!r}", function, *args)
-        except PluginError as error:
+        except (PluginError, UsageError) as error:  # a UsageError refuses this model or data
             if not measure.is_default or measure.entry.plugin.builtin:
                 raise
-            log.warning("%s; the measure is skipped", error.message)
+            owner = "" if repr(measure.name) in error.message else f"measure {measure.name!r}: "
+            log.warning("%s%s; the measure is skipped", owner, error.message)
             self.measures.remove(measure)
             self._running = [pair for pair in self._running if pair[0] is not measure]
             return None

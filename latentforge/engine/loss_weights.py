@@ -56,7 +56,7 @@ def find_alternation(
     """
     steps = range(max(1, total - STEPS + 1), total + 1)
     found = {step: dict(weights_at(step)) for step in steps}
-    for term in {name: None for weights in found.values() for name in weights}:
+    for term in dict.fromkeys(name for weights in found.values() for name in weights):
         weights = [float(found[step].get(term, 1.0)) for step in steps]
         switches = [i for i, (a, b) in enumerate(pairwise(weights)) if (a == 0) != (b == 0)]
         if len(switches) >= 2 and weights.count(0.0) > 1:

@@ -26,11 +26,10 @@ from latentforge.rendering.canvas import (
     wrap,
 )
 from latentforge.rendering.images import Array, to_numpy
-from latentforge.rendering.palette import INK, colour
+from latentforge.rendering.palette import HEAT, INK, colour
 
 STYLES = ("-", "--", ":", "-.")
 MAX_MARKED = 16  # curves with more values have no markers
-STEPS = "viridis"
 WIDTHS = (5.6, 3.6, 2.8)  # of the panels in a grid of 1, 2 and 3 columns, inches
 TOTAL = 11.0  # maximum width of all panels, inches
 CAPTION = 7.5  # font size, points
@@ -103,7 +102,7 @@ def _style(item: CurveGrid, n: int, c: int, count: int, channels: int) -> tuple[
 
 def _step_colours(count: int) -> Array:
     """The colours of the steps of a sequence, (count, 4), without the brightest ones."""
-    colours: Array = colormaps[STEPS](np.linspace(0.0, 0.88, count))
+    colours: Array = colormaps[HEAT](np.linspace(0.0, 0.88, count))
     return colours
 
 

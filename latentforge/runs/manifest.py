@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,9 +17,8 @@ from latentforge.config.schema import (
     describe_weights,
 )
 from latentforge.config.validation import plain
-from latentforge.contracts import Factor
-from latentforge.contracts.data import CLASS
 from latentforge.io.redact import command_line
+from latentforge.runs.data_description import describe_data
 from latentforge.runs.folder import FORMAT
 from latentforge.runtime import torchrun
 
@@ -72,39 +70,6 @@ def build_manifest(config: RunConfig, splits: DataSplits, device: torch.device) 
         "images_per_second": 0.0,
         "metrics": {},
     }
-
-
-def describe_data(name: str, splits: DataSplits) -> dict[str, Any]:
-    """The section `data` of run.json: the data of a run, whose dataset is called `name`."""
-    return {
-        "name": name,
-        "kind": splits.spec.kind,
-        "shape": list(splits.spec.shape),
-        "classes": list(splits.spec.classes),
-        "factors": describe_factors(splits.spec.factors),
-        "images": {name: len(images) for name, images in splits.splits.items()},
-        "class_counts": splits.class_counts(),
-        "preprocessing": splits.preprocessing,
-        "fingerprint": splits.fingerprint,
-        "sample": splits.sample,
-    }
-
-
-def describe_factors(factors: Sequence[Factor]) -> list[dict[str, Any]]:
-    """Describe the factors other than the class for run.json. Those without names are numeric."""
-    return [
-        {"name": factor.name, **({"names": list(factor.names)} if factor.names else {})}
-        for factor in factors
-        if factor.name != CLASS
-    ]
-
-
-def stored_factors(about: Mapping[str, Any]) -> tuple[Factor, ...]:
-    """Return all factors of the data that run.json describes under `data`: the class, if there are
-    labels, and the others."""
-    others = (Factor(f["name"], tuple(f.get("names", ()))) for f in about.get("factors", ()))
-    labels = (Factor(CLASS, tuple(about["classes"])),) if about["classes"] else ()
-    return (*labels, *others)
 
 
 def now() -> str:

@@ -40,11 +40,11 @@ FLAGS = (
     *("set", "data", "loss", "epochs", "batch-size", "lr", "seed", "device", "callback", "config"),
     *("preset", "run", "out", "checkpoint", "from", "with", "measure", "split", "protocol", "part"),
     *("format", "grid", "space", "search", "objective", "storage", "jobs", "retry", "quiet"),
-    *("together", "no-together"),
+    *("together", "no-together", "condition"),
 )
 """The options of commands that are arguments of methods."""
 SWITCHES = ("retry", "quiet", "together", "no-together")
-NUMBERS = ("epochs", "batch-size", "lr", "seed", "protocol", "search", "jobs")
+NUMBERS = ("epochs", "batch-size", "lr", "seed", "protocol", "search", "jobs", "condition")
 LISTS = ("measure", "callback")
 PLACEHOLDERS = (
     *("RUN", "SWEEP", "MODEL", "NAME", "FILE", "FOLDER", "DIR", "IMAGE", "URL", "COLUMN"),

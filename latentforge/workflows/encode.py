@@ -25,8 +25,8 @@ from latentforge.io.npz import Array, write_array, write_whole
 from latentforge.io.paths import replace_nonfinite
 from latentforge.latent import declared_kl, given
 from latentforge.rendering.images import to_uint8
+from latentforge.runs.data_description import describe_factors
 from latentforge.runs.folder import RunFolder
-from latentforge.runs.manifest import describe_factors
 from latentforge.runtime.device import resolve_device
 from latentforge.seeding import callers_state_kept, mix
 from latentforge.workflows.export import describe_origin, output_file

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 from latentforge.config.condition import check_unconditional
 from latentforge.config.data_command import complete_command
 from latentforge.config.inference import SAMPLER, describe_sampler, override_sampler
+from latentforge.config.request import separate_assignments
 from latentforge.config.resolve import resolve_other_data
 from latentforge.config.schema import PROTOCOL, Component, RunConfig, check_device, describe_weights
 from latentforge.config.selection import (
     check_factor_names,
     find_lacking,
+    fit_to_data,
     fit_to_loss,
     merge_roles,
     select_measures,
@@ -82,8 +84,7 @@ def separate_options(
     """Return the options of a section, `SECTION.KEY=VALUE`, and the others."""
     if isinstance(options, Mapping):
         return options.get(section, {}), {k: v for k, v in options.items() if k != section}
-    own = [text for text in options if text.startswith(f"{section}.")]
-    return own, [text for text in options if text not in own]
+    return separate_assignments(options, section)
 
 
 def record_metrics(
@@ -93,15 +94,10 @@ def record_metrics(
     append them to evaluations.jsonl. `data` is what replaces the run's own data, or None."""
     run, splits = loaded_run.run, loaded_run.splits
     images = len(splits.split(split))
-    for measure in measures:
-        here = splits.spec
-        if lacking := find_lacking(measure.entry.spec, here.classes, here.factors):
-            raise UsageError(
-                f"measure {measure.name!r} needs {lacking}; the data has none",
-                hint=f"give data with {lacking}, or choose other measures",
-            )
-        check_factor_names(measure, here.factors)
+    measures, notice = fit_to_data(measures, splits.spec)
     metrics, protocol = measure_split(loaded_run, split, measures, version)
+    if notice:
+        log.warning("%s", notice)
     roles = {role: other.run for role, other in loaded_run.roles.items()}
     notes = note_own_roles(loaded_run.config, roles)
     result = {

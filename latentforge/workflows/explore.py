@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from latentforge.config.condition import CONDITIONAL, check_condition
 from latentforge.config.inference import (
+    SAMPLER,
     describe_sampler,
     find_other_options,
     note_other_sampler,
     override_sampler,
     read_preset_sampler,
-    separate_sampler,
 )
+from latentforge.config.request import separate_assignments
 from latentforge.config.resolve import resolve_other_data
 from latentforge.config.schema import Component, check_device, describe_weights
 from latentforge.config.selection import SelectedExplorer, merge_roles, select_explorer
@@ -69,13 +70,12 @@ def explore(
     if folder:
         check_free(folder)
     config = resolve_stored_config(registry, run)
-    sampler_options, assignments = separate_sampler(assignments)
+    sampler_options, assignments = separate_assignments(assignments, SAMPLER)
     preset_sampler = read_preset_sampler(registry, preset)
     config = override_sampler(config, preset_sampler, sampler_options, sampler)
     spec = read_spec(run.manifest["data"])
-    data_options = [text for text in assignments if text.startswith("data.")]
+    data_options, assignments = separate_assignments(assignments, "data")
     data = resolve_other_data(registry, config, data, data_options)
-    assignments = [text for text in assignments if text not in data_options]
     if condition is not None:
         options["condition"] = condition
     selected = select_explorer(
@@ -85,16 +85,29 @@ def explore(
     )
     others = open_roles(registry, roles, selected.entries, config)
     models = {role: other_config.model.entry for role, (_, other_config) in others.items()}
-    kinds = merge_roles(selected.entries)
-    asked = selected.condition, selected.explorer.entry
-    check_condition(*asked, config.model.entry, models, kinds, spec.classes)
+    role_specs = merge_roles(selected.entries)
+    check_condition(
+        selected.condition,
+        selected.explorer.entry,
+        config.model.entry,
+        models,
+        role_specs,
+        spec.classes,
+    )
     for role, (other, _) in others.items():
-        if kinds[role].same_data:
+        if role_specs[role].same_data:
             check_same_images(run.manifest["data"], role, other, str(run.path))
     from latentforge.workflows.load import load_run
 
-    options_of_load = {"checkpoint": checkpoint, "device": device, "data": data}
-    loaded = load_run(run, config, roles=others, conditions=kinds, **options_of_load)
+    loaded = load_run(
+        run,
+        config,
+        checkpoint=checkpoint,
+        roles=others,
+        device=device,
+        data=data,
+        role_specs=role_specs,
+    )
     return explore_loaded(loaded, selected, out=folder, stream=None if quiet else sys.stderr)
 
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from latentforge.config.capabilities import check_capabilities
 from latentforge.config.condition import CONDITIONAL, describe_classes, read_condition
-from latentforge.config.inference import override_sampler, separate_sampler
+from latentforge.config.inference import SAMPLER, override_sampler
+from latentforge.config.request import separate_assignments
 from latentforge.config.resolve import resolve_other_data
 from latentforge.config.schema import IN_MEMORY, OtherData, check_device
 from latentforge.config.validation import Faults
@@ -85,7 +86,7 @@ def encode(
     config = resolve_stored_config(registry, run)
     sampler_options: Sequence[str] | Mapping[str, Any] = ()
     if not isinstance(options, Mapping):  # a mapping contains options of the data alone
-        sampler_options, options = separate_sampler(options)
+        sampler_options, options = separate_assignments(options, SAMPLER)
     config = override_sampler(config, sampler_options, sampler)
     data = resolve_other_data(registry, config, data, options)
     check_capabilities(registry, "encoding", ["encode"], config.model.entry)

@@ -322,10 +322,10 @@ def load_run(
     roles: Mapping[str, tuple[RunFolder, RunConfig]],
     device: str,
     data: Any,
-    conditions: Mapping[str, Role] = MappingProxyType({}),
+    role_specs: Mapping[str, Role] = MappingProxyType({}),
 ) -> LoadedRun:
     """Load a run's model and images, and the models of the runs in its roles, onto one device.
-    `conditions` are those of the roles that have any."""
+    `role_specs` are the roles that have conditions, such as other data than that of the run."""
     torch_device, seed = resolve_device(device), config.train.seed
     config = load_roles(config, torch_device, stored=True)
     splits = move_to_device(load_data(run, config, data), torch_device)
@@ -333,7 +333,7 @@ def load_run(
         role.use(splits)
     loaded = load(run, config, checkpoint, torch_device)
     others = {
-        name: open_role(conditions.get(name, Role()), other, other_config, torch_device, seed)
+        name: open_role(role_specs.get(name, Role()), other, other_config, torch_device, seed)
         for name, (other, other_config) in roles.items()
     }
     for role in others.values():

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latentforge.config.condition import check_labels
-from latentforge.config.data_range import check_run_range
+from latentforge.config.data_range import check_range
 from latentforge.config.schema import RunConfig
 from latentforge.config.selection import (
     check_factor_names,
@@ -25,8 +25,9 @@ from latentforge.engine.step import Trainee
 from latentforge.errors import UsageError
 from latentforge.plugins.registry import Registry
 from latentforge.runs.compatibility import check_same_images, open_training_roles
+from latentforge.runs.data_description import describe_data
 from latentforge.runs.folder import check_no_run, lock_run, remove_temporary_files
-from latentforge.runs.manifest import RUNS, build_manifest, describe_data
+from latentforge.runs.manifest import RUNS, build_manifest
 from latentforge.runtime import torchrun
 from latentforge.runtime.device import select_training_device
 from latentforge.runtime.threads import use_threads
@@ -64,7 +65,7 @@ def train(
         )
     check_factor_names(config.loss, spec.factors)
     check_labels(config.model.entry, spec.classes, config.data_name)
-    check_run_range(registry, config, spec.range_name)
+    check_range(registry, [config.model, config.loss], spec.range_name)
     monitor, _ = training_measures(registry, config, spec, splits.splits)
     if config.train.cuda_graph == "on" and device.type != "cuda":
         raise UsageError(

@@ -76,10 +76,10 @@ def spread_of(model: Any, codes: Tensor) -> Spread:
     if (prior := prior_of(model)) is not None:
         samples = prior.sample(PRIOR_SAMPLES).flatten(1).to(codes)
         name = f"the model's prior, from {PRIOR_SAMPLES} samples"
-        centre = samples.mean(0)
-        return Spread("prior's", name, "the prior's mean", centre, samples, False, prior=True)
-    centre, name = codes.mean(0), "its training codes"
-    return Spread("codes'", name, "the mean code", centre, codes, normal=False, prior=False)
+        at = "the prior's mean"
+        return Spread("prior's", name, at, samples.mean(0), samples, normal=False, prior=True)
+    name, at = "its training codes", "the mean code"
+    return Spread("codes'", name, at, codes.mean(0), codes, normal=False, prior=False)
 
 
 def axis_names(context: ExploreContext) -> tuple[str, str]:

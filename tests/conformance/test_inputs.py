@@ -96,10 +96,11 @@ def test_every_wrong_option_is_listed(checked):
     assert len(caught.value.details) == 2
 
 
-def test_shape_is_that_of_an_image_or_a_vector():
+def test_shape_is_that_of_an_image_a_signal_or_a_vector():
     assert read_shape("1,1,64") == (1, 1, 64)
+    assert read_shape("2, 64") == (2, 64)
     assert read_shape("12") == (12,)
-    for text in ("", "1,64", "1,0,3", "1x28x28", "1,,3", "-1"):
+    for text in ("", "1,1,8,8", "1,0,3", "1x28x28", "1,,3", "-1"):
         with pytest.raises(UsageError, match="is not the shape of one example"):
             read_shape(text)
 

@@ -30,6 +30,7 @@ from latentforge.errors import UsageError
 from latentforge.rendering.findings_store import read_findings
 
 N = 60
+RAGGED = np.array([[0], [0, 1]] * (N // 2), object)
 RANDOM = np.random.default_rng(0)
 X = RANDOM.integers(0, 256, (N, 6, 5), dtype=np.uint8)
 Y = np.arange(N) % 3
@@ -247,6 +248,8 @@ def test_rounded_integers_are_announced(caplog):
         ({"f": 3.0}, "factor 'f' has type float64 and shape ()"),
         ({"f": "red"}, "factor 'f' has type <U3 and shape ()"),
         ({"f": [1, "two"] * (N // 2)}, "its values are numbers and strings"),
+        ({"f": np.array([1, "two"] * (N // 2), object)}, "its values are numbers and strings"),
+        ({"f": RAGGED}, "its values have different shapes"),
         ({"f": [[1], [1, 2]] * (N // 2)}, "its values have different shapes"),
         ({"f": np.zeros(N, complex)}, "factor 'f' has type complex128"),
         ({"class": SHAPE}, "a factor is named 'class'"),
@@ -404,6 +407,60 @@ def test_data_without_factors_is_refused(forge):
     refused = "'mean-angle'.*: the data has no factor 'angle'; its factors: class\n  try: give data"
     with pytest.raises(UsageError, match=refused):
         forge.evaluate(labelled, measures=["mean-angle"])
+
+
+def test_a_default_measure_is_skipped_for_other_data_that_it_does_not_fit(work, caplog):
+    class Angle:
+        @hookimpl
+        def latentforge_measures(self):
+            yield MeasureSpec(
+                name="default-angle",
+                summary="the mean angle",
+                build=lambda config, context: MeanAngle(),
+                protocol="degrees",
+                factors=True,
+            )
+
+    forge = Forge([Angle()])
+    run = fit(forge, arrays(), loss="reconstruction")
+    assert "mean_angle" in forge.evaluate(run, data=arrays())["metrics"]
+    assert "skipped" not in caplog.text
+    found = forge.evaluate(run, data={"test": X})["metrics"]
+    assert "skipped measures: default-angle" in caplog.text
+    assert "mse_per_pixel" in found
+    assert "mean_angle" not in found
+    with pytest.raises(UsageError, match="measure 'default-angle' needs factors; the data has"):
+        forge.evaluate(run, data={"test": X}, measures=["default-angle"])
+
+
+def test_a_default_measure_of_another_factor_does_not_abort_a_run(work, caplog):
+    """Labels are a factor, so the measure is tried for all data with labels."""
+
+    class Refusing(MeanAngle):
+        def compute(self):
+            raise UsageError("there is only one angle")
+
+    class Angles:
+        @hookimpl
+        def latentforge_measures(self):
+            for name, measure in (("one", MeanAngle), ("two", Refusing)):
+                yield MeasureSpec(
+                    name=name,
+                    summary="the mean angle",
+                    build=lambda config, context, measure=measure: measure(),
+                    protocol="degrees",
+                    factors=True,
+                )
+
+    forge = Forge([Angles()])
+    run = fit(forge, arrays(None), loss="reconstruction")
+    assert run.status == "done"
+    assert "measure 'one': the data has no factor 'angle'" in caplog.text
+    caplog.clear()
+    assert "mean_angle" in fit(forge, arrays(), loss="reconstruction").metrics["test"]
+    assert "measure 'two': there is only one angle; the measure is skipped" in caplog.text
+    with pytest.raises(UsageError, match="has no factor 'angle'"):
+        forge.evaluate(run, data=arrays(None), measures=["one"])
 
 
 def test_other_data_is_matched_to_the_factors_of_the_run(forge):

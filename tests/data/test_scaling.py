@@ -207,6 +207,12 @@ def test_a_loss_that_does_not_support_real_numbers_is_refused_before_the_data_is
         FORGE.train("vae", data={"name": "digits", "normalize": True}, loss="elbo")
 
 
+def test_names_and_paths_in_texts_are_kept():
+    text = "runs/image/vae-image-1, image.csv and pixels.npz; the images of image-run"
+    found = DataSpec((9,)).adapt(text)
+    assert DataSpec((9,), "vector").adapt(text) == found.replace("the images", "the examples")
+
+
 def test_texts_about_images_use_the_words_of_the_data():
     text = "nats per image, summed over pixels; mse_per_pixel: an image, images; Image 3"
     signal, vector = DataSpec((1, 9), "signal"), DataSpec((9,), "vector")

@@ -90,6 +90,9 @@ def test_a_range_of_values_beside_zeros_and_equal_values_are_found():
     assert "the training values that are not 0 go from 0.45" in finding.saw
     [finding] = check_value_range(ImageSplit(x * 0, None, noise().spec), None, kl=True)
     assert finding.saw == "all training values are 0"
+    signed = ImageSplit(2 * x - 1, None, DataSpec(tuple(x.shape[1:]), range=(-1.0, 1.0)))
+    [finding] = check_value_range(signed, None, kl=True, levels=(-1.0, 1.0))
+    assert finding.saw.startswith("the training values go from -1 to -0.06")  # 0 marks nothing
 
 
 def test_low_contrast_is_found_and_full_contrast_is_not():

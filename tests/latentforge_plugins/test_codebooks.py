@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 from latentforge_plugins.grids import nearest
+from latentforge_plugins.vq_vae.model import proposal_weight
 
 from latentforge import DataSpec, Forge
-from latentforge.contracts import Batch, Step
+from latentforge.contracts import RANGES, Batch, Step
 from latentforge.engine.step import Trainee, accumulate, split_batch
 from latentforge.engine.vectorized.equivalence import check_modules
 from latentforge.engine.vectorized.noise import NotStackable
@@ -151,6 +152,30 @@ def test_unused_entries_restart_at_a_code_of_the_batch():
     torch.testing.assert_close(model.codebook[dead], expected[dead], rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(model.share[dead], torch.full((int(dead.sum()),), 1 / 12))
     assert not model.seen.any()
+
+
+def test_the_largest_normal_noise_gives_a_finite_weight():
+    """Box and Muller's method with 32 random bits, as on a GPU, gives at most 6.66."""
+    weights = proposal_weight(torch.tensor([-6.66, 2.0, 5.77, 6.66]))
+    assert weights.isfinite().all()
+    assert weights[1] == 1
+    assert weights[3] * 1000 < torch.finfo(torch.float32).max  # they are summed over a batch
+    assert weights[2] == (20 * (torch.tensor(5.77) - 2)).exp()  # the largest on a CPU
+
+
+def test_the_dispersion_of_each_value_is_logged():
+    """As for `reconstruction`, from which the loss inherits its likelihoods."""
+    spec = FORGE.registry.get("losses", "commitment").spec
+    config = spec.config(likelihood="negative-binomial", dispersion_of="value")
+    data = DataSpec((1, 8, 8), range=RANGES["counts"])
+    torch.manual_seed(0)
+    model_spec = FORGE.registry.get("models", "vq-vae").spec
+    model = model_spec.build(model_spec.config(entries=12, dim=3, width=4), data)
+    x = (9 * images()).round()
+    terms = spec.build(config, data)(model, Batch(x, None, torch.arange(6)), Step(1, 9, 6, 1))
+    assert terms.per_dim["dispersion"].shape == (64,)
+    assert set(terms.values) == {"recon", "dispersion", "commitment"}
+    assert dict(terms.weights) == {"dispersion": 0.0, "commitment": 0.25}
 
 
 def test_evaluation_leaves_the_codebook_unchanged():

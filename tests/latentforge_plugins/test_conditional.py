@@ -165,6 +165,21 @@ def test_the_density_under_an_own_prior_is_that_of_the_label_of_each_image(explo
     assert "in p(z | class) under the label of the image" in found.protocol
 
 
+def test_figure_says_that_it_does_not_show_all_classes(explore, shifted):
+    generator = torch.Generator().manual_seed(1)
+    x, y = torch.rand(62, *SHAPE, generator=generator), torch.arange(62) % 31
+    options = {"sources": ["prior"], "n": 31, "columns": 2, "provides": PROVIDES}
+    for classes, title in (
+        (31, "Samples of the first 30 of 31 classes, "),
+        (30, "Samples of each "),
+    ):
+        kept = y < classes
+        found = explore("sample", shifted(log_var=[-2.0] * 6), x[kept], y[kept], **options)
+        grid = item(found, "samples-prior")
+        assert grid.title.startswith(title)
+        assert len(grid.rows) == 30
+
+
 def test_aggregate_samples_are_posterior_samples_of_images_of_their_class(explore, shifted, data):
     """The class is coded by a pixel that the model does not shift, so codes show the class."""
     x, y = data[0].clone(), data[1]

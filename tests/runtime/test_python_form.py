@@ -21,7 +21,7 @@ X = np.zeros((3, 4, 4))
 FLAG = re.compile(
     r"(?<![\w-])--(?:set|data|loss|epochs|batch-size|lr|seed|device|callback|config|preset|run|out|"
     r"checkpoint|from|with|measure|split|protocol|part|format|grid|space|search|objective|storage|"
-    r"jobs|retry|quiet|resume|together|no-together)\b"
+    r"jobs|retry|quiet|resume|together|no-together|condition)\b"
 )
 
 
@@ -99,6 +99,12 @@ def test_options_become_arguments(text, python):
         ("load_data", "--set data.layout=NCHW", "options={'layout': 'NCHW'}"),
         ("load_data", "--data folder --set data.root=x", "data='folder', options={'root': 'x'}"),
         ("export", "--part decoder", "part='decoder'"),
+        (
+            "decode",
+            "--condition 0, the number of a class, 0 (a)",
+            "condition=0, the number of a class, 0 (a)",
+        ),
+        ("decode", "remove --condition", "remove condition"),
         ("resume", "--from step-1", "checkpoint='step-1'"),
     ],
 )

@@ -18,4 +18,5 @@ class Commitment(Reconstruction):
         posterior = model.encode(batch.x)
         terms = self.recon(model, posterior.sample(), batch.x, step)
         values = {**terms.values, "commitment": posterior.commitment().mean()}
-        return Terms(values, {**terms.weights, "commitment": self.config.commitment})
+        weights = {**terms.weights, "commitment": self.config.commitment}
+        return terms._replace(values=values, weights=weights)

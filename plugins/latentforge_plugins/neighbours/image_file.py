@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from latentforge.config.data_range import from_json
 from latentforge.config.schema import DataConfig
-from latentforge.contracts import DataSpec, ExploreContext, Images
+from latentforge.contracts import ExploreContext, Images
 from latentforge.data.arrays import as_tensor
 from latentforge.data.images import ImageSplit
 from latentforge.data.pictures import Values as Pixels
@@ -49,19 +46,19 @@ def read(file: Path, context: ExploreContext) -> Images:
     if len(pixels) != shape[0]:
         colours = COLOUR[len(pixels)], COLOUR[shape[0]]
         raise UsageError("file: {} is {}, but the run's images are {}".format(file, *colours))
-    x = scale(pixels, f"file: {file}", context.preprocessing)
+    x = scale(pixels, f"file: {file}", context)
     images = ImageSplit(context.data.normalize(x[None]), None, context.data)
     mode = context.preprocessing.get("binarize", "none")
     return images.binarized(mode, "file", context.seed).to(context.device)
 
 
-def scale(pixels: Pixels, where: str, preprocessing: Mapping[str, Any]) -> Tensor:
+def scale(pixels: Pixels, where: str, context: ExploreContext) -> Tensor:
     """Convert values as those of the run's data if they have the same type, otherwise by the full
     scale of their type. uint8 is unchanged if it becomes [0, 1]."""
-    same = pixels.dtype.name == preprocessing.get("stored")
-    given = {key: preprocessing.get(key) for key in ("black", "white")} if same else {}
-    bounds = from_json(preprocessing.get("range", [0.0, 1.0]))
-    config = DataConfig(**given, range=DataSpec((), range=bounds).range_name)
+    stored = context.preprocessing
+    same = pixels.dtype.name == stored.get("stored")
+    given = {key: stored.get(key) for key in ("black", "white")} if same else {}
+    config = DataConfig(**given, range=context.data.range_name)
     levels = find_scale(pixels.dtype.name, config, where)
     try:
         return levels.scale(as_tensor(pixels, where), where)

@@ -144,7 +144,11 @@ def draw_classes(
 ) -> ImageGrid:
     """Draw a row of images for each class, at most MAX_CLASSES rows. All rows have the same codes,
     unless the source has other codes for each class."""
-    classes, title = y.unique()[:MAX_CLASSES], f"Samples of each class, {source.title}"
+    present = y.unique()
+    classes, which = present[:MAX_CLASSES], "each class"
+    if len(present) > MAX_CLASSES:
+        which = f"the first {MAX_CLASSES} of {len(present)} classes"
+    title = f"Samples of {which}, {source.title}"
     if source.by_class:
         rows = [x[y == label][:columns] for label in classes]
     else:

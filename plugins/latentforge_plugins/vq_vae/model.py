@@ -13,7 +13,8 @@ from latentforge_plugins.networks import image_shape, network_input
 
 from .config import VqVaeConfig
 
-SHARPNESS, USUAL = 20.0, 2.0  # of the softmax, and a usual maximum, which avoids overflows
+SHARPNESS, USUAL = 20.0, 2.0  # of the softmax, and a usual maximum
+LARGEST = 80.0  # log of the largest weight: the exponential overflows in float32 at 88.7
 
 
 class VqVae(nn.Module):
@@ -50,7 +51,7 @@ class VqVae(nn.Module):
         # number. A sharp softmax selects it, because maxima of several parts could not be added.
         place = number % vectors.shape[1]
         score = noise_like(vectors.new_empty(len(vectors), len(number)))  # (B, K)
-        weight = (SHARPNESS * (score - USUAL)).exp()
+        weight = proposal_weight(score)
         proposal = torch.einsum("bk,bkd->kd", weight, vectors[:, place])
         found = used.sum(0)[:, None], sums, proposal, weight.sum(0)[:, None]
         self.seen += torch.cat(found, 1)
@@ -73,3 +74,9 @@ class VqVae(nn.Module):
 
     def decode(self, z: Tensor) -> Tensor:
         return to_range(self.decode_logits(z), self.range)
+
+
+def proposal_weight(score: Tensor) -> Tensor:
+    """The weight of a proposal in the softmax. A score of 6.5, which normal noise reaches on a GPU,
+    would have an infinite weight, and the restarted entry would be NaN."""
+    return (SHARPNESS * (score - USUAL)).clamp(max=LARGEST).exp()
