@@ -223,3 +223,10 @@ def test_texts_about_images_use_the_words_of_the_data():
     assert vector.adapt(text) == (
         "nats per example, summed over values; mse_per_pixel: an example, examples; Example 3"
     )
+
+
+def test_noise_leaves_the_variance_of_each_value_at_one(run):
+    found = run.explore("corruption", n=50, quiet=True)
+    assert "x standardized" in found["protocol"]
+    # the square of the difference is (1 - sqrt(1 - s^2))^2 E[x^2] + s^2, and E[x^2] is about 1
+    assert found["metrics"]["mse_noisy_at_1.00"] == pytest.approx(2.0, abs=0.4)

@@ -22,9 +22,9 @@ def splits(config: ActivationsConfig, roles) -> tuple[str, ...]:
 def latentforge_datasets() -> Iterable[DatasetSpec]:
     yield DatasetSpec(
         name="activations",
-        summary="Outputs of a layer of another run, such as a classifier, on its own images",
+        summary="Outputs of a layer of another run, a classifier, on its own images",
         load=load,
         config=ActivationsConfig,
         splits=splits,
-        roles={"classifier": Role({"layers"}, same_data=False)},
+        roles={"classifier": Role({"classify", "layers"}, same_data=False)},
     )

@@ -17,9 +17,7 @@ from latentforge_plugins.walks import select_drawable
 
 from .config import CorruptionConfig
 
-SCHEDULE = (
-    "x_s = sqrt(1 - s^2) x + s eps, eps ~ N(0, I), x scaled to [-1, 1], s evenly spaced from 0 to 1"
-)
+SCHEDULE = "x_s = sqrt(1 - s^2) x + s eps, eps ~ N(0, I), x {}, s evenly spaced from 0 to 1"
 
 
 def corrupt(x: Tensor, noise: Tensor, s: Tensor | float) -> Tensor:
@@ -31,10 +29,14 @@ def corrupt(x: Tensor, noise: Tensor, s: Tensor | float) -> Tensor:
 
 
 def corrupt_examples(data: DataSpec, x: Tensor, noise: Tensor, s: Tensor | float) -> Tensor:
-    """Add noise of level s to examples in the range of the data, scaled to [0, 1]."""
+    """Add noise of level s to examples in the range of the data, scaled to [0, 1], or to
+    standardized ones, whose mean and variance it leaves at 0 and 1."""
+    if data.scaling:
+        s = torch.as_tensor(s, device=x.device)
+        return (1 - s.square()).sqrt() * x + s * noise
     low, high = data.extent
     noisy = corrupt(data.to_unit(x), noise, s)
-    return data.normalize(noisy if (low, high) == (0.0, 1.0) else low + (high - low) * noisy)
+    return noisy if (low, high) == (0.0, 1.0) else low + (high - low) * noisy
 
 
 def corruption(context: ExploreContext, config: CorruptionConfig) -> Findings:
@@ -59,7 +61,7 @@ def corruption(context: ExploreContext, config: CorruptionConfig) -> Findings:
         for name, curve in curves.items()
         for s, value in zip(levels, curve, strict=True)
     }
-    text = protocol(config, count, curves, context.data.describe_values())
+    text = protocol(config, count, curves, context.data)
     return Findings(items, metrics, text, notes)
 
 
@@ -79,17 +81,20 @@ def reconstruct(model: Any, x: Tensor) -> Tensor:
     return model.decode(model.encode(x).mode())
 
 
-def protocol(config: CorruptionConfig, count: int, curves: dict[str, Tensor], values: str) -> str:
+def protocol(
+    config: CorruptionConfig, count: int, curves: dict[str, Tensor], data: DataSpec
+) -> str:
     definitions = {
         "accuracy": "accuracy_at_s: fraction of noisy images that are classified correctly",
         "mse_noisy": "mse_noisy_at_s: mean squared difference per value between the noisy and the "
-        f"clean image, for clean {values}",
+        f"clean image, for clean {data.describe_values()}",
         "mse_recon": "mse_recon_at_s: mean squared difference per value between the reconstruction "
         "of the noisy image and the clean image, z the posterior mode",
     }
     sentences = [definitions[name] for name in curves]
+    schedule = SCHEDULE.format("standardized" if data.scaling else "scaled to [-1, 1]")
     return "; ".join(
-        [*sentences, f"{counted(count, 'image')} of the split {config.split}", SCHEDULE]
+        [*sentences, f"{counted(count, 'image')} of the split {config.split}", schedule]
     )
 
 
@@ -141,8 +146,7 @@ def draw_grid(
     rows, titles, captions = [], [], []
     classifies = "classify" in context.provides
     for index, row in zip(indices, noisy, strict=True):
-        data = context.data
-        rows.append(data.normalize(data.restore(row).clamp(*data.extent)))
+        rows.append(row if context.data.scaling else row.clamp(*context.data.extent))
         titles.append(f"{split} {index}")
         predictions = [""] * len(row)
         if classifies:
