@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -210,3 +211,22 @@ def require_declared_factors(subject: Subject, error: UsageError) -> None:
 def without_times(metrics: Mapping[str, float]) -> str:
     """The metrics without measured times, as text."""
     return repr({k: v for k, v in metrics.items() if not k.endswith(TIMINGS)})
+
+
+@contextmanager
+def require_unmodified_models(models: Mapping[str, nn.Module]) -> Iterator[None]:
+    """Raise CheckFailed if the code inside changes one of the models, given by name."""
+    before = {name: _fingerprint(model) for name, model in models.items()}
+    yield
+    changed = [name for name, model in models.items() if _fingerprint(model) != before[name]]
+    saw = f"weights, buffers, mode or requires_grad of {' and '.join(changed)} have changed"
+    require(not changed, saw, MODEL_HINT)
+
+
+def _fingerprint(model: nn.Module) -> str:
+    """A hash of the weights, the buffers, the modes and requires_grad."""
+    flags = [module.training for module in model.modules()]
+    digest = hashlib.sha256(str([flags, [p.requires_grad for p in model.parameters()]]).encode())
+    for name, value in model.state_dict().items():
+        digest.update(name.encode() + value.cpu().numpy().tobytes())
+    return digest.hexdigest()

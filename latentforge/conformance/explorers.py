@@ -19,10 +19,10 @@ from latentforge.config.selection import SelectedExplorer
 from latentforge.conformance.assertions import (
     HANDLE_DATA,
     LABELS_HINT,
-    MODEL_HINT,
     SEED_HINT,
     refusal_is_not_checked,
     require_handled,
+    require_unmodified_models,
     without_times,
 )
 from latentforge.conformance.capabilities import roles_of
@@ -43,7 +43,6 @@ from latentforge.conformance.subject import (
     Subject,
     require,
 )
-from latentforge.conformance.training_roles import fingerprint
 from latentforge.findings import Film, Findings, ImageGrid, Scatter
 
 if TYPE_CHECKING:
@@ -99,11 +98,8 @@ def the_model_is_not_modified(subject: Subject) -> None:
     loaded_run = load_tiny_run(subject)
     models = {"the model": loaded_run.loaded.model}
     models |= {f"the model of role {role}": other.model for role, other in loaded_run.roles.items()}
-    before = {name: fingerprint(model) for name, model in models.items()}
-    subject.cache["findings"] = _find(subject, loaded_run)
-    changed = [name for name, model in models.items() if fingerprint(model) != before[name]]
-    saw = f"weights, buffers, mode or requires_grad of {' and '.join(changed)} have changed"
-    require(not changed, saw, MODEL_HINT)
+    with require_unmodified_models(models):
+        subject.cache["findings"] = _find(subject, loaded_run)
 
 
 def images_are_between_0_and_1(subject: Subject) -> None:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from latentforge.config.schema import Component
 from latentforge.conformance.assertions import (
     LABELS_HINT,
-    MODEL_HINT,
     SEED_HINT,
     refusal_is_not_checked,
     require_declared_factors,
     require_handled,
+    require_unmodified_models,
     without_times,
 )
 from latentforge.conformance.capabilities import roles_of
@@ -26,7 +26,6 @@ from latentforge.conformance.fixtures import (
 )
 from latentforge.conformance.global_state import require_no_global_change
 from latentforge.conformance.subject import CheckSkipped, Subject, require
-from latentforge.conformance.training_roles import fingerprint
 from latentforge.errors import UsageError
 
 if TYPE_CHECKING:
@@ -97,11 +96,8 @@ def the_model_is_not_modified(subject: Subject) -> None:
     loaded_run = load_tiny_run(subject)
     models = {"the model": loaded_run.loaded.model}
     models |= {f"the model of role {role}": other.model for role, other in loaded_run.roles.items()}
-    before = {name: fingerprint(model) for name, model in models.items()}
-    _measure(subject, loaded_run)
-    changed = [name for name, model in models.items() if fingerprint(model) != before[name]]
-    saw = f"weights, buffers, mode or requires_grad of {' and '.join(changed)} have changed"
-    require(not changed, saw, MODEL_HINT)
+    with require_unmodified_models(models):
+        _measure(subject, loaded_run)
 
 
 def global_state_is_unchanged(subject: Subject) -> None:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import torch
-
+from latentforge.conformance.assertions import require_unmodified_models
 from latentforge.conformance.capabilities import restrict_to_needs
 from latentforge.conformance.fixtures import make_roles, role_models
-from latentforge.conformance.subject import CheckSkipped, Subject, require
+from latentforge.conformance.subject import CheckSkipped, Subject
 from latentforge.contracts import DataSpec
-
-HINT = "keep the models in evaluation mode, and work on a copy (copy.deepcopy)"
 
 
 def require_declared_needs(subject: Subject, data: DataSpec, use: Callable[[], Any]) -> None:
@@ -28,12 +24,11 @@ def require_declared_needs(subject: Subject, data: DataSpec, use: Callable[[], A
 
 def require_unmodified_roles(subject: Subject, data: DataSpec, use: Callable[[], Any]) -> None:
     """Raise CheckFailed if `use` changes the model of a run in a role."""
-    with _new_roles(subject, data) as roles:
-        before = {name: fingerprint(role.model) for name, role in roles.items()}
+    with (
+        _new_roles(subject, data) as roles,
+        require_unmodified_models({f"role {name}": role.model for name, role in roles.items()}),
+    ):
         use()
-        changed = [name for name, role in roles.items() if fingerprint(role.model) != before[name]]
-    saw = f"weights, buffers, mode or requires_grad of role {' and '.join(changed)} have changed"
-    require(not changed, saw, HINT)
 
 
 @contextmanager
@@ -51,12 +46,3 @@ def _new_roles(subject: Subject, data: DataSpec) -> Iterator[Mapping[str, Any]]:
         yield make_roles(subject, subject.entry, data)[0]
     finally:
         forget()
-
-
-def fingerprint(model: torch.nn.Module) -> str:
-    """A hash of the weights, the buffers, the modes and requires_grad."""
-    flags = [module.training for module in model.modules()]
-    digest = hashlib.sha256(str([flags, [p.requires_grad for p in model.parameters()]]).encode())
-    for name, value in model.state_dict().items():
-        digest.update(name.encode() + value.cpu().numpy().tobytes())
-    return digest.hexdigest()
