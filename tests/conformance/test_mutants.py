@@ -24,7 +24,7 @@ MODULES = {
 KINDS = {module: kind for kind, modules in MODULES.items() for module in modules}
 SHARED = {"models": ("model_fixtures",)}  # between the modules of a kind
 USERS = {
-    "assertions": ("models", "losses", "objectives"),
+    "assertions": ("models", "losses", "objectives", "explorers"),
     "global_state": ("models", "datasets"),
     "model_fixtures": ("models",),
 }
