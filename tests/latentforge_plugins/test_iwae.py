@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from latentforge_plugins.elbo import importance_weighted
 from latentforge_plugins.elbo.config import IwaeConfig
 from latentforge_plugins.elbo.importance_weighted import Iwae
 from torch import nn
@@ -13,7 +14,7 @@ from torch.distributions import Independent, MultivariateNormal, Normal
 
 from latentforge import DataSpec, LatentSpec
 from latentforge.contracts import Batch, Step
-from latentforge.latent import DiagonalGaussian
+from latentforge.latent import DiagonalGaussian, Given
 
 SIGMA = 0.4
 
@@ -73,7 +74,9 @@ def test_one_sample_gives_the_estimate_of_the_elbo(batch, shift):
     torch.testing.assert_close(values["recon"] + values["kl"], values["iwae"])
 
 
-def test_the_bound_equals_the_logarithm_of_the_mean_weight(batch):
+@pytest.mark.parametrize("values", [1, 2 * 18, 3 * 18, 1000])  # 1, 2, 3 and 7 samples at once
+def test_the_bound_equals_the_logarithm_of_the_mean_weight(batch, values, monkeypatch):
+    monkeypatch.setattr(importance_weighted, "VALUES", values)
     model = Ppca(1.5)
     torch.manual_seed(0)
     terms = bound(model, batch, 7)
@@ -109,6 +112,34 @@ def test_more_samples_give_a_tighter_bound(batch):
     assert means[-1] == pytest.approx(exact, abs=0.02)
     assert means[-1] < exact + 3 * errors[-1]
     assert means[0] < exact - 0.1  # the posterior is imperfect
+
+
+def test_each_sample_is_decoded_under_the_label_of_its_image(batch):
+    class Labelled(nn.Module):
+        """A Ppca of x - y."""
+
+        def __init__(self):
+            super().__init__()
+            self.ppca, self.latent = Ppca(), Ppca().latent
+
+        def given(self, y):
+            return Given(self, y)
+
+        def prior(self, y):
+            return self.ppca.prior()
+
+        def encode(self, x, y):
+            return self.ppca.encode(x - y[:, None])
+
+        def decode(self, z, y):
+            return self.ppca.decode(z) + y[:, None]
+
+    torch.manual_seed(0)
+    expected = bound(Ppca(), batch, 5).values
+    y = torch.arange(6)
+    torch.manual_seed(0)
+    shifted = Batch(batch.x + y[:, None], None, batch.index)
+    torch.testing.assert_close(bound(Labelled().given(y), shifted, 5).values, expected)
 
 
 def test_a_learnt_sigma_is_logged_and_trained(batch):

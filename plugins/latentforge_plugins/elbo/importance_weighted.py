@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from latentforge import DataSpec
 from latentforge.contracts import Batch, Step, Terms
-from latentforge.latent import log_ratio
+from latentforge.latent import Likelihood, Posterior, log_ratio, select_rows
 from latentforge_plugins.reconstruction.loss import Reconstruction
 
 from .config import IwaeConfig
+
+VALUES = 2**19  # of all images of a decoder call, which is faster than a call for each sample
 
 
 class Iwae(Reconstruction):
@@ -26,17 +28,26 @@ class Iwae(Reconstruction):
         likelihood, posterior = self.likelihood, model.encode(batch.x)
         if step.first:
             likelihood.check(batch.x)
-        recon, kl = [], []  # K tensors (B,) each
-        for _ in range(self.config.samples):  # one at a time, so that a decoder gets B rows
-            z = posterior.sample()
-            recon.append(likelihood.nll(model, z, batch.x))
-            kl.append(log_ratio(model, posterior, z))
-        log_weights = -(torch.stack(recon) + torch.stack(kl))  # (K, B)
+        recon, kl = self.estimates(model, posterior, batch.x, likelihood)  # (K, B) each
+        log_weights = -(recon + kl)
         bound = log_weights.logsumexp(0) - math.log(self.config.samples)  # (B,)
-        terms = self.with_parameters(torch.stack(recon).detach().mean(), likelihood)
-        values = {"iwae": -bound.mean(), "kl": torch.stack(kl).detach().mean()}
+        terms = self.with_parameters(recon.detach().mean(), likelihood)
+        values = {"iwae": -bound.mean(), "kl": kl.detach().mean()}
         weights = {**terms.weights, "recon": 0.0, "kl": 0.0}
         return terms._replace(values={**values, **terms.values}, weights=weights)
+
+    def estimates(
+        self, model: nn.Module, posterior: Posterior, x: Tensor, likelihood: Likelihood
+    ) -> tuple[Tensor, Tensor]:
+        """Return -log p(x | z) and log q(z | x) / p(z) of K samples of z, (K, B) each."""
+        samples = [posterior.sample() for _ in range(self.config.samples)]
+        kl = torch.stack([log_ratio(model, posterior, z) for z in samples])
+        together, recon = max(1, VALUES // x.numel()), []
+        for start in range(0, len(samples), together):
+            z = torch.cat(samples[start : start + together])  # (n * B, ...)
+            rows = torch.arange(len(z), device=x.device) % len(x)
+            recon.append(likelihood.nll(select_rows(model, rows), z, x[rows]))
+        return torch.cat(recon).view_as(kl), kl
 
     def facts(self, model: nn.Module, data: DataSpec) -> dict[str, int]:
         return {"samples of z per image": self.config.samples}
