@@ -159,10 +159,12 @@ def run(
     epochs: int,
     batch_size: int,
     lr: float,
+    clip: float,
     iwae_samples: int,
     nll_samples: int,
 ) -> PlainResult:
-    """Train a variant with Adam on the images `train` and estimate -log p(x) of those in `test`."""
+    """Train a variant with Adam on the images `train` and estimate -log p(x) of those in `test`.
+    `clip` is the maximum norm of the gradient."""
     torch.manual_seed(seed)
     model = PlainVae(variant, train.shape[1]).to(train.device)
     adam = torch.optim.Adam(model.parameters(), lr=lr)
@@ -173,6 +175,7 @@ def run(
             loss = model.loss(train[index], iwae_samples)
             adam.zero_grad()
             loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), clip)
             adam.step()
             total += loss.detach() * len(index)
         losses.append(float(total) / len(train))
