@@ -312,6 +312,12 @@ def load_tiny_run(subject: Subject) -> LoadedRun:
     )
 
 
+def models_of(loaded_run: LoadedRun) -> dict[str, nn.Module]:
+    """The models of a loaded run and of its roles, by their names in messages."""
+    models = {f"the model of role {role}": other.model for role, other in loaded_run.roles.items()}
+    return {"the model": loaded_run.loaded.model, **models}
+
+
 def role_models(
     subject: Subject, loaded: Mapping[str, LoadedRole]
 ) -> list[tuple[Any, Set[str], Set[str]]]:
