@@ -74,7 +74,7 @@ def find_alternating_term(terms_at: Callable[[int], Terms], total: int) -> Alter
     )
 
 
-def check_weights(component: Component, steps: StepRunner) -> None:
+def check_loss_weights(component: Component, steps: StepRunner) -> None:
     """Raise PluginError if the weights of a third-party loss alternate. The weights of the built-in
     losses do not. Random numbers and the modules stay as they are."""
     if component.entry.plugin.builtin:

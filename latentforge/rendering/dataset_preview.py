@@ -55,7 +55,7 @@ def describe_data(splits: DataSplits, data: Any, out: Path | None) -> dict[str, 
     }
     if factors := other_factors(spec):
         facts["factors"] = {
-            factor.name: list(factor.names) or find_limits(splits, factor.name)
+            factor.name: list(factor.names) or find_factor_limits(splits, factor.name)
             for factor in factors
         }
     if spec.drawable or spec.drawn_as_curves:
@@ -70,7 +70,7 @@ def describe_data(splits: DataSplits, data: Any, out: Path | None) -> dict[str, 
     return facts
 
 
-def find_limits(splits: DataSplits, factor: str) -> list[float]:
+def find_factor_limits(splits: DataSplits, factor: str) -> list[float]:
     """The smallest and the largest value of a numeric factor in all splits."""
     tables = [images.table[factor] for images in splits.splits.values()]
     return [min(float(t.min()) for t in tables), max(float(t.max()) for t in tables)]

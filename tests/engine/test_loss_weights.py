@@ -139,7 +139,9 @@ def test_a_term_that_the_noise_makes_zero_is_accepted(tmp_path):
 
 def test_the_check_does_not_change_the_training(tmp_path, monkeypatch):
     run = train(tmp_path / "a", InTurn())
-    monkeypatch.setattr("latentforge.workflows.session.check_weights", lambda loss, steps: None)
+    monkeypatch.setattr(
+        "latentforge.workflows.session.check_loss_weights", lambda loss, steps: None
+    )
     plain = train(tmp_path / "b", InTurn())
     assert run.history()[0]["train"] == plain.history()[0]["train"]
     one, other = (CheckpointStore(each.path / "checkpoints").load("last") for each in (run, plain))
