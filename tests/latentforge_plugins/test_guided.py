@@ -37,6 +37,8 @@ from latentforge.latent import DiagonalGaussian
 from latentforge.rendering.scatter import compute_limits
 from latentforge.runs.checkpoint import CheckpointStore
 
+from .. import undrawn
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -75,6 +77,18 @@ def guided(folder, work):
             quiet=True,
             **options,
         )
+
+    return call
+
+
+@pytest.fixture
+def search_of(folder):
+    """Returns a function that searches like `guided`, but returns findings that are not drawn."""
+
+    def call(*, roles=("classifier", "judge"), **options):
+        names = {"classifier": "guide", "judge": "judge"}
+        given = {role: folder / names[role] for role in roles}
+        return undrawn.find(Forge().registry, "guided", folder / "vae", roles=given, **options)
 
     return call
 
@@ -452,9 +466,9 @@ def test_the_map_projects_on_the_two_principal_directions():
     torch.testing.assert_close(project(codes.mean(0)), torch.zeros(2), atol=1e-5, rtol=0)
 
 
-def test_an_unused_judge_is_reported(guided):
-    made = guided(objective="inpaint", n=2, steps=3, roles=("judge",))
-    assert "the judge was not used, because the objective does not request classes" in made["notes"]
+def test_an_unused_judge_is_reported(search_of):
+    made = search_of(objective="inpaint", n=2, steps=3, roles=("judge",))
+    assert "the judge was not used, because the objective does not request classes" in made.notes
 
 
 def test_objective_options_accept_the_objective_name_as_prefix(cli, guided):
@@ -564,7 +578,9 @@ def test_groups_are_of_results_near_their_first_one():
     assert count_groups(rows[:0]) == 0
 
 
-def test_results_are_sampled_by_default_for_classes_in_more_than_two_dimensions(explored, guided):
+def test_results_are_sampled_by_default_for_classes_in_more_than_two_dimensions(
+    explored, search_of
+):
     def steps(dimensions, objective, **options):
         context = SimpleNamespace(
             model=SimpleNamespace(latent=LatentSpec((dimensions,))), objective=objective
@@ -578,13 +594,13 @@ def test_results_are_sampled_by_default_for_classes_in_more_than_two_dimensions(
     assert steps(3, classes, sample=0) == 0
     _, made = explored  # the VAE has two dimensions
     assert "Langevin" not in made["protocol"]
-    sampled = guided(**FAST | {"sample": 5})["protocol"]
+    sampled = search_of(**FAST | {"sample": 5}).protocol
     assert "; 5 Langevin steps from each solution then sample" in sampled
     inpaint = {"objective": "inpaint", "n": 2, "steps": 3, "restarts": 1, "roles": ()}
-    assert "Langevin" not in guided(**inpaint)["protocol"]
+    assert "Langevin" not in search_of(**inpaint).protocol
     with pytest.raises(ConfigError, match="sample needs prior='mixture'"):
-        guided(**FAST, sample=5, prior="gaussian")
-    assert "of 16 chains of 5 Langevin steps" in guided(**inpaint, sample=5)["protocol"]
+        search_of(**FAST, sample=5, prior="gaussian")
+    assert "of 16 chains of 5 Langevin steps" in search_of(**inpaint, sample=5).protocol
     unused = NearGoal([0.5, 0.5], 1.0)
     unused.score = None  # the error comes before the search
     with pytest.raises(UsageError, match="sample needs an objective of classes"):
@@ -622,9 +638,9 @@ def test_paths_end_at_the_sampled_codes():
         assert torch.equal(path[:-1], found.paths[request])
 
 
-def test_sampled_results_are_as_different_as_images_of_their_class(guided):
-    climbed = guided(**FAST | {"n": 60, "sample": 0})["metrics"]
-    sampled = guided(**FAST | {"n": 60, "sample": 60})["metrics"]
+def test_sampled_results_are_as_different_as_images_of_their_class(search_of):
+    climbed = search_of(**FAST | {"n": 60, "sample": 0}).metrics
+    sampled = search_of(**FAST | {"n": 60, "sample": 60}).metrics
     assert sampled["success_share"] == climbed["success_share"]
     assert sampled["deviation_ratio"] > 1.3 * climbed["deviation_ratio"]
     assert 0.5 < sampled["deviation_ratio"] < 2
@@ -650,12 +666,12 @@ def test_starts_without_labels_are_reported_as_any_class():
     assert not any("labels" in note for note in allowed.notes)
 
 
-def test_starts_of_other_classes_are_reported(guided):
-    made = guided(n=2, restarts=2, steps=2, settle=0)
+def test_starts_of_other_classes_are_reported(search_of):
+    made = search_of(n=2, restarts=2, steps=2, settle=0)
     starts = "starts: codes of random training images of classes other than the requested one;"
-    assert starts in made["protocol"]
-    chosen = guided(n=2, target=5, start_class=0, restarts=2, steps=2, settle=0)
-    assert "starts: codes of random training images of class 0;" in chosen["protocol"]
+    assert starts in made.protocol
+    chosen = search_of(n=2, target=5, start_class=0, restarts=2, steps=2, settle=0)
+    assert "starts: codes of random training images of class 0;" in chosen.protocol
 
 
 def request_context(requests, classes=None, names=(), **more):
