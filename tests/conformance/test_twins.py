@@ -19,6 +19,7 @@ from ..plugin import plugin_of
 from . import twins
 
 FINITE = "it returns finite numbers with a protocol"
+TERMS = "terms are finite scalars"
 LIGHT = "the hook module imports nothing heavy"
 
 
@@ -305,13 +306,13 @@ SKIPPED = [  # the component, the check, the reason
 ]
 NOT_CHECKED = [
     (twins.model(refuse), "it implements what it provides", NO_SHAPE),
-    (twins.loss(needs={"fly"}), "terms are finite scalars", "no installed model provides fly"),
+    (twins.loss(needs={"fly"}), TERMS, "no installed model provides fly"),
     (twins.dataset(refuse), "it loads as images or vectors", "it needs options: not like this"),
     (twins.objective(Codes), ROWS, "pass example=, a function that returns inputs"),
     (twins.callback(refuse), "it attaches and trains", "it rejects the test run: not like this"),
     (twins.measure(refuse), FINITE, "it rejects the test run: not like this"),
     (twins.explorer(refuse), "it returns findings", "it rejects the test run: not like this"),
-    (twins.loss(refuse), "terms are finite scalars", "such as ae with (1, 28, 28): not like"),
+    (twins.loss(refuse, needs={"codebook"}), TERMS, "such as fsq with (1, 28, 28): not like this"),
 ]
 OUTCOMES = [
     (*FAILS, CheckFailed),
