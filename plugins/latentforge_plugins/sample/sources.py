@@ -93,7 +93,7 @@ def class_prior_source(context: ExploreContext) -> CodeSource:
     def log_prob(z: Tensor, y: Tensor) -> Tensor:
         codes = z.float().to(y.device).unflatten(1, shape)
         parts = zip(codes.split(BATCH), y.split(BATCH), strict=True)
-        return torch.cat([context.model.given(y).prior().log_prob(z) for z, y in parts])
+        return torch.cat([context.model.given(c).prior().log_prob(part) for part, c in parts])
 
     def draw(n: int) -> Tensor:
         parts = sampled_classes(context, n).split(BATCH)
