@@ -209,7 +209,7 @@ def test_other_checks_are_skipped_after_the_first_fails():
 
 def test_a_good_model_with_its_own_prior_passes():
     skipped = set()
-    for check in checks("models", twins.models.with_prior()).values():
+    for check in checks("models", twins.codes.with_prior()).values():
         try:
             check()
         except CheckSkipped:
@@ -222,14 +222,14 @@ def test_a_good_model_with_its_own_prior_passes():
     ("model", "name"),
     [
         (
-            twins.models.with_prior(twins.models.KlPrior),
+            twins.codes.with_prior(twins.codes.KlPrior),
             "the kl to the prior matches the posterior",
         ),
         (
             twins.conditional.with_label_prior(twins.conditional.LabelKl),
             "the kl to the prior matches the posterior",
         ),
-        (twins.models.with_terms(), "log ratio terms sum to the log ratio"),
+        (twins.codes.with_terms(), "log ratio terms sum to the log ratio"),
     ],
 )
 def test_a_good_kl_to_an_own_prior_and_good_terms_pass(model, name):
@@ -242,7 +242,7 @@ def test_a_good_kl_to_an_own_prior_and_good_terms_pass(model, name):
 
 
 def test_the_densities_of_one_dimension_are_checked():
-    forge = Forge([twins.plugin("models", twins.models.with_prior())])
+    forge = Forge([twins.plugin("models", twins.codes.with_prior())])
     found = checks_of("models", "twin/good", forge=forge, options={"size": 1})
     by_name = {check.name: check for check in found}
     by_name["log prob matches the samples"]()
@@ -253,8 +253,8 @@ def test_the_densities_of_one_dimension_are_checked():
     "model",
     [
         twins.models.model(),
-        twins.models.with_prior(),
-        twins.models.with_prior(twins.models.KlPrior),
+        twins.codes.with_prior(),
+        twins.codes.with_prior(twins.codes.KlPrior),
     ],
 )
 def test_a_loss_that_needs_variational_may_estimate_the_kl(model):
