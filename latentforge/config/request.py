@@ -30,7 +30,7 @@ GIVEN = ("--data", "--loss", "the model's name")  # origins of names that --set 
 SECTIONS = ("model", "loss", "data", "train", "roles", "sampler")
 
 
-def separate_options(data: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def separate_data(data: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Separate the options of [data] from the splits in data that was passed in Python. A number is
     the fraction of a split."""
     names = {f.name for f in fields(DataConfig)} - {"validation", "test"}
@@ -171,7 +171,7 @@ class Draft:
         del self.values["data"]["name"]
         if not isinstance(data, Mapping):
             return data
-        options, splits = separate_options(data)
+        options, splits = separate_data(data)
         self.update("data", options, "data=")
         return splits
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from latentforge.config.capabilities import describe_missing, list_fitting, suggest_models
 from latentforge.config.data_range import add_range_faults
-from latentforge.config.request import SECTIONS, Draft, separate_options, set_nested, toml_value
+from latentforge.config.request import SECTIONS, Draft, separate_data, set_nested, toml_value
 from latentforge.config.schema import (
     DATASET,
     Component,
@@ -181,7 +181,7 @@ def resolve_other_data(
     values = read_assignments(options, faults)
     raise_faults(faults)
     if isinstance(data, Mapping):
-        given, splits = (dict(data), {}) if "name" in data else separate_options(data)
+        given, splits = (dict(data), {}) if "name" in data else separate_data(data)
         data = given.pop("name", splits or None)
         values = {**given, **values}
     if "name" in values:
@@ -238,7 +238,7 @@ def _component(
     try:
         entry = registry.get(kind, name)
     except UsageError as error:  # a PluginError is not the user's fault: exit code 3
-        faults.add(f"{path}.name", describe_unknown(error))
+        faults.add(f"{path}.name", format_unknown(error))
         return None
     check_defaults(entry)
     owner = "" if other_keys else f"{entry.kind.singular} {name!r}"
@@ -264,7 +264,7 @@ def is_inference(model: Entry, key: str) -> bool:
     return known and not has_field(spec.config, key)
 
 
-def describe_unknown(error: UsageError) -> str:
+def format_unknown(error: UsageError) -> str:
     """Return the error about an unknown component as one line."""
     if error.message.endswith("?"):  # did you mean ...?
         return f"{error.message} {'; '.join([*error.details, f'`{error.hint}` lists all'])}"
@@ -299,7 +299,7 @@ def check_monitor(name: str, model: Entry, registry: Registry, faults: Faults) -
     try:
         spec = registry.get("measures", name).spec
     except UsageError as error:
-        faults.add("train.monitor", describe_unknown(error))
+        faults.add("train.monitor", format_unknown(error))
         return
     if message := describe_missing(f"measure {name!r}", spec.needs, model.spec):
         others = list_fitting(registry, "measures", model.spec)

@@ -81,7 +81,7 @@ def select_measures(
         if names:
             check_range(registry, [measure], data_range)
             check_factor_names(measure, factors)
-        elif describe_unsupported(measure, data_range) or describe_unknown(measure, factors):
+        elif describe_unsupported(measure, data_range) or list_unknown_factors(measure, factors):
             continue
         selected.append(measure)
     return selected
@@ -161,7 +161,7 @@ def fit_to_data(measures: Sequence[Component], data: DataSpec) -> tuple[list[Com
                     hint=f"give data with {lacking}, or choose other measures",
                 )
             check_factor_names(measure, data.factors)
-        elif lacking or describe_unknown(measure, data.factors):
+        elif lacking or list_unknown_factors(measure, data.factors):
             unfit.append(measure)
     names = ", ".join(measure.name for measure in unfit)
     notice = f"the data has no labels or factors that these need; skipped measures: {names}"
@@ -246,13 +246,13 @@ def find_lacking(spec: Any, classes: Sequence[str], factors: Collection[Factor] 
 def check_factor_names(component: Component, factors: Collection[Factor] | None) -> None:
     """Raise UsageError if options name factors that the data does not have, unless its factors are
     not known yet."""
-    if details := describe_unknown(component, factors):
+    if details := list_unknown_factors(component, factors):
         known = ", ".join(factor.name for factor in factors or ()) or "none"
         hint = f"choose one of the factors of the data: {known}"
         raise ConfigError("the data has no such factor", details=details, hint=hint)
 
 
-def describe_unknown(component: Component, factors: Collection[Factor] | None) -> list[str]:
+def list_unknown_factors(component: Component, factors: Collection[Factor] | None) -> list[str]:
     """Return a line for each option that names a factor which the data does not have."""
     if factors is None:
         return []

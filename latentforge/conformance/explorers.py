@@ -29,6 +29,7 @@ from latentforge.conformance.capabilities import roles_of
 from latentforge.conformance.examples import LIMITS
 from latentforge.conformance.fixtures import (
     load_tiny_run,
+    models_of,
     other_runs,
     restricted_run,
     run_folder_for,
@@ -96,9 +97,7 @@ def it_writes_no_files(subject: Subject) -> None:
 
 def the_model_is_not_modified(subject: Subject) -> None:
     loaded_run = load_tiny_run(subject)
-    models = {"the model": loaded_run.loaded.model}
-    models |= {f"the model of role {role}": other.model for role, other in loaded_run.roles.items()}
-    with require_unmodified_models(models):
+    with require_unmodified_models(models_of(loaded_run)):
         subject.cache["findings"] = _find(subject, loaded_run)
 
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import nn
-from torch.nn.parameter import is_lazy
 
 from latentforge.config.condition import CONDITIONAL, check_labels
 from latentforge.config.data_range import check_range
@@ -48,7 +47,7 @@ from latentforge.conformance.labels import fill_labels
 from latentforge.conformance.samplers import set_sampler
 from latentforge.conformance.subject import NotChecked, Subject, require
 from latentforge.contracts import DataSpec
-from latentforge.engine.build import INITIALIZE
+from latentforge.engine.build import INITIALIZE, describe_lazy_layers
 from latentforge.errors import UsageError
 from latentforge.plugins.registry import Entry
 from latentforge.runs.compatibility import resolve_stored_config
@@ -93,10 +92,8 @@ def build(subject: Subject, data: DataSpec, seed: int = 0) -> Any:
         module = subject.entry.spec.build(subject.config, data, *roles)
     saw = f"build returned {type(module).__name__}"
     require(isinstance(module, nn.Module), saw, "return an nn.Module")
-    tensors = [*module.named_parameters(), *module.named_buffers()]
-    lazy = [name for name, tensor in tensors if is_lazy(tensor)]
-    saw = f"it has lazy layers that `build` does not initialize: {', '.join(lazy)}"
-    require(not lazy, saw, INITIALIZE)
+    fault = describe_lazy_layers(module)
+    require(not fault, f"it {fault}", INITIALIZE)
     return fill_labels(set_sampler(module, subject.entry), subject.entry, data)
 
 
@@ -310,6 +307,12 @@ def load_tiny_run(subject: Subject) -> LoadedRun:
         device="cpu",
         data=None,
     )
+
+
+def models_of(loaded_run: LoadedRun) -> dict[str, nn.Module]:
+    """The models of a loaded run and of its roles, by their names in messages."""
+    models = {f"the model of role {role}": other.model for role, other in loaded_run.roles.items()}
+    return {"the model": loaded_run.loaded.model, **models}
 
 
 def role_models(

@@ -61,7 +61,7 @@ def read_inputs(
     if data is not None:
         resolve_dataset(registry, data, data_options)
     options = read_options(registry, entries, others)
-    check_roles(registry, entries, roles or {})
+    check_runs(registry, entries, roles or {})
     return Inputs(options, data, data_options, read_shape(shape), dict(roles or {}))
 
 
@@ -99,7 +99,7 @@ def read_options(registry: Registry, entries: Sequence[Entry], texts: Sequence[s
         named, path = find_owners(known, key)
         owners = [entry for entry in named if path[0] in option_names(entry)]
         if not owners:
-            fault = describe_unknown(known, named, key, path[0])
+            fault = describe_unknown_option(known, named, key, path[0])
             faults.lines.append(f"--set {text}: {fault}")
         elif len(owners) > 1 and owners[0].kind.singular != key.partition(".")[0]:
             forms = [f"{entry.kind.singular}.{'.'.join(path)}" for entry in owners]
@@ -132,7 +132,7 @@ def find_owners(entries: Sequence[Entry], key: str) -> tuple[list[Entry], list[s
     return named, key.removeprefix(f"{name}.").split(".")
 
 
-def describe_unknown(
+def describe_unknown_option(
     entries: Sequence[Entry], named: Sequence[Entry], key: str, option: str
 ) -> str:
     """Describe why no component has the option of a key. `named` are those that its first part
@@ -155,7 +155,7 @@ def option_names(entry: Entry) -> list[str]:
     return [f.name for f in (*fields(entry.spec.config), *core)]
 
 
-def check_roles(registry: Registry, entries: Sequence[Entry], roles: Mapping[str, Any]) -> None:
+def check_runs(registry: Registry, entries: Sequence[Entry], roles: Mapping[str, Any]) -> None:
     """Raise UsageError if no component has a role, or if a run does not fit its role."""
     needs: dict[str, dict[str, Any]] = {}
     for entry in entries:

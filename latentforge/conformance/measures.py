@@ -19,6 +19,7 @@ from latentforge.conformance.assertions import (
 from latentforge.conformance.capabilities import roles_of
 from latentforge.conformance.fixtures import (
     load_tiny_run,
+    models_of,
     other_runs,
     restricted_run,
     run_needs,
@@ -94,9 +95,7 @@ def a_split_of_one_image_works(subject: Subject) -> None:
 
 def the_model_is_not_modified(subject: Subject) -> None:
     loaded_run = load_tiny_run(subject)
-    models = {"the model": loaded_run.loaded.model}
-    models |= {f"the model of role {role}": other.model for role, other in loaded_run.roles.items()}
-    with require_unmodified_models(models):
+    with require_unmodified_models(models_of(loaded_run)):
         _measure(subject, loaded_run)
 
 

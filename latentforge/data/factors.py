@@ -26,8 +26,6 @@ from latentforge.io.text import are, counted, escape_unprintable, natural_key
 Array = np.ndarray[Any, Any]
 Table = dict[str, Tensor]
 
-EXACT = 2**24  # float32 represents all integers up to here
-
 log = logging.getLogger("latentforge")
 
 
@@ -94,8 +92,7 @@ def read_column(given: Any, count: int, where: str) -> Column:
             hint="remove these examples, or leave out the factor",
         )
     if not names:
-        whole = array.dtype.kind in "iu" and array.size and np.abs(array).max() > EXACT
-        if whole and (array.astype(np.float32) != array).any():
+        if array.dtype.kind in "iu" and (array.astype(np.float32) != array).any():
             log.warning("%s: large integers are rounded to float32", where)
         return Column(array.astype(np.float64), (), where)
     low, high = float(array.min()), float(array.max())

@@ -19,7 +19,7 @@ SAMPLE = 256  # images of each split that the fingerprint of streamed data inclu
 SAMPLE_BATCH = 16  # images of the sample that are in memory at the same time
 
 
-class Source(Protocol):
+class RawSplit(Protocol):
     """One official split: its images, labels and other factors."""
 
     @property
@@ -30,7 +30,7 @@ class Source(Protocol):
     def table(self) -> Mapping[str, Tensor]: ...
 
 
-def fingerprint_all(sources: Mapping[str, Source], spec: DataSpec) -> str:
+def fingerprint_all(sources: Mapping[str, RawSplit], spec: DataSpec) -> str:
     """The fingerprint of images in memory: SHA-256 of every value, label and class name."""
     digest = hashlib.sha256(repr(spec.classes).encode())
     for split in sorted(sources):
@@ -41,7 +41,7 @@ def fingerprint_all(sources: Mapping[str, Source], spec: DataSpec) -> str:
     return add_factors(digest.hexdigest(), sources, spec)
 
 
-def fingerprint_sample(sources: Mapping[str, Source], spec: DataSpec) -> str:
+def fingerprint_sample(sources: Mapping[str, RawSplit], spec: DataSpec) -> str:
     """The fingerprint of streamed images, which are too large to read at the start: the SHA-256 of
     class names, shapes, dtypes, every label, and `SAMPLE` images of each split, always the same.
 
@@ -60,7 +60,7 @@ def fingerprint_sample(sources: Mapping[str, Source], spec: DataSpec) -> str:
     return f"sample-{add_factors(digest.hexdigest(), sources, spec)}"
 
 
-def add_factors(fingerprint: str, sources: Mapping[str, Source], spec: DataSpec) -> str:
+def add_factors(fingerprint: str, sources: Mapping[str, RawSplit], spec: DataSpec) -> str:
     """Return a fingerprint that also covers every value and name of the factors other than the
     class. Without such factors it is unchanged."""
     factors = other_factors(spec)

@@ -83,7 +83,7 @@ log = logging.getLogger("latentforge")
 
 
 @dataclass(frozen=True)
-class _Source:
+class _RawSplit:
     """One official split after its checks. `where` names it in errors."""
 
     x: Tensor | readers.Source  # (N, C, H, W) or (N, D), uint8 or float32
@@ -138,7 +138,7 @@ def prepare(
     return data
 
 
-def warn_if_few_images(source: _Source) -> None:
+def warn_if_few_images(source: _RawSplit) -> None:
     """Announce the reading of a shape in which another axis is likely to count the images."""
     n, channels, *size = source.x.shape
     where = source.where
@@ -177,7 +177,7 @@ def prepare_whole(loaded: Mapping[str, Any], name: str, config: DataConfig = DEF
 
 def _load_sources(
     loaded: dict[str, Any], name: str, config: DataConfig
-) -> tuple[dict[str, _Source], dict[str, ImageSplit]]:
+) -> tuple[dict[str, _RawSplit], dict[str, ImageSplit]]:
     """Check the given splits and return them, either all streamed or all in memory."""
     places = {split: f"{name}, split {split}" for split in loaded}
     streams = {}
@@ -207,7 +207,7 @@ def _load_sources(
     return sources, splits
 
 
-def _build_split(source: _Source, spec: DataSpec, config: DataConfig, reason: str) -> ImageSplit:
+def _build_split(source: _RawSplit, spec: DataSpec, config: DataConfig, reason: str) -> ImageSplit:
     options: dict[str, Any] = {"files": source.files, "table": source.table}
     if isinstance(source.x, Tensor):
         return ImageSplit(source.x, source.y, spec, **options)
@@ -215,7 +215,7 @@ def _build_split(source: _Source, spec: DataSpec, config: DataConfig, reason: st
     return StreamedImages(source.x, source.y, spec, **options)
 
 
-def _unite_labels(sources: dict[str, _Source]) -> tuple[dict[str, _Source], tuple[str, ...]]:
+def _unite_labels(sources: dict[str, _RawSplit]) -> tuple[dict[str, _RawSplit], tuple[str, ...]]:
     """Give all splits the same classes. Returns the splits with their labels, and the names of the
     classes. Conversions are announced."""
     labels = {split: source.labels for split, source in sources.items() if source.labels}
@@ -237,7 +237,7 @@ def _unite_labels(sources: dict[str, _Source]) -> tuple[dict[str, _Source], tupl
 
 
 def _build_splits(
-    sources: Mapping[str, _Source], splits: Mapping[str, ImageSplit], config: DataConfig
+    sources: Mapping[str, _RawSplit], splits: Mapping[str, ImageSplit], config: DataConfig
 ) -> DataSplits:
     assert config.range
     first = next(iter(splits.values()))
@@ -290,7 +290,9 @@ def _check_splits(official: Sequence[str], config: DataConfig, name: str) -> Non
             )
 
 
-def _load_all(data: Any, source: readers.Source | None, where: str, config: DataConfig) -> _Source:
+def _load_all(
+    data: Any, source: readers.Source | None, where: str, config: DataConfig
+) -> _RawSplit:
     """Load all images into memory."""
     arrays = data if isinstance(data, Arrays) else _gather(data, source, where, config)
     where = arrays.where or where
@@ -307,7 +309,7 @@ def _load_all(data: Any, source: readers.Source | None, where: str, config: Data
     return _make_source(x, arrays, data, layout, levels, where)
 
 
-def _stream(data: Any, source: readers.Source | None, where: str, config: DataConfig) -> _Source:
+def _stream(data: Any, source: readers.Source | None, where: str, config: DataConfig) -> _RawSplit:
     """Load the labels into memory, but leave the images where they are stored."""
     if source is None:
         stored = _load_all(data, None, where, config)
@@ -323,7 +325,7 @@ def _stream(data: Any, source: readers.Source | None, where: str, config: DataCo
 
 def _make_source(
     x: Tensor | readers.Source, arrays: Arrays, data: Any, layout: str, levels: Levels, where: str
-) -> _Source:
+) -> _RawSplit:
     """`data` are the arrays or the dataset that they come from, which may name its files."""
     labels = None
     if arrays.y is not None:
@@ -336,7 +338,7 @@ def _make_source(
     if files is not None and len(files) != len(x):  # of the shards of a dataset
         files = None
     names = None if files is None else [as_text(str(file)) for file in files]
-    return _Source(x, labels, layout, levels, names, where, columns)
+    return _RawSplit(x, labels, layout, levels, names, where, columns)
 
 
 def _gather(dataset: Any, source: readers.Source | None, where: str, config: DataConfig) -> Arrays:
@@ -360,7 +362,7 @@ def _gather(dataset: Any, source: readers.Source | None, where: str, config: Dat
 
 
 def _build_spec(
-    sources: Sequence[_Source], classes: tuple[str, ...], factors: tuple[Factor, ...]
+    sources: Sequence[_RawSplit], classes: tuple[str, ...], factors: tuple[Factor, ...]
 ) -> DataSpec:
     """Return the DataSpec of all splits. Raises UsageError if their properties differ."""
     first = sources[0]

@@ -5,6 +5,7 @@ Only `build_step_runner` chooses the strategy: eager, compiled, CUDA graph or da
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import torch
@@ -57,14 +58,9 @@ def build_module(component: Component, spec: DataSpec) -> nn.Module:
     module = component.entry.spec.build(component.options, spec, *roles)
     if not isinstance(module, nn.Module):
         raise TypeError(f"build returned {type(module).__name__}, not an nn.Module")
-    tensors = [*module.named_parameters(), *module.named_buffers()]
-    # the optimizer and checkpoints need their shapes
-    if lazy := [name for name, tensor in tensors if is_lazy(tensor)]:
-        raise PluginError(
-            f"{component.entry.kind.singular} {component.name!r} has lazy layers that `build` does "
-            f"not initialize: {', '.join(lazy)}",
-            hint=INITIALIZE,
-        )
+    if fault := describe_lazy_layers(module):
+        title = f"{component.entry.kind.singular} {component.name!r}"
+        raise PluginError(f"{title} {fault}", hint=INITIALIZE)
     parts = {*module.modules()} if component.roles else set()
     for name, role in component.roles.items():
         if role.model in parts:  # its weights would be stored, averaged and trained as its own
@@ -74,6 +70,14 @@ def build_module(component: Component, spec: DataSpec) -> nn.Module:
                 hint=f"assign roles[{name!r}] to an attribute, and not roles[{name!r}].model",
             )
     return module
+
+
+def describe_lazy_layers(module: nn.Module) -> str:
+    """Return what is wrong with a built module some of whose parameters or buffers have no shape,
+    which the optimizer and checkpoints need, or an empty string."""
+    tensors = chain(module.named_parameters(), module.named_buffers())
+    names = [name for name, tensor in tensors if is_lazy(tensor)]
+    return f"has lazy layers that `build` does not initialize: {', '.join(names)}" if names else ""
 
 
 def move_to_device(splits: DataSplits, device: torch.device) -> DataSplits:

@@ -20,6 +20,7 @@ from latentforge.errors import UsageError
 from latentforge.findings import CurveGrid, ImageGrid
 from latentforge.io.paths import write_error
 from latentforge.rendering.curve_grid import draw_curves
+from latentforge.rendering.curve_rows import select_curves
 from latentforge.rendering.fonts import readable_text
 from latentforge.rendering.image_grid import draw_grid
 from latentforge.runtime.python_form import is_section
@@ -27,7 +28,6 @@ from latentforge.runtime.python_form import is_section
 MAX_STREAMED = 1000  # maximum number of images, evenly spaced, for the range of streamed data
 SAMPLES = 10  # samples per class in the preview image
 CURVES = 5  # samples per class in a preview of curves
-CHANNELS = 6  # maximum number of channels that are drawn
 
 
 def describe_data(splits: DataSplits, data: Any, out: Path | None) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def describe_data(splits: DataSplits, data: Any, out: Path | None) -> dict[str, 
     }
     if factors := other_factors(spec):
         facts["factors"] = {
-            factor.name: list(factor.names) or find_limits(splits, factor.name)
+            factor.name: list(factor.names) or find_factor_limits(splits, factor.name)
             for factor in factors
         }
     if spec.drawable or spec.drawn_as_curves:
@@ -70,7 +70,7 @@ def describe_data(splits: DataSplits, data: Any, out: Path | None) -> dict[str, 
     return facts
 
 
-def find_limits(splits: DataSplits, factor: str) -> list[float]:
+def find_factor_limits(splits: DataSplits, factor: str) -> list[float]:
     """The smallest and the largest value of a numeric factor in all splits."""
     tables = [images.table[factor] for images in splits.splits.values()]
     return [min(float(t.min()) for t in tables), max(float(t.max()) for t in tables)]
@@ -113,19 +113,11 @@ def create_sample_curves(images: ImageSplit, name: str) -> CurveGrid:
 def create_curves(
     spec: DataSpec, rows: Sequence[Tensor], name: str, title: str, row_titles: Sequence[str] = ()
 ) -> CurveGrid:
-    """Rows of signals or vectors (n, *spec.shape), each in a panel. All panels share an axis, so
-    values or channels of different units stay standardized."""
-    standardized = spec.scaling is not None and spec.shape[0] > 1
-    if not standardized:
-        rows = [spec.restore(row) for row in rows]
-    rows = [row if row.ndim == 3 else row.unsqueeze(1) for row in rows]  # (n, C, L)
-    if (channels := rows[0].shape[1]) > CHANNELS:
-        title += f", the first {CHANNELS} of {channels} channels"
-    if standardized:
-        title += " (standardized values)"
-    panels = [[x[None, :CHANNELS] for x in row] for row in rows]
-    x_title = "position" if spec.kind == "signal" else "index"
-    return CurveGrid(name, title, panels, row_titles=row_titles, x_title=x_title)
+    """Rows of signals or vectors (n, *spec.shape), each example in a panel."""
+    curves = select_curves(spec, rows)
+    title += f"{', ' if curves.channels else ''}{curves.channels}{curves.values}"
+    panels = [[x[None] for x in row] for row in curves.rows]
+    return CurveGrid(name, title, panels, row_titles=row_titles, x_title=curves.x_title)
 
 
 def create_sample_grid(images: ImageSplit, name: str) -> ImageGrid:

@@ -175,8 +175,11 @@ def open_roles(
     own: RunConfig | None = None,
 ) -> dict[str, tuple[RunFolder, RunConfig]]:
     """Open the run of each role, and check that `entries` accept the roles and the models. `own` is
-    the configuration of the run that they are used on: its copy of another run has a required role
-    of the same name that is not in `roles`, if the model fits."""
+    the configuration of the run that they are used on. A required role that is not in `roles` is
+    filled with the copy that this run contains under the same name, if its model fits.
+
+    Raises MissingError if a path is no run, and UsageError if a role is unknown or missing, or if a
+    model does not fit its role."""
     folders = {role: open_folder(run) for role, run in (roles or {}).items()}
     resolved = {
         role: (folder, resolve_stored_config(registry, folder)) for role, folder in folders.items()

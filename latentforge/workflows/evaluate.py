@@ -59,9 +59,9 @@ def evaluate(
             hint=f"--protocol {PROTOCOL}",
         )
     config = resolve_stored_config(registry, run)
-    sampler_options, options = separate_options(options, SAMPLER)
+    sampler_options, options = separate_section(options, SAMPLER)
     config = override_sampler(config, sampler_options, sampler)
-    data_options, options = separate_options(options, "data")
+    data_options, options = separate_section(options, "data")
     data = resolve_other_data(registry, config, data, data_options)
     spec = read_spec(run.manifest["data"])
     # requested measures are checked again when other data is loaded
@@ -78,7 +78,7 @@ def evaluate(
     return record_metrics(loaded, split, selected, protocol, data)
 
 
-def separate_options(
+def separate_section(
     options: Sequence[str] | Mapping[str, Any], section: str
 ) -> tuple[Sequence[str] | Mapping[str, Any], Sequence[str] | Mapping[str, Any]]:
     """Return the options of a section, `SECTION.KEY=VALUE`, and the others."""

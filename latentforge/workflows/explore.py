@@ -137,9 +137,9 @@ def explore_loaded(
 
     run, loaded, config = loaded_run.run, loaded_run.loaded, loaded_run.config
     explorer, objective = selected.explorer, selected.objective
-    check_weights(loaded.model, loaded.run.path)
+    check_finite_weights(loaded.model, loaded.run.path)
     for other in loaded_run.roles.values():
-        check_weights(other.model, other.run.path)
+        check_finite_weights(other.model, other.run.path)
     options = plain(explorer.options)
     if objective:
         options |= {"objective": objective.entry.reference, **plain(objective.options)}
@@ -306,7 +306,7 @@ def condition_context(
     )
 
 
-def check_weights(model: nn.Module, run: Path) -> None:
+def check_finite_weights(model: nn.Module, run: Path) -> None:
     """Raise RunFailed if a weight is NaN or infinite, because every image would be empty."""
     from latentforge.engine.finite import find_nonfinite
 

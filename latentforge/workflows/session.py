@@ -21,7 +21,7 @@ from latentforge.engine.checkpoint_state import restore
 from latentforge.engine.class_balance import check_training_classes
 from latentforge.engine.data_checks import check_training_images
 from latentforge.engine.distributed import train_in_group
-from latentforge.engine.loss_weights import check_weights
+from latentforge.engine.loss_weights import check_loss_weights
 from latentforge.engine.step import Trainee
 from latentforge.engine.trainer import Trainer
 from latentforge.engine.training_state import TrainingResult, restore_result
@@ -126,7 +126,7 @@ class TrainingSession:
             if 0 < (length := self.config.train.schedule.epochs) < self.config.train.epochs:
                 progress.note(f"the schedule ends with epoch {length}; lr is constant afterwards")
         else:
-            check_weights(self.config.loss, steps)
+            check_loss_weights(self.config.loss, steps)
             self._report_start()
         for note in steps.notes:
             progress.warn(note)

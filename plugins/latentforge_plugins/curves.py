@@ -11,13 +11,13 @@ from torch import Tensor
 
 from latentforge.contracts import DataSpec
 from latentforge.findings import CurveGrid, Finding, ImageGrid, Table
+from latentforge.rendering.curve_rows import select_curves
 
 SHORT = 16  # vectors of at most this length also have a table of their values
-CHANNELS = 6  # maximum number of channels that are drawn
 COLUMNS = 6  # maximum number of separate examples per row
-Style = Literal["steps", "pairs", "examples"]
-"""How the examples of a row are drawn: as steps of a sequence in one panel, each over the row that
-follows, which reconstructs it, or in a panel each."""
+Style = Literal["steps", "between", "pairs", "examples"]
+"""How the examples of a row are drawn: as steps of a sequence in one panel, as steps between two
+examples of the data, each over the row that follows, which reconstructs it, or in a panel each."""
 
 
 def as_curves(
@@ -25,40 +25,33 @@ def as_curves(
 ) -> tuple[list[Finding], list[str]]:
     """Return an image grid whose rows are vectors or signals (n, *data.shape) as panels of curves,
     with a table of the values of short vectors, and notes on what is not drawn."""
-    restored = replace(grid, rows=[data.restore(row) for row in grid.rows])
-    # values or channels with different units share an axis only if they are standardized
-    shares_axis = data.kind == "vector" or (data.shape[0] > 1 and style != "steps")
-    standardized = data.scaling is not None and shares_axis
-    shown = grid if standardized else restored
-    rows = [row if row.ndim == 3 else row.unsqueeze(1) for row in shown.rows]  # (n, C, L)
-    notes = []
-    if (channels := rows[0].shape[1]) > CHANNELS:
-        notes.append(f"{grid.name}: the first {CHANNELS} of {channels} channels are drawn")
-        rows = [row[:, :CHANNELS] for row in rows]
-    if style == "steps":
-        drawn = draw_steps(grid, rows)
+    in_steps = style in ("steps", "between")
+    curves = select_curves(data, grid.rows, panel_per_channel=in_steps)
+    rows = curves.rows
+    notes = [f"{grid.name}: {curves.channels} are drawn"] if curves.channels else []
+    if in_steps:
+        drawn = draw_steps(grid, rows, ends=style == "between")
         if len(drawn.rows) < len(rows):
             notes.append(f"{grid.name}: {len(drawn.rows)} of {len(rows)} rows are drawn")
     else:
         drawn = draw_pairs(grid, rows) if style == "pairs" else draw_examples(grid, rows)
         if (most := max(map(len, rows))) > COLUMNS:
             notes.append(f"{grid.name}: {COLUMNS} of {most} examples per row are drawn")
-    x_title = "position" if data.kind == "signal" else "index"
-    drawn = replace(drawn, x_title=x_title)
-    if standardized:
-        drawn = replace(drawn, title=f"{drawn.title} (standardized values)")
-    short = data.kind == "vector" and data.size <= SHORT
-    return [drawn, *([make_table(restored)] if short else [])], notes
+    drawn = replace(drawn, title=f"{drawn.title}{curves.values}", x_title=curves.x_title)
+    if data.kind != "vector" or data.size > SHORT:
+        return [drawn], notes
+    restored = replace(grid, rows=[data.restore(row) for row in grid.rows])
+    return [drawn, make_table(restored)], notes
 
 
-def draw_steps(grid: ImageGrid, rows: Sequence[Tensor]) -> CurveGrid:
-    """One panel for each row and channel, with a curve for each column. Columns titled "image" at
-    both ends are data. Of rows some of which have no title, only those with a title are drawn."""
+def draw_steps(grid: ImageGrid, rows: Sequence[Tensor], *, ends: bool) -> CurveGrid:
+    """One panel for each row and channel, with a curve for each column. With `ends`, the first and
+    the last column are data. Of rows some of which have no title, only those with a title are
+    drawn."""
     titles = list(grid.row_titles)
     shown = [i for i, title in enumerate(titles) if title] or range(len(rows))
     count = min(len(rows[i]) for i in shown)
     channels = rows[0].shape[1]
-    ends = [*grid.column_titles[:1], *grid.column_titles[-1:]] == ["image", "image"]
     return CurveGrid(
         grid.name,
         f"{grid.title}; dashed: the data" if ends else grid.title,

@@ -25,14 +25,12 @@ from latentforge.cli.app import run as run_cli
 from latentforge.cli.output import parse_roles
 from latentforge.config.request import Draft
 from latentforge.config.resolve import resolve
-from latentforge.config.selection import select_explorer
 from latentforge.findings import Film
 from latentforge.rendering.findings_store import pack
 from latentforge.rendering.write import npz
-from latentforge.runs.compatibility import open_roles, resolve_stored_config
-from latentforge.workflows.explore import compute_findings
-from latentforge.workflows.load import load_run
 from latentforge.workflows.run import open_run
+
+from .. import undrawn
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 PARTS = ("content", "looks", "maps", "metrics", "page", "pictures", "search", "training")
@@ -101,13 +99,14 @@ def find(command: str, folder: Path, name: str) -> tuple[dict[str, Any], set[str
     given = get_command(app).commands["explore"].make_context("explore", words).params
     run = open_run(REGISTRY, folder / given["run"])
     roles = {role: folder / other for role, other in parse_roles(given["with_"]).items()}
-    config, classes = resolve_stored_config(REGISTRY, run), run.manifest["data"]["classes"]
-    chosen = select_explorer(
-        REGISTRY, config, classes, given["explorer"], given["set_"] or (), {}, given["preset"]
+    findings = undrawn.find(
+        REGISTRY,
+        given["explorer"],
+        run,
+        roles=roles,
+        assignments=given["set_"] or (),
+        preset=given["preset"],
     )
-    others = open_roles(REGISTRY, roles, chosen.entries)
-    loaded = load_run(run, config, checkpoint="last", roles=others, device="cpu", data=None)
-    findings = compute_findings(loaded, chosen, lambda engine: None)
     out = folder / "out" / name
     out.mkdir(parents=True)
     for item in findings.items:

@@ -19,6 +19,7 @@ from ..plugin import plugin_of
 from . import twins
 
 FINITE = "it returns finite numbers with a protocol"
+TERMS = "terms are finite scalars"
 LIGHT = "the hook module imports nothing heavy"
 
 
@@ -208,7 +209,7 @@ def test_other_checks_are_skipped_after_the_first_fails():
 
 def test_a_good_model_with_its_own_prior_passes():
     skipped = set()
-    for check in checks("models", twins.models.with_prior()).values():
+    for check in checks("models", twins.codes.with_prior()).values():
         try:
             check()
         except CheckSkipped:
@@ -221,14 +222,14 @@ def test_a_good_model_with_its_own_prior_passes():
     ("model", "name"),
     [
         (
-            twins.models.with_prior(twins.models.KlPrior),
+            twins.codes.with_prior(twins.codes.KlPrior),
             "the kl to the prior matches the posterior",
         ),
         (
             twins.conditional.with_label_prior(twins.conditional.LabelKl),
             "the kl to the prior matches the posterior",
         ),
-        (twins.models.with_terms(), "log ratio terms sum to the log ratio"),
+        (twins.codes.with_terms(), "log ratio terms sum to the log ratio"),
     ],
 )
 def test_a_good_kl_to_an_own_prior_and_good_terms_pass(model, name):
@@ -241,7 +242,7 @@ def test_a_good_kl_to_an_own_prior_and_good_terms_pass(model, name):
 
 
 def test_the_densities_of_one_dimension_are_checked():
-    forge = Forge([twins.plugin("models", twins.models.with_prior())])
+    forge = Forge([twins.plugin("models", twins.codes.with_prior())])
     found = checks_of("models", "twin/good", forge=forge, options={"size": 1})
     by_name = {check.name: check for check in found}
     by_name["log prob matches the samples"]()
@@ -252,8 +253,8 @@ def test_the_densities_of_one_dimension_are_checked():
     "model",
     [
         twins.models.model(),
-        twins.models.with_prior(),
-        twins.models.with_prior(twins.models.KlPrior),
+        twins.codes.with_prior(),
+        twins.codes.with_prior(twins.codes.KlPrior),
     ],
 )
 def test_a_loss_that_needs_variational_may_estimate_the_kl(model):
@@ -305,13 +306,13 @@ SKIPPED = [  # the component, the check, the reason
 ]
 NOT_CHECKED = [
     (twins.model(refuse), "it implements what it provides", NO_SHAPE),
-    (twins.loss(needs={"fly"}), "terms are finite scalars", "no installed model provides fly"),
+    (twins.loss(needs={"fly"}), TERMS, "no installed model provides fly"),
     (twins.dataset(refuse), "it loads as images or vectors", "it needs options: not like this"),
     (twins.objective(Codes), ROWS, "pass example=, a function that returns inputs"),
     (twins.callback(refuse), "it attaches and trains", "it rejects the test run: not like this"),
     (twins.measure(refuse), FINITE, "it rejects the test run: not like this"),
     (twins.explorer(refuse), "it returns findings", "it rejects the test run: not like this"),
-    (twins.loss(refuse), "terms are finite scalars", "such as ae with (1, 28, 28): not like"),
+    (twins.loss(refuse, needs={"codebook"}), TERMS, "such as fsq with (1, 28, 28): not like this"),
 ]
 OUTCOMES = [
     (*FAILS, CheckFailed),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ def test_a_term_that_is_trained_in_turn_is_found_for_every_last_step(period, tot
     assert rarely is not None
     assert often is not None or period > 6  # the other term is zero only once in 12 steps
     a, b = rarely.step, rarely.step + 1
-    assert rarely.weights == (in_turn(period)(a), in_turn(period)(b))
+    assert rarely.numbers == (in_turn(period)(a), in_turn(period)(b))
     assert total - 12 < a < b < total  # two steps that are trained
 
 
@@ -60,7 +61,7 @@ def test_a_schedule_is_accepted(weight):
 
 def test_a_missing_weight_is_one():
     weights = lambda step: {"critic": 0.0} if step % 2 else {}  # noqa: E731
-    assert find_alternation(weights, TOTAL).weights in ((0.0, 1.0), (1.0, 0.0))
+    assert find_alternation(weights, TOTAL).numbers in ((0.0, 1.0), (1.0, 0.0))
 
 
 def test_the_first_step_is_not_called():
@@ -119,12 +120,14 @@ def test_a_loss_that_alternates_is_refused_before_the_first_step(tmp_path):
 class ValueInTurn(InTurn):
     def forward(self, model, batch, step):
         values = super().forward(model, batch, step).values
-        return Terms({**values, "critic": values["critic"] * (step.index % 2)})
+        return Terms({**values, "critic": values["critic"] * (step.index % 2) * 3})
 
 
 def test_a_term_whose_value_alternates_is_refused(tmp_path):
-    with pytest.raises(PluginError, match="the weight of the term 'critic' alternates"):
+    with pytest.raises(PluginError, match="the value of the term 'critic' alternates") as error:
         train(tmp_path / "a", ValueInTurn(), epochs=4)
+    numbers = map(float, re.findall(r"(\S+) in step", error.value.message))
+    assert {*numbers} == {0, 3}
 
 
 class Hinge(InTurn):
@@ -139,7 +142,9 @@ def test_a_term_that_the_noise_makes_zero_is_accepted(tmp_path):
 
 def test_the_check_does_not_change_the_training(tmp_path, monkeypatch):
     run = train(tmp_path / "a", InTurn())
-    monkeypatch.setattr("latentforge.workflows.session.check_weights", lambda loss, steps: None)
+    monkeypatch.setattr(
+        "latentforge.workflows.session.check_loss_weights", lambda loss, steps: None
+    )
     plain = train(tmp_path / "b", InTurn())
     assert run.history()[0]["train"] == plain.history()[0]["train"]
     one, other = (CheckpointStore(each.path / "checkpoints").load("last") for each in (run, plain))

@@ -10,15 +10,12 @@ import torch
 from torch import nn
 
 from latentforge import Forge, LatentSpec
-from latentforge.config.selection import select_explorer
 from latentforge.engine.diagnostics import find_problems
 from latentforge.errors import PluginError
 from latentforge.latent import DiagonalGaussian, dimension_names, group_slices
 from latentforge.rendering.report.curves import plot_per_dimension
-from latentforge.runs.compatibility import resolve_stored_config
-from latentforge.workflows.explore import compute_findings
-from latentforge.workflows.load import load_run
 
+from .. import undrawn
 from ..plugin import plugin_of
 
 BUILT_IN = Forge().registry.get("models", "vae").spec
@@ -178,11 +175,7 @@ def test_figures_have_the_names_of_groups(run):
 
 def findings(run, name, **options):
     """The findings of an explorer by name."""
-    config = resolve_stored_config(FORGE.registry, run)
-    loaded = load_run(run, config, checkpoint="last", roles={}, device="cpu", data=None)
-    selected = select_explorer(FORGE.registry, config, (), name, (), options, None)
-    found = compute_findings(loaded, selected, lambda engine: None)
-    return {item.name: item for item in found.items}
+    return {item.name: item for item in undrawn.find(FORGE.registry, name, run, **options).items}
 
 
 def test_findings_and_the_report_use_the_names(run):

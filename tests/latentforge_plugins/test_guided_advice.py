@@ -8,6 +8,8 @@ import pytest
 
 from latentforge import Forge
 
+from .. import undrawn
+
 SMALL = {"encoder": [64], "decoder": [64], "latent_dim": 2}
 FAST = {"n": 20, "restarts": 2, "steps": 20, "settle": 5}
 
@@ -19,7 +21,7 @@ def folder(tmp_path_factory):
     where, forge = tmp_path_factory.mktemp("advice"), Forge()
     untrained = {"epochs": 1, "lr": 1e-9}
     for name, train, loss in (
-        ("vae", {"epochs": 30, "lr": 3e-3}, "elbo"),
+        ("vae", {"epochs": 20, "lr": 5e-3}, "elbo"),
         ("early", untrained, "elbo"),
         ("collapsed", {"epochs": 6}, {"name": "beta-elbo", "beta": 60.0}),
     ):
@@ -34,17 +36,15 @@ def folder(tmp_path_factory):
     return where
 
 
-def notes(folder, tmp_path, run="vae", classifier="guide", judge=None, **options):
+def notes(folder, run="vae", classifier="guide", judge=None, **options):
     roles = {"classifier": folder / classifier} | ({"judge": folder / judge} if judge else {})
-    where = {"out": tmp_path / f"out-{len(list(tmp_path.iterdir()))}", "quiet": True}
-    return Forge().explore("guided", folder / run, roles=roles, **where, **{**FAST, **options})[
-        "notes"
-    ]
+    options = {**FAST, **options}
+    return undrawn.find(Forge().registry, "guided", folder / run, roles=roles, **options).notes
 
 
 @pytest.mark.parametrize("run", ["early", "collapsed"])
-def test_a_decoder_that_ignores_the_code_is_named(folder, tmp_path, run):
-    verdict, advice = notes(folder, tmp_path, run)
+def test_a_decoder_that_ignores_the_code_is_named(folder, run):
+    verdict, advice = notes(folder, run)
     assert re.match(r"[0-4] of 20 requests satisfied", verdict)
     assert advice.startswith("the decoded image hardly depends on the code: ")
     share = float(re.search(r"500 training images vary ([\d.]+)% as much", advice)[1])
@@ -53,44 +53,43 @@ def test_a_decoder_that_ignores_the_code_is_named(folder, tmp_path, run):
 
 
 def test_requests_of_other_classes_than_the_condition_are_named(folder, tmp_path):
-    settings = {"data": "digits", "train": {"epochs": 30, "lr": 3e-3}, "quiet": True}
-    run = Forge().train("cvae", model={"latent_dim": 2}, run=tmp_path / "cvae", **settings).path
-    verdict, advice, _ = notes(folder, tmp_path, run, condition=3, n=20)[1:]
+    settings = {"data": "digits", "train": {"epochs": 12, "lr": 1e-2}, "quiet": True}
+    run = Forge().train("cvae", model=SMALL, run=tmp_path / "cvae", **settings).path
+    verdict, advice, _ = notes(folder, run, condition=3)
     failed = 20 - int(re.match(r"(\d+) of 20 requests", verdict)[1])
     assert failed >= 16
     assert re.match(r"1\d requests that failed, of 20, asked for other classes than cond", advice)
     assert "target=3" in advice
     assert "steps" not in advice
-    verdict = notes(folder, tmp_path, run, condition=3, target=3, n=20)[1]
+    verdict = notes(folder, run, condition=3, target=3)[0]
     assert int(re.match(r"(\d+) of 20 requests", verdict)[1]) > 10
 
 
-def test_a_classifier_of_something_else_is_named(folder, tmp_path):
-    verdict, advice = notes(folder, tmp_path, classifier="unrelated")
+def test_a_classifier_of_something_else_is_named(folder):
+    verdict, advice = notes(folder, classifier="unrelated")
     assert verdict.startswith("0 of 20 requests satisfied")
     share = int(re.match(r"the classifier unrelated gets only (\d+)% of 500", advice)[1])
     assert share < 55
     assert "other data, on another range of values, or not long enough" in advice
 
 
-def test_a_judge_of_something_else_is_named(folder, tmp_path):
-    options = {"steps": 1, "restarts": 1}
-    _, advice = notes(folder, tmp_path, judge="unrelated", **options)
+def test_a_judge_of_something_else_is_named(folder):
+    _, advice = notes(folder, judge="unrelated", steps=1, restarts=1)
     assert advice.startswith("the judge unrelated gets only")
 
 
-def test_more_steps_are_suggested_and_help(folder, tmp_path):
-    verdict, advice = notes(folder, tmp_path, steps=1, restarts=1)
+def test_more_steps_are_suggested_and_help(folder):
+    verdict, advice = notes(folder, steps=1, restarts=1)
     satisfied = int(verdict.split()[0])
     before, after = map(float, re.search(r"went from (\S+) to (\S+):", advice).groups())
     assert before < after < 0
     suggested = {key: int(value) for key, value in re.findall(r"(steps|restarts)=(\d+)", advice)}
-    followed = notes(folder, tmp_path, **suggested)
+    followed = notes(folder, **suggested)
     assert int(followed[0].split()[0]) >= 10 > satisfied
     assert len(followed) == 1  # nothing to explain
 
 
-def test_poor_reconstructions_are_named(folder, tmp_path):
+def test_poor_reconstructions_are_named():
     from types import SimpleNamespace
 
     import torch

@@ -10,8 +10,7 @@ from torch import nn
 from torch.distributions import MultivariateNormal
 
 from latentforge import LatentSpec
-from latentforge.errors import UsageError
-from latentforge.latent import DiagonalGaussian, Gaussian, Point
+from latentforge.latent import DiagonalGaussian, Gaussian
 
 SIGMA = 0.3
 
@@ -148,17 +147,6 @@ def test_extreme_importance_weights_stay_finite(evaluate, loss):
     metrics, _ = evaluate("nll", Ppca(shift=40), torch.rand(3, 5), loss=loss)
     assert all(math.isfinite(value) for value in metrics.values())
     assert metrics["nll_ess"] >= 1
-
-
-def test_a_model_without_a_prior_is_refused(evaluate, x):
-    class NoPrior(Ppca):
-        latent = LatentSpec((2,))
-
-        def encode(self, x):
-            return Point(x[:, :2])
-
-    with pytest.raises(UsageError, match="needs a model with a prior"):
-        evaluate("nll", NoPrior(), x)
 
 
 def test_the_command_line_refuses_zero_samples(cli, runs):

@@ -17,7 +17,7 @@ def refuse(config, data):
 
 @hookimpl
 def latentforge_losses():
-    yield LossSpec(name="far", summary="s", build=refuse, needs={"encode"})
+    yield LossSpec(name="far", summary="s", build=refuse, needs={"codebook"})
 """
 
 

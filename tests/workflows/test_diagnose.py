@@ -16,7 +16,7 @@ from latentforge.engine.learning_checks import check_rate
 from latentforge.runs.compatibility import resolve_stored_config
 from latentforge.workflows.load import load_run
 
-DIGITS = {"train": {"epochs": 5, "lr": 2e-3}, "data": "digits"}
+SMALL = {"ae": {"hidden": [64]}, "vae": {"encoder": [64], "decoder": [64]}}
 
 
 def warnings_of(run):
@@ -25,8 +25,8 @@ def warnings_of(run):
 
 @pytest.mark.parametrize("model", ["ae", "mlp-classifier"])
 def test_a_healthy_run_has_no_warnings(work, model):
-    run = Forge().train(model, data="digits", train={"epochs": 10}, quiet=True)
-    assert warnings_of(run) == {}
+    settings = {"model": SMALL.get(model), "train": {"epochs": 10}, "quiet": True}
+    assert warnings_of(Forge().train(model, data="digits", **settings)) == {}
 
 
 @pytest.mark.parametrize(
@@ -34,18 +34,18 @@ def test_a_healthy_run_has_no_warnings(work, model):
     [("ae", 1e-6, "low"), ("mlp-classifier", 1e-6, "low"), ("mlp-classifier", 30.0, "high")],
 )
 def test_the_suggested_learning_rate_learns(work, model, lr, direction):
-    forge = Forge()
-    run = forge.train(model, data="digits", train={"epochs": 2, "lr": lr}, quiet=True)
+    forge, settings = Forge(), {"model": SMALL.get(model), "data": "digits", "quiet": True}
+    run = forge.train(model, train={"epochs": 2, "lr": lr}, **settings)
     finding = warnings_of(run)["learning rate"]
     assert f"seems to be too {direction}" in finding.attempt
     rate = float(finding.attempt.partition("train.lr=")[2].partition(":")[0])
-    again = forge.train(model, data="digits", train={"epochs": 2, "lr": rate}, quiet=True)
+    again = forge.train(model, train={"epochs": 2, "lr": rate}, **settings)
     assert again.metrics["test"]["loss"] < 0.9 * run.metrics["test"]["loss"]
 
 
 @pytest.mark.parametrize(("model", "lr"), [("mlp-classifier", 0.5), ("vae", 0.3)])
 def test_a_rate_that_ruined_the_weights_is_replaced_by_one_that_learns(work, model, lr):
-    forge, settings = Forge(), {"data": "digits", "quiet": True}
+    forge, settings = Forge(), {"model": SMALL.get(model), "data": "digits", "quiet": True}
     run = forge.train(model, train={"epochs": 5, "lr": lr}, **settings)
     finding = warnings_of(run)["learning rate"]
     assert "training has raised the loss" in finding.saw
@@ -99,7 +99,8 @@ def test_labels_are_doubted_only_after_a_shift_is_fixed(work, inverted):
 
 
 def test_an_autoencoder_that_paints_the_mean_image_is_found(work):
-    run = Forge().train("ae", data="digits", train={"epochs": 1, "lr": 1e-4}, quiet=True)
+    train = {"epochs": 1, "lr": 1e-4}
+    run = Forge().train("ae", data="digits", model=SMALL["ae"], train=train, quiet=True)
     finding = warnings_of(run)["reconstructions"]
     assert "the reconstructions explain" in finding.saw
     call = finding.attempt.partition("look at them with ")[2].partition(";")[0]
@@ -117,19 +118,19 @@ def test_every_split_is_checked_against_the_training_images(work):
     ]
 
 
-def test_warnings_of_the_training_are_reported_too(work):
-    run = Forge().train("ae", **DIGITS, quiet=True)
-    path = run.path / "run.json"
+def test_warnings_of_the_training_are_reported_too(runs):
+    path = runs / "ae/run.json"
     manifest = json.loads(path.read_text())
     finding = {"check": "posterior collapse", "severity": "warning", "saw": "s", "attempt": "a"}
     manifest["findings"] = [finding, {**finding, "severity": "note"}, {"severity": "warning"}]
     path.write_text(json.dumps(manifest))
-    found = [f for f in Forge().diagnose(run.path) if f.check == "posterior collapse"]
+    found = [f for f in Forge().diagnose(path.parent) if f.check == "posterior collapse"]
     assert [f.as_dict() for f in found] == [finding]
 
 
 def test_only_layers_that_the_model_has_are_named(work):
-    run = Forge().train("cnn-classifier", **DIGITS, quiet=True)
+    train = {"epochs": 5, "lr": 2e-3}
+    run = Forge().train("cnn-classifier", data="digits", train=train, quiet=True)
     notes = [f.attempt for f in Forge().diagnose(run) if f.check == "running average"]
     assert len(notes) == 1
     assert "dropout" in notes[0]

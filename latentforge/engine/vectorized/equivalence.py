@@ -93,7 +93,7 @@ def compare_steps(
                 stacked_grad = None if leaf is None or leaf.grad is None else leaf.grad[row]
                 if not same_gradient(parameter.grad, stacked_grad):
                     raise NotStackable(f"the gradient of its {name} differs under vmap")
-    check_weights(trainees, single, stacked_runners)
+    check_updates(trainees, single, stacked_runners)
 
 
 def check_terms(stacked_terms: Terms, terms: Terms) -> None:
@@ -109,7 +109,7 @@ def check_terms(stacked_terms: Terms, terms: Terms) -> None:
             raise NotStackable(f"its term {name!r} differs under vmap")
 
 
-def check_weights(
+def check_updates(
     trainees: Sequence[Trainee], single: Sequence[StepRunner], stacked_runners: Sequence[StepRunner]
 ) -> None:
     """Raise NotStackable if the optimizer moved weights differently or a buffer changed."""

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from latentforge.contracts import EvaluateContext, Seen
-from latentforge.errors import UsageError
 from latentforge.latent import log_ratio, select_rows
 from latentforge_plugins.measures import describe_likelihood, likelihood_of, select_random
 
@@ -27,9 +26,6 @@ class Nll:
     """Computes `nll`, `nll_se`, `nll_image_se`, `nll_ess`; omits undefined standard errors."""
 
     def __init__(self, config: NllConfig, context: EvaluateContext) -> None:
-        latent: Any = context.model.latent
-        if latent.prior is None:
-            raise UsageError("nll needs a model with a prior, but this model has none")
         images = context.images(context.split)
         count = min(config.images or len(images), len(images))
         self.selected = select_random(count, len(images), images.device)

@@ -13,6 +13,7 @@ from torch import Tensor
 from latentforge.contracts import Batch, ExploreContext, Images
 from latentforge.errors import UsageError
 from latentforge.findings import Findings, ImageGrid, NamedArrays
+from latentforge_plugins.curves import Style
 from latentforge_plugins.walks import (
     Side,
     across_classes,
@@ -71,7 +72,8 @@ def interpolate(context: ExploreContext, config: InterpolateConfig) -> Findings:
     pair_metrics, pair_protocol, charts = compare_pairs(context, config, runs)
     names = stop_names(images, config, stops)
     grid = draw_grid(walks, t, stops, short_names(images, config, stops), make_title(config, names))
-    items, notes = select_drawable(context, [grid, *charts], NamedArrays("codes", arrays))
+    style: Style = "between" if stops else "steps"
+    items, notes = select_drawable(context, [grid, *charts], NamedArrays("codes", arrays), style)
     values = context.data.describe_values()
     protocol = f"{PROTOCOL.format(values)}; {pair_protocol}"
     if runs[1:]:

@@ -7,7 +7,7 @@ from annotated_types import Ge, Le, MinLen
 
 from latentforge import Size
 
-Source = Literal["prior", "gaussian", "mixture", "aggregate"]
+SourceName = Literal["prior", "gaussian", "mixture", "aggregate"]
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class SampleConfig:
     `rows` x `columns` are shown. A conditional model without a class (`condition`) gives samples of
     all classes in turn; then each class has a row."""
 
-    sources: Annotated[tuple[Source, ...], MinLen(1)] = ("prior", "mixture")
+    sources: Annotated[tuple[SourceName, ...], MinLen(1)] = ("prior", "mixture")
     n: Annotated[int, Ge(2), Le(10_000)] = 1000
     columns: Annotated[Size, Le(30)] = 12
     rows: Annotated[Size, Le(30)] = 3

@@ -25,7 +25,7 @@ from latentforge_plugins.walks import (
 )
 
 from .config import SampleConfig
-from .sources import Source, make_source, sampled_classes
+from .sources import CodeSource, make_source, sampled_classes
 
 NO_PRIOR = "the model has no prior, so a Gaussian fitted to its codes is used instead"
 MAX_CLASSES = 30  # maximum number of rows in the figure of a conditional model
@@ -35,7 +35,7 @@ COMPARED = 500  # maximum number of images over which a distance is averaged
 def sample(context: ExploreContext, config: SampleConfig) -> Findings:
     model, encodes = context.model, "encode" in context.provides
     codes = context.codes("train").flatten(1) if encodes else None
-    sources: dict[str, Source] = {}
+    sources: dict[str, CodeSource] = {}
     for name in config.sources if encodes else select_prior(config):
         source = make_source(name, context, codes, config)
         sources.setdefault(source.name, source)
@@ -125,7 +125,7 @@ def describe_tests(encodes: bool) -> str:
 
 
 def draw_grid(
-    sources: Mapping[str, Source], x: Mapping[str, Tensor], config: SampleConfig, no_prior: bool
+    sources: Mapping[str, CodeSource], x: Mapping[str, Tensor], config: SampleConfig, no_prior: bool
 ) -> ImageGrid:
     rows: list[Tensor] = []
     titles: list[str] = []
@@ -140,7 +140,7 @@ def draw_grid(
 
 
 def draw_classes(
-    context: ExploreContext, source: Source, x: Tensor, z: Tensor, y: Tensor, columns: int
+    context: ExploreContext, source: CodeSource, x: Tensor, z: Tensor, y: Tensor, columns: int
 ) -> ImageGrid:
     """Draw a row of images for each class, at most MAX_CLASSES rows. All rows have the same codes,
     unless the source has other codes for each class."""
@@ -178,7 +178,7 @@ def class_agreement(
     return metrics
 
 
-def log_densities(sources: Mapping[str, Source], codes: Tensor, y: Any) -> dict[str, float]:
+def log_densities(sources: Mapping[str, CodeSource], codes: Tensor, y: Any) -> dict[str, float]:
     """Compute the mean log density in nats of codes (N, D) under each source that has a density.
     `y` are the labels (N,) of a conditional model."""
     values = codes.double().cpu()

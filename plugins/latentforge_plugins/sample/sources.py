@@ -20,7 +20,7 @@ from .config import SampleConfig
 
 
 @dataclass(frozen=True)
-class Source:
+class CodeSource:
     """`draw(n)` returns codes (n, D). `log_prob(z, y)`, if any, is the log density in nats, (N,),
     of float64 codes z (N, D) on the CPU; only a prior p(z | y) uses the labels y (N,)."""
 
@@ -34,7 +34,7 @@ class Source:
 
 def make_source(
     name: str, context: ExploreContext, codes: Tensor | None, config: SampleConfig
-) -> Source:
+) -> CodeSource:
     """Return the source with this name for the model and its training codes (N, D), or None for a
     model without an encoder. If the model has no prior, "prior" gives the source "gaussian", a
     Gaussian fitted to the codes."""
@@ -75,9 +75,9 @@ def make_source(
 
 def density_source(
     name: str, title: str, description: str, density: Density, like: Tensor
-) -> Source:
+) -> CodeSource:
     description = f"{name}: {description}"
-    return Source(
+    return CodeSource(
         name,
         title,
         description,
@@ -86,14 +86,14 @@ def density_source(
     )
 
 
-def class_prior_source(context: ExploreContext) -> Source:
+def class_prior_source(context: ExploreContext) -> CodeSource:
     """Return the prior p(z | y) of a conditional model under the classes of the samples."""
     shape = context.model.latent.shape
 
     def log_prob(z: Tensor, y: Tensor) -> Tensor:
         codes = z.float().to(y.device).unflatten(1, shape)
         parts = zip(codes.split(BATCH), y.split(BATCH), strict=True)
-        return torch.cat([context.model.given(y).prior().log_prob(z) for z, y in parts])
+        return torch.cat([context.model.given(c).prior().log_prob(part) for part, c in parts])
 
     def draw(n: int) -> Tensor:
         parts = sampled_classes(context, n).split(BATCH)
@@ -101,7 +101,7 @@ def class_prior_source(context: ExploreContext) -> Source:
         return torch.cat(z).flatten(1)
 
     description = "prior: the model's prior p(z | class)"
-    return Source("prior", "prior p(z | class)", description, draw, log_prob, by_class=True)
+    return CodeSource("prior", "prior p(z | class)", description, draw, log_prob, by_class=True)
 
 
 def sampled_classes(context: ExploreContext, n: int) -> Any:
@@ -113,7 +113,7 @@ def sampled_classes(context: ExploreContext, n: int) -> Any:
     return present[torch.arange(n, device=present.device) % len(present)]
 
 
-def aggregate_source(context: ExploreContext) -> Source:
+def aggregate_source(context: ExploreContext) -> CodeSource:
     """Return the source that takes one sample from the posterior of each random training image. For
     a conditional model, image i has the class of sample i."""
     images = context.images("train")
@@ -134,6 +134,6 @@ def aggregate_source(context: ExploreContext) -> Source:
     description = "aggregate: posterior samples of random training images, one each"
     if is_conditional(context):
         description += ", of the class of each sample"
-    return Source(
+    return CodeSource(
         "aggregate", "aggregate posterior", description, draw, by_class=is_conditional(context)
     )

@@ -15,6 +15,14 @@ from latentforge.metrics import MeanPerImage
 from latentforge_plugins.measures import describe_likelihood, likelihood_of
 
 SAMPLED_TWICE = 1000  # images, from which the sampling error of all is estimated
+ESTIMATED = (
+    "nats per image, mean of log q(z|x) - log p(z), one seeded posterior sample; kl_se: standard "
+    "error of the sampling"
+)
+ESTIMATED_GROUPS = (
+    "; kl_NAME: mean of the terms of the dimensions of a group, for the same sample, with "
+    "kl_NAME_se"
+)
 
 
 class Bound(MeanPerImage):
@@ -93,16 +101,9 @@ class Kl(Bound):
     def update(self, seen: Seen) -> None:
         self.sampled = exact_kl(seen) is None
         if self.sampled:
-            self.groups = self.groups if self.has_terms else []
-            self.protocol = (
-                "nats per image, mean of log q(z|x) - log p(z), one seeded posterior sample; "
-                "kl_se: standard error of the sampling"
-            )
-            if self.groups:
-                self.protocol += (
-                    "; kl_NAME: mean of the terms of the dimensions of a group, for the same "
-                    "sample, with kl_NAME_se"
-                )
+            if not self.has_terms:
+                self.groups = []
+            self.protocol = ESTIMATED + (ESTIMATED_GROUPS if self.groups else "")
         super().update(seen)
         for group in self.groups:
             group.sampled = self.sampled

@@ -12,6 +12,7 @@ from latentforge import Size, hookimpl
 from latentforge.errors import PluginError
 
 from .callbacks import CALLBACKS, callback
+from .codes import CODES
 from .datasets import DATASETS, dataset
 from .explorers import EXPLORERS, explorer
 from .losses import LOSSES, loss
@@ -38,7 +39,11 @@ class Undescribed:
 
 
 TWINS = {
-    "models": {**MODELS, **WITH_ROLES["models"]},
+    "models": {
+        name: [*MODELS.get(name, []), *CODES.get(name, [])]
+        for name in dict.fromkeys([*MODELS, *CODES])
+    }
+    | WITH_ROLES["models"],
     "losses": {**LOSSES, **WITH_ROLES["losses"]},
     "datasets": {**DATASETS, **WITH_ROLES["datasets"]},
     "explorers": EXPLORERS,
