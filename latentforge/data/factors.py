@@ -26,6 +26,8 @@ from latentforge.io.text import are, counted, escape_unprintable, natural_key
 Array = np.ndarray[Any, Any]
 Table = dict[str, Tensor]
 
+LARGEST = float(np.finfo(np.float32).max)
+
 log = logging.getLogger("latentforge")
 
 
@@ -94,6 +96,12 @@ def read_column(given: Any, count: int, where: str) -> Column:
     if not names:
         if array.dtype.kind in "iu" and (array.astype(np.float32) != array).any():
             log.warning("%s: large integers are rounded to float32", where)
+        largest = float(np.abs(array.astype(np.float64)).max(initial=0.0))
+        if largest > LARGEST:
+            raise UsageError(
+                f"{where}: it has values up to {largest:.3g}, which float32 cannot represent",
+                hint="use another unit, or a logarithm of the values",
+            )
         return Column(array.astype(np.float64), (), where)
     low, high = float(array.min()), float(array.max())
     if (array != np.round(array)).any() or low < 0 or high >= len(names):

@@ -111,9 +111,12 @@ def dense_factors(factors: Any) -> Any:
     """Return factors whose values are arrays. They may be the columns of a DataFrame."""
     if not hasattr(factors, "items"):
         return factors  # None, or refused later
-    return {
-        name: given if isinstance(given, tuple) else dense(given) for name, given in factors.items()
-    }
+    columns: dict[Any, Any] = {}
+    for name, given in factors.items():
+        if name in columns:  # a DataFrame may have two columns of one name
+            raise UsageError(f"data: two factors are named {str(name)!r}", hint="rename one of them")
+        columns[name] = given if isinstance(given, tuple) else dense(given)
+    return columns
 
 
 def suggest_columns(table: Any, texts: Sequence[Any]) -> str:

@@ -234,6 +234,7 @@ def test_rounded_integers_are_announced(caplog):
         ({"f": RAGGED}, "its values have different shapes"),
         ({"f": [[1], [1, 2]] * (N // 2)}, "its values have different shapes"),
         ({"f": np.zeros(N, complex)}, "factor 'f' has type complex128"),
+        ({"f": ANGLE * 1e37}, "factor 'f': it has values up to 9e+38, which float32 cannot"),
         ({"class": SHAPE}, "a factor is named 'class'"),
         ({"": SHAPE}, "a factor has no name"),
         ({"f": SHAPE, " f": SHAPE}, "two factors are named 'f'"),
@@ -242,6 +243,13 @@ def test_rounded_integers_are_announced(caplog):
 )
 def test_bad_factors_are_refused(factors, message):
     assert message in refusal(factors)
+
+
+def test_two_columns_of_one_name_are_refused():
+    pandas = pytest.importorskip("pandas")
+    table = pandas.DataFrame(np.stack([ANGLE, SHAPE], 1), columns=["angle", "angle"])
+    with pytest.raises(UsageError, match="two factors are named 'angle'"):
+        as_splits(arrays(table))
 
 
 @pytest.mark.parametrize(
