@@ -27,6 +27,17 @@ def pairs():
     return torch.tensor(mean).reshape(-1, 1), torch.tensor(x, dtype=torch.float64).reshape(-1, 1)
 
 
+@pytest.mark.parametrize("dispersion", [1e9, 1e12, 1e30])
+def test_a_huge_dispersion_is_a_poisson_distribution(dispersion):
+    """Training on counts without overdispersion increases the dispersion in each step."""
+    mean, x = torch.tensor([[3.0], [0.7], [60.0]]), torch.tensor([[2.0], [0.0], [70.0]])
+    r = torch.tensor(dispersion, requires_grad=True)
+    found = negative_binomial_nll(mean, x, r)
+    assert torch.allclose(found, poisson_nll(mean, x), atol=1e-4)
+    found.sum().backward()
+    assert r.grad == 0
+
+
 @pytest.mark.parametrize("dispersion", [0.05, 1.0, 12.5, 1e4])
 def test_negative_binomial_is_that_of_scipy_for_every_value(dispersion):
     mean, x = pairs()

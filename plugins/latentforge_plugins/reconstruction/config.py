@@ -1,7 +1,9 @@
 """Options of `reconstruction`."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Le
 
 from latentforge import Positive
 
@@ -20,7 +22,7 @@ class ReconstructionConfig:
     )
     sigma: Positive = 1.0
     learn_sigma: bool = False
-    dispersion: Positive = 1.0
+    dispersion: Annotated[float, Ge(1e-8), Le(1e8)] = 1.0
     learn_dispersion: bool = True
     dispersion_of: Literal["all", "value"] = "all"
 
