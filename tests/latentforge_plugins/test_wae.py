@@ -46,6 +46,23 @@ def test_the_gradient_is_finite_for_equal_codes():
     assert bool(z.grad.any())
 
 
+def test_one_code_has_no_mmd():
+    """Without pairs, only the attraction to the samples of the prior would remain."""
+    z = torch.randn(1, 3, requires_grad=True)
+    found = mmd(z, torch.randn(1, 3), SCALES)
+    found.backward()
+    assert found == 0
+    assert not z.grad.any()
+
+
+@pytest.mark.parametrize("options", [("batch_size=1",), ("batch_size=2", "accumulate=2")])
+def test_batches_of_one_code_are_refused(cli, work, options):
+    settings = [part for option in options for part in ("--set", f"train.{option}")]
+    refused = cli("train", "vae", "--data", "digits", "--loss", "wae", *settings)
+    assert refused.code == 2
+    assert "the loss wae compares pairs of codes" in refused.err
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_codes_far_from_the_origin_are_compared_exactly(dtype):
     """Under autocast, a product of matrices would round the distances to bfloat16."""

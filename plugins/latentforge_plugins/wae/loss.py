@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from latentforge.contracts import Batch, Step, Terms
+from latentforge.errors import UsageError
 from latentforge.latent import prior_of, widened
 from latentforge_plugins.reconstruction.loss import Reconstruction
 
@@ -23,6 +24,11 @@ class Wae(Reconstruction):
 
     def forward(self, model: nn.Module, batch: Batch, step: Step) -> Terms:
         z = model.encode(batch.x).sample()
+        if step.first and len(z) == 1:
+            raise UsageError(
+                "the loss wae compares pairs of codes, but a batch, or each of its parts, has one",
+                hint="--set train.batch_size=64 or, with train.accumulate, larger parts",
+            )
         terms = self.recon(model, z, batch.x, step)
         prior = prior_of(model)
         assert prior is not None  # the loss needs `prior`
@@ -34,9 +40,12 @@ class Wae(Reconstruction):
 
 def mmd(z: Tensor, other: Tensor, scales: Sequence[float]) -> Tensor:
     """Estimate MMD^2 between the distributions of codes z (N, D) and `other` (N, D) without bias:
-    Gretton et al. 2012, eq. 3, without the pairs of a code with itself. 0-d."""
+    Gretton et al. 2012, eq. 3, without the pairs of a code with itself. 0-d. It is 0 for one code,
+    which has no pair: the last batch of an epoch may have one."""
     n = len(z)
-    pairs = max(1, n * (n - 1))  # a single code has no pair
+    if n == 1:
+        return 0 * z.sum()
+    pairs = n * (n - 1)
     # k(z, z) = 1 for each scale, so the diagonal sums to N times the number of scales
     within = kernel(z, z, scales).sum() + kernel(other, other, scales).sum() - 2 * n * len(scales)
     return within / pairs - 2 * kernel(z, other, scales).mean()
