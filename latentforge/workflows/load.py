@@ -48,6 +48,7 @@ log = logging.getLogger("latentforge")
 
 RANGE_SAMPLE = 256  # images of other data whose range is checked
 BRIGHT = 0.45  # 0 is there, if black is -1
+SPANS = 5.0  # ratio of the ranges of two sets of values from which their scales probably differ
 DARK = 0.02  # images whose values are all smaller have probably been scaled twice
 
 
@@ -161,8 +162,9 @@ def load_data(run: RunFolder, config: RunConfig, data: Any) -> DataSplits:
                 if not has_splits:
                     whole = splits.split("train")
                     splits = replace(splits, splits=dict.fromkeys(about["images"], whole))
+                limits = splits.spec.limits  # `match_run` replaces them with those of the run
                 splits = match_run(run, config, splits, other)
-                warn_if_unlike(run, splits)
+                warn_if_unlike(run, splits, limits)
                 return splits
             options = replace(  # as in training
                 options, validation=own.validation, test=own.test, split_seed=own.split_seed
@@ -228,8 +230,11 @@ def find_range(splits: DataSplits) -> tuple[float, float]:
     return low, high
 
 
-def warn_if_unlike(run: RunFolder, splits: DataSplits) -> None:
-    """Warn if other data has another scale, only dark values, or no examples of some classes."""
+def warn_if_unlike(
+    run: RunFolder, splits: DataSplits, limits: tuple[float, float] | None = None
+) -> None:
+    """Warn if other data has another scale, only dark values, or no examples of some classes.
+    `limits` are the smallest and the largest value of data that is kept as it is stored."""
     about, here = run.manifest["data"].get("preprocessing", {}), splits.preprocessing
     levels, own = ((steps.get("black"), steps.get("white")) for steps in (here, about))
     if about.get("stored") == here["stored"] and None not in own and levels != own:
@@ -245,11 +250,11 @@ def warn_if_unlike(run: RunFolder, splits: DataSplits) -> None:
         if low >= BRIGHT and (own[0] or 0) < 0:
             message = "this data begins at %.3g, if 0 is black in %s: it may have another scale"
             log.warning(message, low, run.path)
-    elif splits.spec.limits and (limits := read_spec(run.manifest["data"]).limits):
-        low, high = splits.spec.limits
-        if high < limits[0] or limits[1] < low:
+    elif limits and (usual := read_spec(run.manifest["data"]).limits):
+        spans = sorted(high - low for low, high in (limits, usual))
+        if limits[1] < usual[0] or usual[1] < limits[0] or spans[1] > SPANS * spans[0]:
             message = "this data has values from %g to %g, but that of %s from %g to %g"
-            log.warning(message, low, high, run.path, *limits)
+            log.warning(message, *limits, run.path, *usual)
     width = here.get("one_hot")
     if width and width != len(run.manifest["data"]["classes"]):
         raise UsageError(

@@ -78,6 +78,22 @@ def test_other_data_with_another_range_is_refused(counts):
     assert "'range': 'counts'" in error.value.hint
 
 
+@pytest.mark.parametrize(
+    ("change", "announced"),
+    [
+        (lambda x: x, False),
+        (lambda x: np.minimum(x, 6), False),
+        (lambda x: 10 * x, True),
+        (lambda x: x // 6, True),
+        (lambda x: 500 + x, True),
+    ],
+)
+def test_other_data_with_another_scale_is_announced(counts, caplog, change, announced):
+    data = {"test": Arrays(change(COUNTS[:60]))}
+    FORGE.evaluate(FORGE.open_run(counts.path), data=data, measures=["mse_per_pixel"])
+    assert ("this data has values from" in caplog.text) == announced
+
+
 def test_measures_of_the_unit_range_are_left_out(counts):
     assert "bce_per_pixel" not in counts.metrics["test"]
     with pytest.raises(UsageError, match=r"bce_per_pixel.* supports values from 0 to 1"):
