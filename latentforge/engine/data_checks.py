@@ -93,7 +93,7 @@ def check_value_range(
             "compare them only with results on grey images, or train with data.binarize=threshold",
         )
     sigma = likelihood.sigma if kl and isinstance(likelihood, Gaussian) else None
-    if isinstance(sigma, float) and sigma > 2 * std:
+    if isinstance(sigma, float) and sigma > 2 * std > 0:
         yield Diagnosis(
             "range",
             "warning",

@@ -110,6 +110,9 @@ def test_a_fixed_sigma_far_above_the_data_std_is_found():
     assert brief(check_value_range(noise(), Gaussian(1.0), kl=False)) == []  # no KL term
     assert brief(check_value_range(noise(), Gaussian(0.3), kl=True)) == []
     assert brief(check_value_range(noise(), Gaussian(torch.tensor(1.0)), kl=True)) == []
+    constant = images(torch.full((9, 1, 4, 4), 0.5))  # for which no sigma is right
+    [found] = check_value_range(constant, Gaussian(1.0), kl=True)
+    assert found.saw == "all training values are 0.5"
 
 
 def test_constant_pixels_are_counted():
