@@ -19,6 +19,10 @@ from latentforge.io.text import are
 
 BATCH = 1000  # examples that are read at once
 CONSTANT = "%s: %d of %d %s %s constant in the training split, so %s only centred"
+ROUNDED = (
+    "%s: %d of %d %s %s by less than a millionth of the mean in the training split, which float32 "
+    "rounds, so %s only centred; subtract a mean from the original values: x = x - x.mean(0)"
+)
 
 log = logging.getLogger("latentforge")
 
@@ -50,16 +54,20 @@ def find_scaling(images: ImageSplit, name: str) -> Scaling:
     for x in read_values(images):
         mean += x.sum(per) / count
     squares = torch.zeros_like(mean)
+    low, high = torch.full_like(mean, math.inf), torch.full_like(mean, -math.inf)
     for x in read_values(images):
         squares += (x - mean.reshape(-1, *[1] * (len(shape) - 1))).square().sum(per)
+        low, high = low.minimum(x.amin(per)), high.maximum(x.amax(per))
     deviation = (squares / count).sqrt()
-    # a constant that float32 rounds has a tiny deviation, by which noise would be divided
-    constant = deviation <= 1e-6 * mean.abs()
-    if found := int(constant.sum()):
-        parts = "values" if images.spec.kind == "vector" else "channels"
-        what = "it is" if found == 1 else "they are"
-        log.warning(CONSTANT, name, found, len(mean), parts, are(found), what)
-    deviation[constant] = 1.0
+    # values that float32 rounds have a tiny deviation, by which noise would be divided
+    flat, constant = deviation <= 1e-6 * mean.abs(), low == high
+    parts = "values" if images.spec.kind == "vector" else "channels"
+    for message, found in ((CONSTANT, flat & constant), (ROUNDED, flat & ~constant)):
+        if number := int(found.sum()):
+            what = "it is" if number == 1 else "they are"
+            verb = are(number) if message == CONSTANT else "varies" if number == 1 else "vary"
+            log.warning(message, name, number, len(mean), parts, verb, what)
+    deviation[flat] = 1.0
     return Scaling(*(tuple(values.float().tolist()) for values in (mean, deviation)))
 
 

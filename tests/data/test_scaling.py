@@ -84,6 +84,19 @@ def test_integers_are_standardized_too():
     assert np.allclose(values(load(x))[:, 0], (x - x.mean()) / x.std(), atol=1e-5)
 
 
+def test_values_that_float32_rounds_are_not_called_constant(caplog):
+    """Such as times in seconds since 1970."""
+    x = TABLE.astype(np.float64)
+    x[:, 1] = 1.7e9 + 3600 * HIDDEN[:, 0] / 10
+    load(x, range="any")
+    assert "1 of 4 values varies by less than a millionth of the mean" in caplog.text
+    assert "constant" not in caplog.text
+    caplog.clear()
+    data = load(x - x.mean(0), range="any")  # as the message says
+    assert "millionth" not in caplog.text
+    assert values(data).std(0, correction=0).tolist() == pytest.approx([1.0] * 4, abs=1e-4)
+
+
 def test_a_constant_value_is_centred_and_announced(caplog):
     x = TABLE.copy()
     x[:, 1] = 0.1  # which float32 rounds
