@@ -19,6 +19,7 @@ from torch import Tensor
 from latentforge.config.condition import CONDITIONAL
 from latentforge.config.schema import RunConfig
 from latentforge.contracts import DataSpec
+from latentforge.data.labels import match_names
 from latentforge.data.layout import VECTORS, to_stored
 from latentforge.errors import UsageError
 from latentforge.findings import CurveGrid, ImageGrid
@@ -60,7 +61,7 @@ def decode(
     z = check_codes(array, loaded, where)
     labels = None
     if CONDITIONAL in loaded.provides:
-        labels = read_labels(codes, condition, len(z), loaded)
+        labels = read_labels(codes, source, condition, len(z), loaded)
     warn_if_encoder_differs(source, loaded, where)
     sheet: list[Tensor] = []
 
@@ -193,9 +194,12 @@ def read_codes(path: Path) -> tuple[Array, str]:
         return z.values(), source
 
 
-def read_labels(codes: Any, condition: int | None, count: int, loaded: LoadedModel) -> Tensor:
+def read_labels(
+    codes: Any, source: str, condition: int | None, count: int, loaded: LoadedModel
+) -> Tensor:
     """Return the labels for the codes, int64 (N,): the class `condition` for all, or those that
-    `encode` wrote into the file. Raises UsageError without either and for invalid labels."""
+    `encode` wrote into the file. The labels of another run, according to `source`, are matched by
+    name. Raises UsageError without either and for invalid labels."""
     if condition is not None:
         return torch.full((count,), condition)
     y = read_label_column(codes)
@@ -204,13 +208,25 @@ def read_labels(codes: Any, condition: int | None, count: int, loaded: LoadedMod
             f"{codes} contains no labels, which the conditional model of {loaded.run.path} needs",
             hint="--condition 0, the number of a class",
         )
-    classes = len(loaded.data.classes)
-    if y.shape != (count,) or y.dtype.kind not in "iu" or y.min() < 0 or y.max() >= classes:
+    wanted = loaded.data.classes
+    names = read_classes(source) or wanted
+    if y.shape != (count,) or y.dtype.kind not in "iu" or y.min() < 0 or y.max() >= len(names):
         raise UsageError(
-            f"{codes}: the labels must be {count} integers from 0 to {classes - 1}",
+            f"{codes}: the labels must be {count} integers from 0 to {len(names) - 1}",
             hint="--condition 0, the number of a class",
         )
-    return torch.from_numpy(y.astype(np.int64))
+    labels = torch.from_numpy(y.astype(np.int64))
+    return match_names(labels, names, wanted, str(codes), str(loaded.run.path))
+
+
+def read_classes(source: str) -> tuple[str, ...]:
+    """Return the classes of the run that wrote the codes, or () if it is unknown."""
+    try:
+        classes = json.loads(source)["data"]["classes"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return ()
+    is_list = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+    return tuple(classes) if is_list else ()
 
 
 def read_label_column(path: Path) -> Array | None:

@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 import torch
 
-from latentforge import ExplorerSpec, Forge, LossSpec, ModelSpec, hookimpl
+from latentforge import Arrays, ExplorerSpec, Forge, LossSpec, ModelSpec, hookimpl
 from latentforge.errors import ConfigError, UsageError
 from latentforge.findings import Findings, NamedArrays
 
@@ -324,6 +324,34 @@ def test_encode_and_decode_use_the_labels_of_the_images(forge, run, tmp_path, su
     expected = model.given(torch.full_like(batch.y, 4)).decode(z)
     np.testing.assert_allclose(four, expected, rtol=0, atol=1e-5)
     assert json.loads((tmp_path / "four" / "decode.json").read_text())["condition"] == 4
+
+
+@pytest.mark.parametrize("suffix", ["npz", "parquet"])
+def test_labels_in_codes_of_another_run_are_matched_by_name(forge, run, tmp_path, suffix):
+    images = forge.load_data("digits").split("test")
+    names = tuple(map(str, range(10)))
+    options = {"model": SMALL, "train": {**TRAIN, "epochs": 1}, "quiet": True}
+    reversed_names = {"train": Arrays(images.x, 9 - images.y, names[::-1])}
+    other = forge.train("cvae", data=reversed_names, run=tmp_path / "run", **options)
+    codes = tmp_path / f"codes.{suffix}"
+    forge.encode(run, codes)
+    forge.decode(other, codes, tmp_path / "out")
+    batch = digits(forge)
+    z = run.load_model().given(batch.y).encode(batch.x).mode()
+    expected = other.load_model().given(9 - batch.y).decode(z)
+    np.testing.assert_allclose(
+        arrays_in(tmp_path / "out" / "decoded.npz")["x"], expected, rtol=0, atol=1e-5
+    )
+
+
+def test_labels_of_classes_that_the_run_does_not_have_are_refused(forge, run, tmp_path):
+    images = forge.load_data("digits").split("test")
+    data = {"train": Arrays(images.x, images.y, [f"d{i}" for i in range(10)])}
+    options = {"model": SMALL, "train": {**TRAIN, "epochs": 1}, "quiet": True}
+    other = forge.train("cvae", data=data, run=tmp_path / "run", **options)
+    forge.encode(run, tmp_path / "codes.npz")
+    with pytest.raises(UsageError, match="codes.npz has examples of '0', '1', .* are 'd0', 'd1'"):
+        forge.decode(other, tmp_path / "codes.npz", tmp_path / "out")
 
 
 @pytest.mark.parametrize("y", [None, [0, 10], [0, -1], [0.0, 1.0], [0]])
