@@ -78,19 +78,24 @@ class KeptValues(Levels):
         return x.to(torch.float32)
 
     def _check_counts(self, x: Tensor, high: float, where: str) -> None:
+        option = data_option(where, range="any")
+        other = (
+            f"train on real numbers: {option}, with --set loss.likelihood=gaussian if the loss has "
+            "a likelihood"
+        )
         wrong = (x < 0) | (x != x.round())
         if count := int(wrong.sum()):
             example = float(x[wrong][0])
             raise UsageError(
                 f"{where}: {count} of {x.numel()} values of x {are(count)} not whole numbers from "
                 f"0, such as {example:.9g}, but data.range is counts",
-                hint=data_option(where, range="any"),
+                hint=f"correct these values, or {other}",
             )
         if high > LARGEST_COUNT:
             raise UsageError(
                 f"{where}: x has counts up to {high:.0f}, but float32 represents all whole numbers "
                 f"only up to {LARGEST_COUNT}",
-                hint=data_option(where, range="any"),
+                hint=other,
             )
 
     def warn_if_dark(self, x: Tensor, where: str, *, is_whole: bool) -> None:

@@ -70,6 +70,17 @@ def test_a_training_recovers_the_dispersion_of_counts(tmp_path):
     assert error.value.hint.startswith("data={'name': 'digits', 'range': 'counts'} or loss=")
 
 
+def test_the_hint_for_values_that_are_no_counts_can_be_trained(cli, work):
+    np.savez(work / "x.npz", x=COUNTS[:, 0] - 1)
+    words = ("train", "vae", "--data", "arrays", "--set", "data.path=x.npz", "--epochs", "1")
+    likelihood = ("--set", "data.range=counts", "--set", "loss.likelihood=poisson")
+    refused = cli(*words, *likelihood)
+    assert refused.code == 2
+    assert "real numbers: --set data.range=any, with --set loss.likelihood=gaussian" in refused.err
+    options = ("--set", "data.range=any", "--set", "loss.likelihood=gaussian")
+    assert cli(*words, *options).code == 0
+
+
 def test_other_data_with_another_range_is_refused(counts):
     with pytest.raises(UsageError, match="not whole numbers from 0"):
         FORGE.evaluate(counts, data=COUNTS / 10)
