@@ -6,6 +6,7 @@ of a signal. Slices (D) are treated as channels.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -25,6 +26,12 @@ SIGNAL = "signal"
 """The value of data.layout for signals whose layout is recognised from the shape."""
 AXES = "NCDHWL"
 """The letters of a layout, in the order of the axes that a model sees."""
+ELONGATED = 8  # ratio of the sides of images that are probably signals
+FEW_IMAGES = "%s: x is read as %s with %s; if it contains %s with %s, try %s"
+LONG_ROWS = "%s: x is read as %d images of %dx%d pixels; if it contains %d images of %dx%d, try %s"
+SIGNALS = "%s: x is read as images of %dx%d pixels; if it contains signals, try %s"
+
+log = logging.getLogger("latentforge")
 
 
 def kind_of(shape: Sequence[int]) -> Kind:
@@ -136,6 +143,23 @@ def read_four(first: int, second: int, last: int) -> str:
     if last in CHANNELS:
         return "NHWC" if first > 2 and not square else ""
     return "NCHW" if square or 2 * first <= min(second, last) else ""
+
+
+def warn_if_unusual(shape: Sequence[int], layout: str, where: str, *, is_array: bool) -> None:
+    """Announce how a standard shape, (N, C, H, W) for images, was recognised if another reading is
+    likely: signals, or in an array another axis that counts the images."""
+    n, channels, *size = shape
+    if is_array and layout == "NCHW" and n < channels:
+        option = data_option(where, layout="CNHW")
+        few = [counted(n, "image"), counted(channels, "channel")]
+        many = [counted(channels, "image"), counted(n, "channel")]
+        log.warning(FEW_IMAGES, where, *few, *many, option)
+    if layout == "NHW" and max(size) >= ELONGATED * min(size):
+        option = data_option(where, layout="NCL" if size[0] < size[1] else "NLC")
+        log.warning(SIGNALS, where, *size, option)
+    if is_array and layout == "NHW" and size[1] > 4 * max(n, size[0]):
+        option = data_option(where, layout="HWN")
+        log.warning(LONG_ROWS, where, n, *size, size[1], n, size[0], option)
 
 
 def check_layout(shape: tuple[int, ...], layout: str, where: str) -> str:

@@ -38,7 +38,13 @@ from latentforge.data.fingerprint import (
 )
 from latentforge.data.images import ImageSplit
 from latentforge.data.labels import Labels, check_counts, read_labels, unite
-from latentforge.data.layout import choose_kind, find_layout, kind_of, to_standard
+from latentforge.data.layout import (
+    choose_kind,
+    find_layout,
+    kind_of,
+    to_standard,
+    warn_if_unusual,
+)
 from latentforge.data.levels import Levels
 from latentforge.data.memory import streaming_reason
 from latentforge.data.ranges import choose_range, find_scale, find_spec
@@ -47,7 +53,6 @@ from latentforge.data.splits import DataSplits
 from latentforge.data.streamed import StreamedImages
 from latentforge.errors import UsageError
 from latentforge.io.paths import as_text
-from latentforge.io.text import counted
 from latentforge.runtime.memory import host_memory
 from latentforge.seeding import mix, seeded_draws
 
@@ -61,7 +66,6 @@ RANDOM = (
     "%s: items of this dataset are random; they are read again in each epoch, and evaluation "
     "always uses the same draw (data.stream=never reads each item once and keeps it)"
 )
-LONG_ROWS = "%s: x is read as %d images of %dx%d pixels; if it contains %d images of %dx%d, try %s"
 OWN_GENERATOR = (
     "%s: items of this dataset are random and use a generator of the dataset, so that each "
     "evaluation gets different images; use the global generator of torch, NumPy or Python"
@@ -70,7 +74,6 @@ UNITS = (
     "%s: one column of x has %.2g of the range of another; if they have different units, "
     "scale each one: %s"
 )
-FEW_IMAGES = "%s: x is read as %s with %s; if it contains %s with %s, try %s"
 ORDER = "give the axes of all splits in the same order"
 FROZEN = "%s: items of this dataset are random; each was read once, and this draw is used always"
 FROZEN_OWN_GENERATOR = (
@@ -122,8 +125,9 @@ def prepare(
     # columns of counts have one unit
     if config.range != "counts" and not config.normalize and not declared:
         warn_if_columns_differ(splits["train"], name, config)
-    if is_array and config.layout == "auto":
-        warn_if_few_images(sources["train"])
+    if config.layout == "auto":
+        first = sources["train"]
+        warn_if_unusual(first.x.shape, first.layout, first.where, is_array=is_array)
     validation, test, seed = config.validation, config.test, config.split_seed
     if validation is None:
         validation = 0.0 if {"test", "validation"} & set(official) else VALIDATION
@@ -136,20 +140,6 @@ def prepare(
         for warning in check_counts(counts):
             log.warning("%s: %s", name, warning)
     return data
-
-
-def warn_if_few_images(source: _RawSplit) -> None:
-    """Announce the reading of a shape in which another axis is likely to count the images."""
-    n, channels, *size = source.x.shape
-    where = source.where
-    if source.layout == "NCHW" and n < channels:
-        option = data_option(where, layout="CNHW")
-        few = [counted(n, "image"), counted(channels, "channel")]
-        many = [counted(channels, "image"), counted(n, "channel")]
-        log.warning(FEW_IMAGES, where, *few, *many, option)
-    if source.layout == "NHW" and size[1] > 4 * max(n, size[0]):
-        option = data_option(where, layout="HWN")
-        log.warning(LONG_ROWS, where, n, *size, size[1], n, size[0], option)
 
 
 def warn_if_columns_differ(images: ImageSplit, name: str, config: DataConfig) -> None:

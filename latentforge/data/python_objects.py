@@ -114,7 +114,9 @@ def dense_factors(factors: Any) -> Any:
     columns: dict[Any, Any] = {}
     for name, given in factors.items():
         if name in columns:  # a DataFrame may have two columns of one name
-            raise UsageError(f"data: two factors are named {str(name)!r}", hint="rename one of them")
+            raise UsageError(
+                f"data: two factors are named {str(name)!r}", hint="rename one of them"
+            )
         columns[name] = given if isinstance(given, tuple) else dense(given)
     return columns
 

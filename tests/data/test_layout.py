@@ -191,3 +191,16 @@ def test_labels_decide_which_axis_counts_the_images():
 def test_unlikely_readings_are_announced_with_the_other_one(caplog, shape, said):
     load_splits(None, DataConfig(), np.zeros(shape, np.uint8))
     assert said in caplog.text
+
+
+@pytest.mark.parametrize("as_dataset", [False, True])
+@pytest.mark.parametrize(("shape", "layout"), [((30, 2, 64), "NCL"), ((30, 64, 2), "NLC")])
+def test_images_that_may_be_signals_are_announced(caplog, shape, layout, as_dataset):
+    x = np.zeros(shape, np.uint8)
+    data = list(x) if as_dataset else x
+    assert load_splits(None, DataConfig(), data).spec.kind == "image"
+    assert f"if it contains signals, try data={{'train': x, 'layout': '{layout}'}}" in caplog.text
+    caplog.clear()
+    spec = load_splits(None, DataConfig(layout=layout), data).spec  # as the message says
+    assert (spec.kind, spec.shape) == ("signal", (2, 64))
+    assert "signals" not in caplog.text

@@ -350,7 +350,7 @@ def test_labels_of_classes_that_the_run_does_not_have_are_refused(forge, run, tm
     options = {"model": SMALL, "train": {**TRAIN, "epochs": 1}, "quiet": True}
     other = forge.train("cvae", data=data, run=tmp_path / "run", **options)
     forge.encode(run, tmp_path / "codes.npz")
-    with pytest.raises(UsageError, match="codes.npz has examples of '0', '1', .* are 'd0', 'd1'"):
+    with pytest.raises(UsageError, match=r"codes.npz has examples of '0', '1', .* are 'd0', 'd1'"):
         forge.decode(other, tmp_path / "codes.npz", tmp_path / "out")
 
 
