@@ -174,7 +174,10 @@ def _example(adapter: Any, value: Any, default: Any, path: str, origin: str | No
 
     from latentforge.io.toml import format_toml_value
 
-    parts = [part.strip() for part in value.split(",")] if isinstance(value, str) else [value]
+    parts = [value]
+    if isinstance(value, str):  # also a list whose strings lack their quotes
+        inside = value.removeprefix("[").removesuffix("]") if value[:1] == "[" else value
+        parts = [part.strip().strip("'\"") for part in inside.split(",")]
     numbers = [_number(part) if isinstance(part, str) else part for part in parts]
     pair = [*numbers, 1 + numbers[-1]] if type(numbers[-1]) in (int, float) else []
     for guess in (numbers, parts, default, pair):

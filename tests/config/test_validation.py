@@ -107,6 +107,8 @@ def test_a_table_becomes_the_nested_dataclass():
         ({"hidden": "wide"}, "--set 'model.hidden=[64]'"),  # the default
         ({"names": "a,b"}, """--set 'model.names=["a", "b"]'"""),
         ({"names": "3"}, """--set 'model.names=["3"]'"""),
+        ({"names": "[a]"}, """--set 'model.names=["a"]'"""),
+        ({"names": "[a, 'b']"}, """--set 'model.names=["a", "b"]'"""),
         ({"ends": 0.5}, "--set 'model.ends=[0.1, 0.9]'"),
         ({"pair": 3}, "--set 'model.pair=[3, 4]'"),
     ],
