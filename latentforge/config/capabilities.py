@@ -54,8 +54,14 @@ def describe_missing(what: str, needs: Iterable[str], model: ModelSpec) -> str:
     return ""
 
 
-def suggest_models(registry: Registry, needs: Iterable[str]) -> str:
-    """Return the models that provide all `needs`, as `a, b or c`; an empty string if none does."""
+def suggest_models(registry: Registry, needs: Iterable[str], without: Iterable[str] = ()) -> str:
+    """Return the models that provide all `needs` and nothing of `without`, as `a, b or c`; an empty
+    string if none does."""
     models = registry.entries("models")
-    names = [entry.name for entry in models if set(needs) <= entry.provides]
+    provided = {entry.name: entry.provides for entry in models}
+    names = [
+        name
+        for name, provides in provided.items()
+        if set(needs) <= provides and provides.isdisjoint(without)
+    ]
     return " or ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from latentforge.config.capabilities import check_needs, suggest_models
-from latentforge.config.condition import read_condition
+from latentforge.config.condition import CONDITIONAL, WITHOUT_LABELS, read_condition
 from latentforge.config.data_range import check_range, describe_unsupported
 from latentforge.config.request import read_toml
 from latentforge.config.resolve import check_defaults, check_options, raise_faults, read_assignments
@@ -285,6 +285,7 @@ def check_roles(registry: Registry, entries: Sequence[Entry], models: Mapping[st
     """Raise UsageError if a role is unknown, if a required one is missing, or if a model does
     not fit its role."""
     needs_by_role = merge_roles(entries)
+    explores = any(entry.kind.plural in ("explorers", "objectives") for entry in entries)
     for role, model in models.items():
         if role not in needs_by_role:
             owners = [f"{entry.kind.singular} {entry.name!r}" for entry in entries[:3]]
@@ -297,14 +298,14 @@ def check_roles(registry: Registry, entries: Sequence[Entry], models: Mapping[st
         if missing := sorted(needs_by_role[role] - model.provides):
             raise UsageError(
                 f"role {role!r} needs {', '.join(missing)}, which {model.name!r} does not provide",
-                hint=suggest_run(registry, role, needs_by_role[role]),
+                hint=suggest_run(registry, role, needs_by_role[role], explores=explores),
             )
     for entry in entries:
         for role in entry.spec.roles or {}:
             if role not in models:
                 raise UsageError(
                     f"{entry.kind.singular} {entry.name!r} needs a run for role {role}",
-                    hint=suggest_run(registry, role, needs_by_role[role]),
+                    hint=suggest_run(registry, role, needs_by_role[role], explores=explores),
                 )
 
 
@@ -324,9 +325,11 @@ def merge_roles(entries: Iterable[Entry], *, optional: bool = True) -> dict[str,
     return roles
 
 
-def suggest_run(registry: Registry, role: str, needs: Collection[str]) -> str:
-    """Return the option that gives a run for a role, with the models that it may have."""
-    models = suggest_models(registry, needs) if needs else ""
+def suggest_run(registry: Registry, role: str, needs: Collection[str], *, explores: bool) -> str:
+    """Return the option that gives a run for a role, with the models that it may have. Only
+    explorers can give a conditional model a class."""
+    refused = () if explores or WITHOUT_LABELS.issuperset(needs) else (CONDITIONAL,)
+    models = suggest_models(registry, needs, refused) if needs else ""
     return f"--with {role}=RUN" + (f", where RUN is a run of {models}" if models else "")
 
 

@@ -211,6 +211,11 @@ def test_a_conditional_model_is_refused_as_the_role_of_a_training(probe, run, tm
     forge = Forge([Second()])
     with pytest.raises(UsageError, match="role 'first': model 'cvae' is conditional"):
         forge.train("second", loss="none", data="digits", roles={"first": run}, run=tmp_path / "a")
+    with pytest.raises(UsageError, match="needs a run for role first") as error:
+        forge.train("second", loss="none", data="digits", run=tmp_path / "a")
+    models = error.value.hint.partition("where RUN is a run of ")[2]
+    assert "beta-vae, conv-vae" in models
+    assert "cvae" not in models
 
 
 def test_a_split_without_images_of_the_class_is_refused(forge, run, tmp_path):
