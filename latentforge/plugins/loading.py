@@ -195,7 +195,7 @@ def _valid_hooks(
 ) -> dict[str, Callable[..., Any]]:
     """Return the valid hooks by attribute name, and add a fault for each invalid hook."""
     api = getattr(target, "LATENTFORGE_API", PLUGIN_API)
-    if api not in SUPPORTED_API:
+    if type(api) is not int or api not in SUPPORTED_API:  # True == 1
         supported = " and ".join(map(str, SUPPORTED_API))
         cause = f"written for plugin API {api!r}; this LatentForge supports {supported}"
         candidate.add_fault("validate", cause)

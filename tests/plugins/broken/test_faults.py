@@ -49,6 +49,11 @@ def broken_beside_healthy(site, code):
             "validate",
             ["written for plugin API 3; this LatentForge supports 1 and 2"],
         ),
+        (
+            "LATENTFORGE_API = True\n@hookimpl\ndef latentforge_models(): yield model('bad')",
+            "validate",
+            ["written for plugin API True; this LatentForge supports 1 and 2"],
+        ),
         ("x = 1", "validate", ["latentforge_bad_bad has no hooks"]),
         ("def __dir__(): 1 / 0", "validate", ["ZeroDivisionError", "latentforge_bad_bad.py:"]),
         (
