@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from contextlib import nullcontext
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,7 +91,7 @@ def test_commitment_moves_the_encoder_towards_its_entries():
 @pytest.mark.parametrize("levels", [(2,), (3, 2), (5, 4, 3)])
 def test_fsq_rounds_each_dimension_to_its_levels(levels):
     model = build("fsq", (1, 8, 8), levels=levels)
-    wide = torch.linspace(-9, 9, 500)[:, None, None, None].expand(-1, len(levels), 2, 2)
+    wide = torch.randn(500, len(levels), 2, 2, generator=torch.Generator().manual_seed(2))
     model.encoder = torch.nn.Identity()
     found = model.encode(wide)
     for i, count in enumerate(levels):
@@ -103,6 +104,16 @@ def test_fsq_rounds_each_dimension_to_its_levels(levels):
     torch.testing.assert_close(model.codebook[found.entry].movedim(-1, 1), found.mode())
     assert len(model.codebook.unique(dim=0)) == math.prod(levels)
     assert (found.continuous - found.mode()).abs().max() <= 0.51 / min(c // 2 for c in levels)
+
+
+def test_training_of_fsq_saturates_no_dimension(work):
+    run = FORGE.train("fsq", data="digits", train={"epochs": 2, "seed": 0}, quiet=True)
+    model: Any = FORGE.load_model(run)
+    [batch] = FORGE.load_data("digits").split("validation").batches(10_000)
+    with torch.no_grad():
+        codes = model.encode(batch.x).mode()
+    shares = [codes[:, i].unique(return_counts=True)[1] / codes[:, i].numel() for i in range(4)]
+    assert all(len(each) == 4 and each.max() < 0.8 for each in shares)
 
 
 def test_levels_whose_product_is_too_large_are_refused_before_torch(work):

@@ -1,10 +1,14 @@
-"""The network of `fsq`: Mentzer, Minnen, Agustsson and Tschannen 2023, arXiv:2309.15505."""
+"""The network of `fsq`: Mentzer, Minnen, Agustsson and Tschannen 2023, arXiv:2309.15505, with layer
+normalization (Ba, Kiros and Hinton 2016) before the tanh, in place of their shift for even numbers
+of levels. Without it, the outputs of the encoder grow until the tanh of some dimensions is
+saturated, and these keep one level for all images."""
 
 from __future__ import annotations
 
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latentforge import DataSpec, LatentSpec
@@ -13,8 +17,6 @@ from latentforge_plugins.grids import GridDecoder, GridEncoder, Quantized
 from latentforge_plugins.networks import image_shape, network_input
 
 from .config import FsqConfig
-
-MARGIN = 1e-3  # beyond the outer levels, so that tanh reaches them
 
 
 class Fsq(nn.Module):
@@ -38,9 +40,10 @@ class Fsq(nn.Module):
 
     def encode(self, x: Tensor) -> Quantized:
         z = widened(self.encoder(network_input(x, self.range)))  # (B, D, H, W)
-        reach = (self.count - 1) * (1 + MARGIN) / 2
+        if z[0].numel() > 1:  # the normalized value of a code of one value is 0
+            z = F.layer_norm(z, z.shape[1:])
         offset = 0.5 * (self.count % 2 == 0)  # an even number of levels has none in the middle
-        bounded = (z + (offset / reach).atanh()).tanh() * reach - offset
+        bounded = z.tanh() * (self.count - 1) / 2 - offset
         level = bounded.detach().round()
         entry = ((level + self.middle) * self.place).sum(1).long()
         return Quantized(bounded / self.middle, level / self.middle, entry)
