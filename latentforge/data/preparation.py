@@ -263,6 +263,7 @@ def _build_splits(
         },
         sample=sample,
         config=config,
+        drawn=splits.keys() - sources.keys(),
     )
 
 

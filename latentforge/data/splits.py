@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,7 +25,7 @@ class DataSplits:
     `fingerprint` is the SHA-256 of the source data and class names, independent of how the data is
     split. `sample` is the hash of a sample of the data, which is also the fingerprint of streamed
     data. `preprocessing` describes, as JSON values, how stored numbers are converted to model
-    input.
+    input. `drawn` are the splits whose images were drawn from the training images.
     """
 
     spec: DataSpec
@@ -34,6 +34,7 @@ class DataSplits:
     preprocessing: dict[str, Any]
     sample: str = ""
     config: DataConfig = field(default_factory=DataConfig)
+    drawn: Set[str] = frozenset()
 
     def split(self, name: str) -> ImageSplit:
         """The images of one split. Raises a UsageError that names the existing splits."""

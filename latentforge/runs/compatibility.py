@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from latentforge.config.changes import check_changes
 from latentforge.config.condition import check_unconditional
 from latentforge.config.request import SECTIONS, Draft
 from latentforge.config.resolve import resolve
-from latentforge.config.schema import IN_MEMORY, RunConfig
+from latentforge.config.schema import IN_MEMORY, DataConfig, RunConfig
 from latentforge.config.selection import check_roles, merge_roles
 from latentforge.errors import (
     LatentForgeError,
@@ -152,6 +152,29 @@ def check_same_images(ours: Mapping[str, Any], role: str, other: RunFolder, owne
             details=differences,
             hint=f"--with {role}=RUN, where RUN was trained on {name}",
         )
+
+
+def warn_if_split_differently(
+    ours: Mapping[str, Any], config: DataConfig, drawn: Set[str], role: str, other: RunFolder
+) -> None:
+    """Warn if `other` was trained on the data of a new run, but on another training split. `ours`
+    is this data in the form of run.json, `config` its options, and `drawn` the splits that these
+    have drawn from the training images."""
+    theirs, options = other.manifest["data"], other.config["data"]
+    same_seed = not drawn or options.get("split_seed", 0) == config.split_seed
+    if ours["sample"] != theirs.get("sample") or (ours["images"] == theirs["images"] and same_seed):
+        return
+    values = {key: options.get(key) for key in ("split_seed", "validation", "test")}
+    steps = (
+        f"without data.{key}" if value is None else f"--set data.{key}={value}"
+        for key, value in values.items()
+        if value != getattr(config, key)
+    )
+    log.warning(
+        "%s %s was trained on another split of the images. Validation and test images of the new "
+        "run may be its training images; try: %s",
+        *(role, other.path, " ".join(steps)),
+    )
 
 
 def differing_steps(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:

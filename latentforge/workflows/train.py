@@ -24,7 +24,11 @@ from latentforge.engine.optimizer import build_optimizer
 from latentforge.engine.step import Trainee
 from latentforge.errors import UsageError
 from latentforge.plugins.registry import Registry
-from latentforge.runs.compatibility import check_same_images, open_training_roles
+from latentforge.runs.compatibility import (
+    check_same_images,
+    open_training_roles,
+    warn_if_split_differently,
+)
 from latentforge.runs.data_description import describe_data
 from latentforge.runs.folder import check_no_run, lock_run, remove_temporary_files
 from latentforge.runs.manifest import RUNS, build_manifest
@@ -117,6 +121,7 @@ def load_inputs(
         for name, role in roles.items():
             if role.role.same_data:
                 check_same_images(about, name, role.run, "the new run")
+                warn_if_split_differently(about, config.data, splits.drawn, name, role.run)
             role.use(splits)
     return config, splits
 

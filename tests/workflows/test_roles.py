@@ -60,6 +60,24 @@ def copy_of(run: Path, target: Path) -> Path:
     return target
 
 
+@pytest.mark.parametrize(
+    ("options", "hint"),
+    [
+        ({"split_seed": 1}, "--set data.split_seed=0"),
+        ({"validation": 0.3}, "--set data.validation=0.2"),
+    ],
+)
+def test_a_role_of_another_split_is_announced(forge, stage1, tmp_path, options, hint, caplog):
+    train_flow(forge, stage1, tmp_path / "same")
+    assert not caplog.records
+    roles, data = {"autoencoder": stage1}, {**images(), **options}
+    train = {**TRAIN, "epochs": 1}
+    forge.train("latent-flow", data=data, roles=roles, train=train, run=tmp_path / "flow")
+    [message] = [m for m in caplog.messages if "another split" in m]
+    assert f"autoencoder {stage1} was trained on another split of the images" in message
+    assert message.endswith(f"try: {hint}")
+
+
 def test_run_works_after_its_other_run_is_deleted(forge, stage1, tmp_path):
     source = copy_of(stage1, tmp_path / "vae")
     run = train_flow(forge, source, tmp_path / "flow")
