@@ -110,6 +110,20 @@ def find_layout(shape: Sequence[int], option: str, where: str, labels: int | Non
     )
 
 
+def list_signal_layouts(shape: Sequence[int], layout: str) -> list[str]:
+    """Return the values of data.layout with which examples of this shape, whose stored array was
+    read with `layout`, are read as signals: "signal" if their axes have one reading, or the
+    readings. Empty for stored arrays that do not have two or three axes."""
+    if layout not in (VECTORS, "NHW"):
+        return []
+    _, *axes = shape if layout == "NHW" else (1, *shape)
+    try:
+        find_signal_layout((1, *axes), "")
+    except UsageError:
+        return ["NCL", "NLC"]
+    return [SIGNAL]
+
+
 def find_signal_layout(shape: tuple[int, ...], where: str) -> str:
     """Return NL, NCL or NLC for signals of this shape. Channels-first is recognised where a signal
     is at least twice as long as it has channels, or has one channel; the opposite has two readings,

@@ -15,12 +15,13 @@ from torch.nn.parameter import is_lazy
 from latentforge.config.schema import Component, RunConfig
 from latentforge.contracts import DataSpec
 from latentforge.data.images import ImageSplit
+from latentforge.data.layout import list_signal_layouts
 from latentforge.data.splits import DataSplits
 from latentforge.engine.compiled import CompiledStep
 from latentforge.engine.cuda_graph import CudaGraphStep
 from latentforge.engine.memory_format import set_memory_format
 from latentforge.engine.step import StepRunner, Trainee
-from latentforge.errors import PluginError
+from latentforge.errors import LatentForgeError, PluginError
 from latentforge.plugins.attribution import call_component
 from latentforge.seeding import mix
 
@@ -37,20 +38,41 @@ def build_trainee(config: RunConfig, splits: DataSplits) -> Trainee:
     """Build the model and the loss on the CPU, with initial weights that depend on the seed."""
     torch.manual_seed(mix("init", config.train.seed))
     conditional = "conditional" in config.model.entry.provides
-    modules = build_modules(config, splits.spec)
+    modules = build_modules(config, splits.spec, splits.preprocessing["layout"])
     trainee = Trainee(*modules, config.train.precision, conditional=conditional)
     set_memory_format(trainee, config.train)
     return trainee
 
 
-def build_modules(config: RunConfig, spec: DataSpec) -> tuple[nn.Module, nn.Module]:
-    """Build the model and the loss on the CPU. Raises PluginError if one cannot be built."""
+def build_modules(
+    config: RunConfig, spec: DataSpec, layout: str = ""
+) -> tuple[nn.Module, nn.Module]:
+    """Build the model and the loss on the CPU. Raises PluginError if one cannot be built. `layout`
+    is that of the stored examples, if they are known, for the hint of a model of signals."""
     model, loss = config.model, config.loss
-    network = model.call(f"building model {model.name!r}", build_module, model, spec)
+    try:
+        network = model.call(f"building model {model.name!r}", build_module, model, spec)
+    except LatentForgeError as error:
+        add_signal_layouts(error, model, spec, layout)
+        raise
     if (sampler := config.inference) is not None:
         doing = f"setting the inference options of model {model.name!r}"
         model.call(doing, setattr, network, "sampler", sampler)
     return network, loss.call(f"building loss {loss.name!r}", build_module, loss, spec)
+
+
+def add_signal_layouts(
+    error: LatentForgeError, model: Component, spec: DataSpec, layout: str
+) -> None:
+    """Add to the hint of an error from building a model whose example is a signal that the data can
+    be read as signals. A shape without another reading as signals is suggested first."""
+    example = model.entry.spec.example
+    if example is None or example.kind != "signal":
+        return
+    layouts = list_signal_layouts(spec.shape, layout)
+    options = " or ".join(f"--set data.layout={name}" for name in layouts)
+    parts = [f"{options}, if the examples are signals" if options else "", error.hint]
+    error.hint = ", or ".join(filter(None, parts if len(layouts) == 1 else parts[::-1]))
 
 
 def build_module(component: Component, spec: DataSpec) -> nn.Module:
