@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence, Set
 from dataclasses import fields, replace
 from typing import Any, Literal
 
-from latentforge.config.schema import Component
+from latentforge.config.schema import Component, DataConfig, find_range_fault
 from latentforge.config.validation import Faults
 from latentforge.contracts import RANGES
 from latentforge.errors import UsageError
@@ -86,6 +86,26 @@ def find_options(part: Component, values: str) -> Iterator[tuple[str, str]]:
                 found.append((len(ranges), field.name, choice))
     fewest = min((count for count, _, _ in found), default=0)
     yield from ((name, choice) for count, name, choice in found if count == fewest)
+
+
+def list_range_options(data: DataConfig, parts: Sequence[Component] = ()) -> dict[str, str]:
+    """Return the ranges of values that are kept as they are stored, which may replace data.range,
+    each with the options of the components `parts` that support it. Ranges that a component does
+    not support with any option are left out, and all if other options of [data] need the unit
+    range."""
+    if data.requested_range not in (None, "unit") or find_range_fault(data, "counts"):
+        return {}
+    found = {}
+    for values in ("counts", "any"):
+        unfit = [part for part in parts if describe_unsupported(part, values)]
+        options = [(part, next(find_options(part, values), None)) for part in unfit]
+        if all(option for _, option in options):
+            found[values] = " ".join(
+                f"--set {part.entry.kind.singular}.{option[0]}={option[1]}"
+                for part, option in options
+                if option
+            )
+    return found
 
 
 def add_range_faults(

@@ -19,6 +19,8 @@ from latentforge.runtime.python_form import describe_splits
 
 _form: ContextVar[Mapping[str, str]] = ContextVar("form", default=MappingProxyType({"train": "x"}))
 
+_ranges: ContextVar[Mapping[str, str]] = ContextVar("ranges", default=MappingProxyType({}))
+
 
 def as_tensor(values: Any, where: str) -> Tensor:
     """Convert `values` to a tensor on the CPU that shares their memory if possible. Integers other
@@ -55,6 +57,27 @@ def suggestions_for(data: Any, config: DataConfig | None = None) -> Iterator[Non
         yield
     finally:
         _form.reset(token)
+
+
+@contextmanager
+def suggested_ranges(options: Mapping[str, str]) -> Iterator[None]:
+    """Let `range_options` suggest these values of data.range, each with further options."""
+    token = _ranges.set(options)
+    try:
+        yield
+    finally:
+        _ranges.reset(token)
+
+
+def range_options(where: str) -> dict[str, str]:
+    """Return the text that sets data.range for each value that may be suggested, with the further
+    options. Real numbers are standardized, because their scale and their units are unknown."""
+    texts = {}
+    for values, more in _ranges.get().items():
+        text = data_option(where, range=values, **({"normalize": True} if values == "any" else {}))
+        separator = ", " if where.startswith(IN_MEMORY) else " "
+        texts[values] = separator.join(filter(None, [text, more]))
+    return texts
 
 
 def format_option(value: Any) -> str:

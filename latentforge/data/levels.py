@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from latentforge.config.schema import IN_MEMORY, DataConfig
-from latentforge.data.arrays import data_option
+from latentforge.data.arrays import data_option, range_options
 from latentforge.errors import UsageError
 from latentforge.io.text import are, counted
 
@@ -26,6 +26,8 @@ MARKS = 3  # maximum number of different marks
 GAP = 20.0
 NARROW, NARROW_LOW = 0.3, 0.4  # a smaller range, or a larger minimum, is reported as a wrong range
 FULL_SCALE = {"uint16": 65535.0, "bool": 1.0}
+IMAGES = 4  # the number of axes of images, (N, C, H, W)
+NAMES = {"counts": "counts", "any": "real numbers"}
 EXACT = ("uint8", "uint16", "int8", "int16", "bool", "float16", "bfloat16", "float32")
 """Types of which float32 represents every value."""
 
@@ -70,10 +72,7 @@ class Levels:
         margin = ROUNDING * (self.white - self.black)
         if low >= self.black - margin and high <= self.white + margin:
             return
-        suggestion = suggest_levels(low, high)
-        if self.black and "black" not in suggestion:
-            suggestion = {"black": 0.0, **suggestion}
-        hint = data_option(where, **suggestion)
+        hint = suggestion = self._suggest(x, low, high, where)
         span = f"x is {self.dtype} with values in [{low:.9g}, {high:.9g}]"
         sample = x.flatten()[:: max(1, x.numel() // SAMPLE)].double()
         clip = "numpy.clip(x, {:.6g}, {:.6g})"
@@ -86,17 +85,37 @@ class Levels:
             span += f", all but {others} of {x.numel()} in [{{:.6g}}, {{:.6g}}]".format(*usual)
             hint = f"{clip}, if the others mark missing values".format(*usual)
             if usual[0] < self.black or not usual[1] <= self.white:
-                hint += f", with {data_option(where, **suggest_levels(*usual))}"
+                hint += f", with {self._suggest(valid, *usual, where)}"
             if high - low < GAP * (usual[1] - usual[0]):
-                hint += f", or else {data_option(where, **suggestion)}"
+                hint += f", or else {self._suggest(x, low, high, where, is_marked=True)}"
         elif wide := find_usual_range(sample, low, high):
             span += ", of which 99 % are in [{:.6g}, {:.6g}]".format(*wide)
             hint = f"{clip}, if the others are invalid, or ".format(*wide)
-            hint += data_option(where, **suggestion)
+            hint += suggestion
         if math.isnan(self.white):
             raise UsageError(f"{where}: {span}, and no value is known to be white", hint=hint)
         allowed = f"[{self.black:.9g}, {self.white:.9g}]"
         raise UsageError(f"{where}: {span}, but values must be in {allowed}", hint=hint)
+
+    def _suggest(
+        self, x: Tensor, low: float, high: float, where: str, *, is_marked: bool = False
+    ) -> str:
+        """Return the options for values `x` in [low, high]: levels for images, and before them the
+        ranges that vectors, signals and numbers that are unusual for images may have. `is_marked`:
+        the values include those that seem to mark missing ones."""
+        levels = suggest_levels(low, high)
+        ranges = range_options(where)
+        if low < 0 or not bool((x == x.round()).all()):
+            ranges.pop("counts", None)
+        if x.ndim == IMAGES:
+            depth = math.log2(levels["white"] + 1) if levels["white"] > 0 else 0.0
+            is_integer = self.dtype.startswith("int") or self.dtype in ("uint32", "uint64")
+            is_usual = low >= -1 and not (is_integer and depth % 1)  # 255 and 4095 are white
+            ranges = {} if is_usual or is_marked else ranges
+        if self.black and "black" not in levels:
+            levels = {"black": 0.0, **levels}
+        parts = [f"{text} for {NAMES[values]}" for values, text in ranges.items()]
+        return ", or ".join([*parts, data_option(where, **levels)])
 
     def warn_if_dark(self, x: Tensor, where: str, *, is_whole: bool) -> None:
         """Warn if values of uint8 or uint16 use only a small part of its full scale, as those of a

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
+from latentforge.config.data_range import list_range_options
 from latentforge.config.request import Draft
 from latentforge.config.resolve import raise_faults, read_assignments, resolve_data, resolve_dataset
 from latentforge.config.schema import DATASET, IN_MEMORY, Component, DataConfig, OtherData
 from latentforge.config.validation import Faults
 from latentforge.contracts import Scaling
-from latentforge.data.arrays import suggestions_for
+from latentforge.data.arrays import suggested_ranges, suggestions_for
 from latentforge.data.attributes import LABELS
 from latentforge.data.preparation import SPLITS, prepare, prepare_whole
 from latentforge.data.python_objects import as_source
@@ -34,16 +36,19 @@ def load_splits(
     config: DataConfig,
     data: Any = None,
     scaling: Scaling | None = None,
+    ranges: Mapping[str, str] = MappingProxyType({}),
 ) -> DataSplits:
     """Load the images of every split on the CPU. `data` replaces `dataset`. `scaling` is that of a
-    run, for data.normalize. Raises MissingError if both are None."""
+    run, for data.normalize. An error about the values may suggest the `ranges`, each with further
+    options. Raises MissingError if `dataset` and `data` are None."""
     if data is not None:
         name, given = IN_MEMORY, as_splits(data)
-        with suggestions_for(data, config):
+        with suggestions_for(data, config), suggested_ranges(ranges):
             splits = prepare(given.__getitem__, tuple(given), name, config)
     elif dataset is not None:
-        name = dataset.name
-        splits = prepare(partial(load_split, dataset), list_splits(dataset), name, config)
+        name, official = dataset.name, list_splits(dataset)
+        with suggested_ranges(ranges):
+            splits = prepare(partial(load_split, dataset), official, name, config)
     else:
         raise MissingError(
             "this run was trained on data passed in Python, which is not stored in the run",
@@ -103,14 +108,15 @@ def load_data(
     """Load the splits of a dataset, given by its name or as a mapping like the section [data], or
     of data passed in Python. `options` are options of the section [data]."""
     if isinstance(data, str):
-        return load_splits(*resolve_dataset(registry, data, options))
+        named, config = resolve_dataset(registry, data, options)
+        return load_splits(named, config, ranges=list_range_options(config))
     draft, faults = Draft(), Faults()
     splits = draft.add_data(data)
     usual = {"name": DATASET} if splits is None else {}
     values = {**usual, **draft.values.get("data", {}), **read_assignments(options, faults)}
     dataset, config = resolve_data(values, registry, faults)
     raise_faults(faults)
-    return load_splits(dataset, config, splits)
+    return load_splits(dataset, config, splits, ranges=list_range_options(config))
 
 
 def as_splits(data: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latentforge.config.condition import check_labels
-from latentforge.config.data_range import check_range
+from latentforge.config.data_range import check_range, list_range_options
 from latentforge.config.schema import RunConfig
 from latentforge.config.selection import (
     check_factor_names,
@@ -115,7 +115,8 @@ def load_inputs(
     if not config.role_runs:  # a member of a sweep
         config = open_training_roles(registry, config)
     config = load_roles(config, device, stored=False)
-    splits = load_splits(config.dataset, config.data, data)
+    ranges = list_range_options(config.data, [config.model, config.loss])
+    splits = load_splits(config.dataset, config.data, data, ranges=ranges)
     if roles := config.loaded_roles:
         about = describe_data(config.data_name, splits)
         for name, role in roles.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -140,3 +141,63 @@ def test_a_network_output_is_mapped_into_each_range():
 def test_ranges_survive_json():
     for bounds in RANGES.values():
         assert from_json(json.loads(json.dumps(to_json(bounds), allow_nan=False))) == bounds
+
+
+# ---------------------------------------------------------------- suggested ranges
+
+SIGNALS = 100 + 20 * np.random.default_rng(1).normal(size=(60, 2, 12))
+WAVES = 5 * np.random.default_rng(1).normal(size=(60, 3, 9))
+MANY = np.random.default_rng(2).negative_binomial(1, 0.01, (60, 9))
+
+
+def suggestions(cli, x, *options):
+    """The suggested options for a file with `x`, in order."""
+    np.savez("x.npz", x=x)
+    line = ["train", "vae", "--epochs", "1", "--quiet", "--data", "arrays"]
+    line += ["--set", "data.path=x.npz", *options]
+    hint = cli(*line).err.partition("try: ")[2].strip()
+    parts = [part.partition(" for ")[0].split() for part in hint.split(", or ")]
+    assert all(part[::2] == ["--set"] * (len(part) // 2) for part in parts)
+    return line, [part[1::2] for part in parts]
+
+
+@pytest.mark.parametrize(
+    ("x", "options", "ranges"),
+    [
+        (MANY, (), ["counts", "any"]),
+        (MANY.astype(float), (), ["counts", "any"]),
+        (np.minimum(MANY, 14).reshape(60, 3, 3), (), ["counts", "any"]),
+        (-MANY, (), ["any"]),
+        (SIGNALS, ("--set", "data.layout=signal"), ["any"]),
+        (WAVES, (), ["any"]),
+        (np.arange(256).repeat(9).reshape(256, 3, 3), (), []),
+        (COUNTS[:, :4].reshape(50, 2, 2) / 7, (), []),
+    ],
+    ids=["counts", "floats", "images", "negative", "signals", "waves", "8 bits", "grey"],
+)
+def test_values_suggest_the_ranges_that_they_may_have(work, cli, x, options, ranges):
+    line, found = suggestions(cli, x, *options)
+    assert [part[0] for part in found[:-1]] == [f"data.range={name}" for name in ranges]
+    assert found[-1][-1].startswith("data.white=")
+    for part in found[:-1]:  # each suggestion leads to a run
+        run = f"{part[0]}-run"
+        assert cli(*line, "--run", run, *(f"--set={text}" for text in part)).code == 0
+        assert json.loads(Path(run, "run.json").read_text())["status"] == "done"
+
+
+def test_suggested_ranges_have_the_options_that_the_loss_needs(work, cli):
+    _, found = suggestions(cli, MANY)
+    assert found[0] == ["data.range=counts", "loss.likelihood=poisson"]
+    assert found[1] == ["data.range=any", "data.normalize=true", "loss.likelihood=gaussian"]
+    with pytest.raises(UsageError) as caught:
+        FORGE.train("vae", data=MANY, loss="beta-elbo", quiet=True)
+    loss = {"name": "beta-elbo", "likelihood": "poisson"}
+    text = f"data={{'train': x, 'range': 'counts'}}, loss={loss} for counts, or data="
+    assert caught.value.hint.startswith(text)
+
+
+def test_ranges_that_the_options_exclude_are_not_suggested(work, cli):
+    assert suggestions(cli, MANY, "--set", "data.white=50")[1] == [["data.white=1023"]]
+    assert len(suggestions(cli, MANY, "--set", "data.binarize=threshold")[1]) == 1
+    shown = cli("data", "show", "arrays", "--set", "data.path=x.npz").err
+    assert "try: --set data.range=counts for counts, or --set data.range=any" in shown

@@ -279,7 +279,8 @@ def test_an_invalid_array_is_refused_with_its_key(path: Path, refused, arrays, m
 def test_the_suggested_levels_use_the_whole_range(path: Path, refused, cli, x, levels):
     np.savez(path, x=x)
     suggestion = " ".join(f"--set data.{key}={value}" for key, value in levels.items())
-    assert refused().endswith(f"try: {suggestion}\n")
+    before = ", or " if x.ndim == 2 else "try: "  # vectors may be real numbers or counts
+    assert refused().endswith(f"{before}{suggestion}\n")
     line = ["data", "show", "arrays", "--set", f"data.path={path}", *suggestion.split(), "--json"]
     low, high = cli(*line).json["range"]
     assert 0 <= low < 0.2
