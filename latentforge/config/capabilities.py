@@ -6,7 +6,9 @@ Must not import torch.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
+from latentforge.config.choices import vary_options
 from latentforge.errors import UsageError
 from latentforge.plugins.registry import Entry, Registry
 from latentforge.specs import ModelSpec
@@ -37,11 +39,14 @@ def check_capabilities(
     alternatives: Iterable[str] = (),
 ) -> None:
     """Raise UsageError if the model lacks one of the capabilities that `what` needs. The hint lists
-    the models that provide all of them, and the alternatives."""
+    the models that provide all of them, the option with which the same model does, and the
+    alternatives."""
     needs = set(needs)
     if message := describe_missing(what, needs, model.spec):
         models = suggest_models(registry, needs)
-        hints = [f"a run of {models}" if models else "", *alternatives]
+        option = find_option(registry.get("models", model.reference), needs)
+        own = f"a run of {model.name} with model.{option}" if option else ""
+        hints = [own, f"a run of {models}" if models else "", *alternatives]
         raise UsageError(message, hint="; ".join(filter(None, hints)))
 
 
@@ -51,6 +56,18 @@ def describe_missing(what: str, needs: Iterable[str], model: ModelSpec) -> str:
     if missing := sorted(set(needs) - model.capabilities()):
         provided = ", ".join(sorted(model.capabilities()))
         return f"{what} needs {', '.join(missing)}; model {model.name!r} provides {provided}"
+    return ""
+
+
+def find_option(model: Entry, needs: Iterable[str], options: Any = None) -> str:
+    """Return the option, as `name=value`, with which a model provides all `needs`, or an empty
+    string. Its other options are `options`, by default the defaults."""
+    if not callable(model.spec.provides):
+        return ""
+    options = model.spec.config() if options is None else options
+    for name, value, changed in vary_options(options):
+        if set(needs) <= model.spec.capabilities(changed):
+            return f"{name}={value}"
     return ""
 
 

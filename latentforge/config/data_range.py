@@ -6,11 +6,10 @@ Must not import torch.
 from __future__ import annotations
 
 import math
-import typing
 from collections.abc import Iterator, Sequence, Set
-from dataclasses import fields, replace
-from typing import Any, Literal
+from typing import Any
 
+from latentforge.config.choices import vary_options
 from latentforge.config.schema import Component, DataConfig, find_range_fault
 from latentforge.config.validation import Faults
 from latentforge.contracts import RANGES
@@ -72,18 +71,10 @@ def find_options(part: Component, values: str) -> Iterator[tuple[str, str]]:
     """Yield each option and value with which the component supports the range `values`: those that
     support the fewest other ranges, as they are made for it."""
     found = []
-    annotations = typing.get_type_hints(type(part.options))
-    for field in fields(part.options):
-        choices = typing.get_args(annotations[field.name])
-        if typing.get_origin(annotations[field.name]) is not Literal:
-            continue
-        for choice in choices:
-            try:
-                ranges = supported_ranges(part.entry, replace(part.options, **{field.name: choice}))
-            except ValueError:  # it does not go with the other options
-                continue
-            if values in ranges:
-                found.append((len(ranges), field.name, choice))
+    for name, choice, options in vary_options(part.options):
+        ranges = supported_ranges(part.entry, options)
+        if values in ranges:
+            found.append((len(ranges), name, choice))
     fewest = min((count for count, _, _ in found), default=0)
     yield from ((name, choice) for count, name, choice in found if count == fewest)
 

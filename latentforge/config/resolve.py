@@ -21,10 +21,16 @@ from latentforge.config.schema import (
     RunConfig,
     TrainConfig,
 )
-from latentforge.config.suggestions import describe_unplaced, has_field
+from latentforge.config.suggestions import (
+    describe_unplaced,
+    has_field,
+    suggest_loss_option,
+    suggest_model_option,
+)
 from latentforge.config.validation import (
     Faults,
     absolute_path,
+    accepts,
     check,
     find_default_faults,
     plain,
@@ -33,7 +39,6 @@ from latentforge.errors import ConfigError, PluginError, UsageError, similar_nam
 from latentforge.io.paths import quoted
 from latentforge.io.text import counted
 from latentforge.plugins.registry import Entry, Registry
-from latentforge.specs import LossSpec, ModelSpec
 
 # The options of [data] by which other data of a run becomes input of its model.
 VALUE_OPTIONS = ("binarize", "black", "white", "range", "normalize")
@@ -66,11 +71,11 @@ def resolve(draft: Draft, registry: Registry, *, in_memory: bool = False) -> Run
         for i, options in enumerate(draft.callbacks)
     ]
     if model and train:
-        check_monitor(train.monitor, model.entry, registry, faults)
+        check_monitor(train.monitor, model, registry, faults)
     roles = resolve_roles(values["roles"], faults)
     sampler = resolve_sampler(model.entry, values["sampler"], faults) if model else None
     if model and loss:
-        check_match(model.entry.spec, loss.entry.spec, loss.options, registry, faults)
+        check_match(model, loss, registry, faults)
     if data and data.requested_range:
         add_range_faults(registry, (model, loss), data.requested_range, faults)
     raise_faults(faults)
@@ -141,7 +146,12 @@ def find_owners(options: Mapping[str, Any], registry: Registry) -> dict[str, lis
     own = keys.get(str(options.get("name")))
     if own is None:
         return {}
-    owners = {key: [n for n in keys if key in keys[n]] for key in options if key not in own}
+    configs = {entry.name: entry.spec.config for entry in entries}
+    owners = {
+        key: [n for n in keys if key in keys[n] and accepts(configs[n], {key: value}, "data")]
+        for key, value in options.items()
+        if key not in own
+    }
     return {key: names for key, names in owners.items() if key != "name" and names}
 
 
@@ -248,7 +258,12 @@ def _component(
         del options[key]
     if kind in ("models", "losses"):
         for key in [key for key in options if not has_field(cls, key)]:
-            others = [e.name for e in registry.entries(kind) if has_field(e.spec.config, key)]
+            given = {key: options[key]}
+            others = [
+                e.name
+                for e in registry.entries(kind)
+                if has_field(e.spec.config, key) and accepts(e.spec.config, given, path, faults)
+            ]
             if others and not similar_names(key, [f.name for f in fields(cls)]):
                 of = f"{kind} {', '.join(others)}" if len(others) > 1 else others[0]
                 faults.add(f"{path}.{key}", f"no such option of {owner}, but of {of}")
@@ -294,32 +309,36 @@ def suggest_dataset(name: str) -> str:
     return f"try --data {dataset} --set {quoted(f'data.{option}={name}')}"
 
 
-def check_monitor(name: str, model: Entry, registry: Registry, faults: Faults) -> None:
+def check_monitor(name: str, model: Component, registry: Registry, faults: Faults) -> None:
     """Add a fault if the measure in `train.monitor` cannot be computed during training."""
     try:
         spec = registry.get("measures", name).spec
     except UsageError as error:
         faults.add("train.monitor", format_unknown(error))
         return
-    if message := describe_missing(f"measure {name!r}", spec.needs, model.spec):
-        others = list_fitting(registry, "measures", model.spec)
-        faults.add("train.monitor", f"{message}; measures that fit: {others}")
+    if message := describe_missing(f"measure {name!r}", spec.needs, model.entry.spec):
+        others = list_fitting(registry, "measures", model.entry.spec)
+        options = suggest_model_option(model, spec.needs, registry)
+        hint = "; ".join([*options, f"measures that fit: {others}"])
+        faults.add("train.monitor", f"{message}; {hint}")
     elif spec.roles:
         roles = ", ".join(spec.roles)
         faults.add("train.monitor", f"measure {name!r} needs another run ({roles})")
 
 
-def check_match(
-    model: ModelSpec, loss: LossSpec, options: Any, registry: Registry, faults: Faults
-) -> None:
-    """Add a fault, before torch loads, if the model lacks a capability that the loss needs."""
-    if options is None and callable(loss.needs):
+def check_match(model: Component, loss: Component, registry: Registry, faults: Faults) -> None:
+    """Add a fault, before torch loads, if the model lacks a capability that the loss needs, with
+    the option that changes this."""
+    spec = loss.entry.spec
+    if loss.options is None and callable(spec.needs):
         return  # the needs depend on options that have faults
-    needs = loss.needs(options) if callable(loss.needs) else loss.needs
-    if message := describe_missing(f"loss {loss.name!r}", needs, model):
-        models = suggest_models(registry, needs)
-        others = f", or {models} for loss {loss.name!r}" if models else ""
-        faults.add("loss.name", f"{message}; leave the loss out for {model.default_loss!r}{others}")
+    needs = spec.needs(loss.options) if callable(spec.needs) else spec.needs
+    if message := describe_missing(f"loss {loss.name!r}", needs, model.entry.spec):
+        hints = [*suggest_model_option(model, needs, registry), *suggest_loss_option(model, loss)]
+        hints.append(f"leave the loss out for {model.entry.spec.default_loss!r}")
+        if models := suggest_models(registry, needs):
+            hints.append(f"{models} for loss {loss.name!r}")
+        faults.add("loss.name", f"{message}; {', or '.join(hints)}")
 
 
 def check_options(cls: type[Any], assignments: Sequence[str] | Mapping[str, Any], path: str) -> Any:

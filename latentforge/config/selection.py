@@ -325,10 +325,11 @@ def merge_roles(entries: Iterable[Entry], *, optional: bool = True) -> dict[str,
     return roles
 
 
-def suggest_run(registry: Registry, role: str, needs: Collection[str], *, explores: bool) -> str:
+def suggest_run(registry: Registry, role: str, needs: Role, *, explores: bool) -> str:
     """Return the option that gives a run for a role, with the models that it may have. Only
-    explorers can give a conditional model a class."""
-    refused = () if explores or WITHOUT_LABELS.issuperset(needs) else (CONDITIONAL,)
+    explorers can give a conditional model a class, which must be one of the run."""
+    has_class = explores and needs.same_data
+    refused = () if has_class or WITHOUT_LABELS.issuperset(needs) else (CONDITIONAL,)
     models = suggest_models(registry, needs, refused) if needs else ""
     return f"--with {role}=RUN" + (f", where RUN is a run of {models}" if models else "")
 

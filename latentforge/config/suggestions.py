@@ -5,13 +5,14 @@ Must not import torch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import MISSING, fields
 from typing import Any
 
-from latentforge.config.capabilities import describe_missing
-from latentforge.config.schema import DataConfig, TrainConfig
+from latentforge.config.capabilities import describe_missing, find_option
+from latentforge.config.choices import vary_options
+from latentforge.config.schema import Component, DataConfig, TrainConfig
 from latentforge.config.validation import describe
 from latentforge.errors import UsageError
 from latentforge.io.paths import quoted
@@ -89,6 +90,24 @@ def default_needs(loss: LossSpec) -> AbstractSet[str]:
         return loss.needs
     required = any(f.default is f.default_factory is MISSING for f in fields(loss.config))
     return frozenset() if required else loss.needs(loss.config())
+
+
+def suggest_model_option(
+    model: Component, needs: Collection[str], registry: Registry
+) -> Iterator[str]:
+    """Yield the option with which the model provides the `needs`, if there is one."""
+    entry = registry.get("models", model.entry.reference)  # its capabilities are a function again
+    if model.options and (option := find_option(entry, needs, model.options)):
+        yield f"--set {quoted(f'model.{option}')}"
+
+
+def suggest_loss_option(model: Component, loss: Component) -> Iterator[str]:
+    """Yield the option with which the loss needs only what the model provides, if there is one."""
+    spec, provided = loss.entry.spec, model.entry.provides
+    for name, value, changed in vary_options(loss.options) if callable(spec.needs) else ():
+        if spec.needs(changed) <= provided:
+            yield f"--set {quoted(f'loss.{name}={value}')}"
+            return
 
 
 def check_keywords(registry: Registry, name: str | None, keywords: Mapping[str, Any]) -> None:

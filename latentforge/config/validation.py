@@ -101,6 +101,17 @@ def check(
         ) from error
 
 
+def accepts(
+    cls: type[Any], option: Mapping[str, Any], path: str, faults: Faults | None = None
+) -> bool:
+    """Whether a config has the only key of `option`, and its value is valid by its type. `faults`
+    has the sources of values."""
+    [key] = option
+    found = Faults(faults.origins, texts=faults.texts) if faults else Faults()
+    check(cls, option, path, found)
+    return not any(line.startswith(f"{path}.{key}") for line in found.lines)
+
+
 def _annotations(cls: type[Any]) -> dict[str, Any]:
     """The types of a config's fields. Raises PluginError if one cannot be resolved."""
     try:
