@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -242,19 +242,34 @@ def training_continues_from_the_saved_state(subject: Subject) -> None:
 
 
 def the_outputs_depend_on_the_label(subject: Subject) -> None:
-    """Compared after three training steps, because a model may start with labels of no effect."""
+    """What is generated must depend on the label: the images of a code, the prior, or the codes of
+    images, unless codes are drawn from N(0, I). Compared after three training steps, because a
+    model may start with labels of no effect."""
     model, x = _conditional_model(subject), batch_for(subject).x
     if len(examples_for(subject).spec.classes) < 2:
         raise NotChecked("the data has only one class; give other data with --data NAME")
-    views = [model.given(torch.full((6,), label)) for label in (0, 1)]
+    provides = subject.entry.provides
+    codes_are_fixed = "decode" in provides and latent_of(model).prior == "normal"
+
+    def outputs(view: Any) -> Iterator[torch.Tensor]:
+        if "decode" in provides:
+            yield view.decode(torch.ones(6, *latent_of(model).shape))
+        if "prior" in provides and latent_of(model).prior == "own":
+            prior = view.prior()
+            yield prior.log_prob(torch.ones(6, *latent_of(model).shape))
+            yield run_with_seeds((0,), lambda: prior.sample(6))[0]
+        if "encode" in provides and not codes_are_fixed:
+            posterior = view.encode(x)
+            yield posterior.mode()
+            yield run_with_seeds((0,), posterior.sample)[0]
+
     with torch.no_grad():
-        if "decode" in subject.entry.provides:  # an encoder may do without the label
-            z = torch.ones(6, *latent_of(model).shape)
-            one, other = (view.decode(z) for view in views)
-        else:
-            one, other = (view.encode(x).mode() for view in views)
-    hint = "use y in encode and decode, and return Given(self, y) from given"
-    require(not torch.equal(one, other), "the outputs do not depend on y", hint)
+        one, other = (list(outputs(model.given(torch.full((6,), label)))) for label in (0, 1))
+    depends = any(not torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    hint = "use y in encode, decode or prior, and return Given(self, y) from given"
+    if codes_are_fixed:
+        hint = "use y in decode, as the prior is N(0, I), and return Given(self, y) from given"
+    require(depends, "the outputs do not depend on y", hint)
 
 
 def each_row_is_under_its_own_label(subject: Subject) -> None:

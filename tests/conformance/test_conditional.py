@@ -13,7 +13,7 @@ from latentforge.contracts import Terms
 from latentforge.findings import Findings, NamedArrays
 from latentforge.latent import Bernoulli, DiagonalGaussian
 
-from .twins.conditional import Conditional, conditional
+from .twins.conditional import Conditional, DecodesAlike, conditional, with_label_prior
 
 MINE = "spoke"  # a capability that only the model of the package provides
 
@@ -131,3 +131,20 @@ def test_the_prior_of_a_conditional_model_is_checked_under_a_class(work):
     assert "the prior matches its samples" in passed(WithPrior)
     with pytest.raises(CheckFailed, match="log_prob"):
         passed(TooWide)
+
+
+def test_a_label_may_act_through_the_prior_alone(work):
+    """p(x | z) of the model does not depend on the label, but what it generates does."""
+    named = replace(with_label_prior(DecodesAlike), name="alike")
+
+    class Package:
+        @hookimpl
+        def latentforge_models(self):
+            yield named
+
+    [check] = [
+        check
+        for check in checks_of("models", "alike", forge=Forge([Package()]))
+        if check.name == "the outputs depend on the label"
+    ]
+    check()

@@ -102,6 +102,23 @@ class LabelPrior(Conditional):
         return Normal(self.centres[y])
 
 
+class DecodesAlike(LabelPrior):
+    """Its encoder and its prior depend on the label, and p(x | z) does not: a good model."""
+
+    def decode_logits(self, z, y):
+        return super().decode_logits(z, torch.zeros_like(y))
+
+
+class IgnoresLabelEverywhere(DecodesAlike):
+    """Nothing depends on the label."""
+
+    def encode(self, x, y):
+        return super().encode(x, torch.zeros_like(y))
+
+    def prior(self, y):
+        return super().prior(torch.zeros_like(y))
+
+
 class FirstLabelPrior(LabelPrior):
     """Its prior of every row is that of the first row's class."""
 
@@ -147,7 +164,10 @@ def with_label_prior(cls=LabelPrior):
 
 
 CONDITIONAL = {
-    "the outputs depend on the label": [conditional(IgnoresLabel)],
+    "the outputs depend on the label": [
+        conditional(IgnoresLabel),
+        with_label_prior(IgnoresLabelEverywhere),
+    ],
     "each row is under its own label": [
         conditional(FirstLabel),
         conditional(OwnView),
