@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import math
 import os
 import shutil
 import warnings
@@ -149,7 +150,7 @@ def write_onnx(loaded: LoadedModel, model: Component, name: str, path: Path) -> 
     return {
         "holds": f"the {name} as a graph with its weights",
         "inputs": [
-            describe_tensor(name, shape, "int64" if name == "y" else "float32")
+            describe_labels(part.classes) if name == "y" else describe_tensor(name, shape)
             for name, shape in part.inputs.items()
         ],
         "outputs": [
@@ -173,21 +174,30 @@ def trace_part(
 def get_part(loaded: LoadedModel, name: str) -> Part:
     """Return the part called `name`. The encoder maps x to mean and, if the posterior has one,
     log_var; the decoder maps z to x, and the classifier x to logits. Encoder and decoder of a
-    conditional model also have the input y. x has the units of the data."""
+    conditional model also have the input y; a row whose y is no class is NaN. x has the units of
+    the data."""
     model: Any = loaded.model
     data = loaded.data
     classes = len(data.classes) if "conditional" in loaded.provides else 0
 
     def view(y: Tensor | None) -> Any:
-        return model if y is None else model.given(y)
+        return model if y is None else model.given(y.clamp(0, classes - 1))
+
+    def without_unknown(y: Tensor | None, *outputs: Tensor) -> tuple[Tensor, ...]:
+        """Replace the rows whose y is no class, for which the graph would have some result."""
+        if y is None:
+            return outputs
+        known, nan = (y >= 0) & (y < classes), torch.full((), math.nan)
+        return tuple(torch.where(known.reshape(-1, *[1] * (o.ndim - 1)), o, nan) for o in outputs)
 
     def encoder(x: Tensor, y: Tensor | None = None) -> tuple[Tensor, ...]:
         posterior = view(y).encode(data.normalize(x))
         log_var = getattr(posterior, "log_var", None)
-        return (posterior.mode(),) if log_var is None else (posterior.mode(), log_var)
+        outputs = (posterior.mode(),) if log_var is None else (posterior.mode(), log_var)
+        return without_unknown(y, *outputs)
 
     def decoder(z: Tensor, y: Tensor | None = None) -> tuple[Tensor, ...]:
-        return (data.restore(view(y).decode(z)),)
+        return without_unknown(y, data.restore(view(y).decode(z)))
 
     def classifier(x: Tensor) -> tuple[Tensor, ...]:
         return (model(data.normalize(x)),)
@@ -272,8 +282,14 @@ def compare(part: Part, path: Path) -> dict[str, Any] | None:
     }
 
 
-def describe_tensor(name: str, shape: tuple[int, ...], dtype: str = "float32") -> dict[str, Any]:
-    return {"name": name, "shape": ["batch", *shape], "dtype": dtype}
+def describe_tensor(name: str, shape: tuple[int, ...]) -> dict[str, Any]:
+    return {"name": name, "shape": ["batch", *shape], "dtype": "float32"}
+
+
+def describe_labels(classes: int) -> dict[str, Any]:
+    """Describe the input y, which are the numbers of classes."""
+    about = {"range": [0, classes - 1], "outside": "the outputs of the row are NaN"}
+    return {"name": "y", "shape": ["batch"], "dtype": "int64", **about}
 
 
 def versions(*packages: str) -> dict[str, str]:

@@ -14,7 +14,7 @@ from latentforge.config.capabilities import check_capabilities
 from latentforge.config.condition import CONDITIONAL, describe_classes, read_condition
 from latentforge.config.inference import SAMPLER, override_sampler
 from latentforge.config.request import separate_assignments
-from latentforge.config.resolve import resolve_other_data
+from latentforge.config.resolve import is_inference, read_assignments, resolve_other_data
 from latentforge.config.schema import IN_MEMORY, OtherData, check_device
 from latentforge.config.validation import Faults
 from latentforge.errors import MissingError, UsageError, did_you_mean
@@ -44,8 +44,10 @@ def export(
             "a part requires ONNX: a safetensors file contains the weights of the whole model",
             hint="remove --part, or use --format onnx",
         )
-    config = override_sampler(resolve_stored_config(registry, run), sampler)
+    config = resolve_stored_config(registry, run)
     model = config.model.entry
+    check_no_condition(model, sampler, part)
+    config = override_sampler(config, sampler)
     fitting = [f"--part {name}" for name in PARTS if PARTS[name] in model.provides]
     if part is None and format == "onnx":
         weights = "--format safetensors for the weights of the whole model"
@@ -61,6 +63,27 @@ def export(
     from latentforge.workflows.export import export
 
     return export(run, config, part, format=format, checkpoint=checkpoint, out=out)
+
+
+def check_no_condition(
+    model: Entry, options: Sequence[str] | Mapping[str, Any], part: str | None
+) -> None:
+    """Raise UsageError if the options of an export contain a class, which is no inference option:
+    a graph has an input for it."""
+    given = read_assignments(options, Faults())
+    if "condition" not in given or (model.spec.inference and is_inference(model, "condition")):
+        return
+    message = f"condition={given['condition']}: an export has no option condition"
+    if CONDITIONAL not in model.provides:
+        raise UsageError(
+            f"{message}, and model {model.name!r} is not conditional", hint="remove condition"
+        )
+    part = part if part in ("encoder", "decoder") else "decoder"
+    raise UsageError(
+        f"{message}: the exported encoder and decoder of model {model.name!r} have the class as "
+        "the input y, int64 (batch,)",
+        hint=f"`--part {part}` without condition, and pass y to the graph",
+    )
 
 
 def encode(

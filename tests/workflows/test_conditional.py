@@ -387,3 +387,31 @@ def test_exported_parts_have_labels_as_second_input(forge, run, tmp_path, part, 
         expected = view.encode(x).mode() if part == "encoder" else view.decode(values)
         [found, *_] = session.run(None, {first: values.numpy(), "y": y.numpy()})
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("part", "first"), [("encoder", "x"), ("decoder", "z")])
+def test_rows_of_an_exported_part_without_a_class_are_nan(forge, run, tmp_path, part, first):
+    answer = forge.export(run, part, out=tmp_path / part)
+    labels = answer["inputs"][1]
+    assert labels["range"] == [0, 9]
+    assert "NaN" in labels["outside"]
+    session = onnxruntime.InferenceSession(answer["files"][0], providers=["CPUExecutionProvider"])
+    x = digits(forge).x[:4]
+    values = (
+        x if part == "encoder" else run.load_model().given(digits(forge).y[:4]).encode(x).mode()
+    ).numpy()
+    valid = session.run(None, {first: values, "y": np.array([3, 0, 9, 1])})
+    mixed = session.run(None, {first: values, "y": np.array([3, 10, 9, -1])})
+    for one, other in zip(valid, mixed, strict=True):
+        assert np.isnan(other[[1, 3]]).all()
+        assert np.isfinite(one).all()
+        np.testing.assert_array_equal(other[[0, 2]], one[[0, 2]])
+
+
+def test_a_class_is_no_option_of_an_export(cli, forge, run, vae):
+    refused = cli("export", str(run.path), "--part", "decoder", "--set", "condition=3")
+    assert refused.code == 2
+    assert "have the class as the input y, int64 (batch,)" in refused.err
+    assert "sampler" not in refused.err
+    with pytest.raises(UsageError, match="model 'vae' is not conditional"):
+        forge.export(vae, "decoder", sampler={"condition": 3})
