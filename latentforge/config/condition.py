@@ -94,6 +94,19 @@ def check_condition(
         )
 
 
+def check_images(condition: int | None, explorer: str, options: Any) -> None:
+    """Raise UsageError if the option `classes` of an explorer names classes of images that the
+    condition excludes."""
+    classes = getattr(options, "classes", None)
+    if condition is None or not classes or set(classes) == {condition}:
+        return
+    raise UsageError(
+        f"{explorer}.classes is {list(classes)}, but condition={condition} leaves only the images "
+        f"of class {condition}",
+        hint="leave out classes, which gives images of this class",
+    )
+
+
 def check_unconditional(models: Mapping[str, Entry], roles: Mapping[str, Role]) -> None:
     """Raise UsageError if a training or a measure would call a conditional model of another run,
     which it cannot give labels. `models` are those of the other runs, by role."""

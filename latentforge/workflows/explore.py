@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from latentforge.config.condition import CONDITIONAL, check_condition
+from latentforge.config.condition import CONDITIONAL, check_condition, check_images
 from latentforge.config.inference import (
     SAMPLER,
     describe_sampler,
@@ -94,6 +94,7 @@ def explore(
         role_specs,
         spec.classes,
     )
+    check_images(selected.condition, selected.explorer.name, selected.explorer.options)
     for role, (other, _) in others.items():
         if role_specs[role].same_data:
             check_same_images(run.manifest["data"], role, other, str(run.path))

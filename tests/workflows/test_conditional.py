@@ -258,6 +258,7 @@ requests = [
     lambda: forge.decode(cvae, [[0.0]], "out"),
     lambda: forge.decode(cvae, [[0.0]], "out", condition=10),
     lambda: forge.decode(vae, [[0.0]], "out", condition=1),
+    lambda: forge.explore("interpolate", cvae, condition=3, classes=[3, 8]),
 ]
 for request in requests:
     try:
@@ -277,10 +278,12 @@ print("torch" in sys.modules)
         "model 'cvae' is conditional and needs a class for the codes",
         "must be the number of a class, from 0 to 9; got 10",
         "model 'vae' is not conditional",
+        "interpolate.classes is [3, 8], but ",
     )
     for message, text in zip(messages, expected, strict=True):
         assert text in message
     assert "condition=0" in messages[0]
+    assert "condition=3 leaves only the images of class 3" in messages[-1]
 
 
 def test_hints_of_the_command_line_are_followed_literally(cli, run):
@@ -290,6 +293,11 @@ def test_hints_of_the_command_line_are_followed_literally(cli, run):
     assert "try: --set condition=0" in refused.err
     answer = cli("explore", "manifold", str(run.path), "--set", "size=3", "--set", "condition=0")
     assert answer.code == 0
+    walk = ("explore", "interpolate", str(run.path), "--set", "condition=3")
+    refused = cli(*walk, "--set", "classes=[3,8]")
+    assert "try: leave out classes, which gives images of this class" in refused.err
+    assert cli(*walk, "--out", "one").code == 0
+    assert cli(*walk, "--out", "both", "--set", "classes=[3,3]").code == 0
     flag = cli("explore", "manifold", str(run.path), "--condition", "0")
     assert "--set condition=0" in flag.err
 
