@@ -99,12 +99,12 @@ def show_run(path: Path, json: bool) -> None:
     """Print the settings and the metrics of a run, and the runs that it uses."""
     from latentforge.io.toml import format_toml
     from latentforge.runs.folder import open_folder
-    from latentforge.runs.roles import find_used_runs
+    from latentforge.runs.roles import config_to_repeat, find_used_runs
 
     run = open_folder(path)
     used = find_used_runs(run)
     lines = [f"run {path}: {run.status}", *(f"uses {other.describe()}" for other in used)]
-    lines += [*format_splits(run), "", format_toml(run.config)]
+    lines += [*format_splits(run), "", format_toml(config_to_repeat(run))]
     result = {**run.summary(), "uses": [other.as_dict() for other in used], "config": run.config}
     print_result(result, json, lines)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -269,7 +269,22 @@ def missing_run(path: Path) -> MissingError:
     if runs:
         hint = f"`latentforge runs {quoted(folder)}` lists the runs there"
     close = f"did you mean {str(inside)!r}?" if inside else similar_paths(path, runs)
+    if copy := next(find_copies(path, runs), None):
+        close, hint = "another run contains a copy of it", f"{quoted(copy)}, or {hint}"
     return MissingError(f"no run at {path}", details=[close] if close else [], hint=hint)
+
+
+def find_copies(path: Path, runs: Iterable[Path]) -> Iterator[Path]:
+    """Yield the copies of the run that was in the folder `path`, in `runs` that used it."""
+    for run in runs:
+        try:
+            roles = read_json(run / MANIFEST)["roles"]
+            sources = {role: Path(about["source"]) for role, about in roles.items()}
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            continue  # it uses no other run, or is damaged
+        for role, source in sources.items():
+            if source == path.absolute() and (run / ROLES / role / MANIFEST).is_file():
+                yield run / ROLES / role
 
 
 def find_run_folders(folder: Path) -> Iterator[Path]:

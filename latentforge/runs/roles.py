@@ -64,6 +64,17 @@ def find_used_runs(run: RunFolder) -> tuple[UsedRun, ...]:
     return _find(run.path, run.manifest)
 
 
+def config_to_repeat(run: RunFolder) -> dict[str, Any]:
+    """Return the configuration of a run with which it can be trained again: a run that it uses and
+    that has changed or is missing is replaced by the copy in the run."""
+    roles = dict(run.config.get("roles") or {})
+    for used in find_used_runs(run):
+        copy = run.path / ROLES / used.role
+        if used.state != "unchanged" and used.role in roles and copy.is_dir():
+            roles[used.role] = str(copy.resolve())
+    return {**run.config, **({"roles": roles} if roles else {})}
+
+
 def _find(path: Path, manifest: Mapping[str, Any]) -> tuple[UsedRun, ...]:
     about = manifest.get("roles")
     found = []

@@ -398,3 +398,26 @@ def test_report_names_the_runs_that_a_run_uses(forge, stage1, tmp_path):
     run = train_flow(forge, stage1, tmp_path / "flow")
     page = Path(forge.report(run)["report"]).read_text("utf-8")
     assert "Uses autoencoder: vae (vae, step-" in page
+
+
+def test_a_run_is_repeated_with_its_copy_of_a_missing_run(cli, work, forge):
+    """The configuration in `show` and in the report works after the first stage was deleted."""
+    options = {"data": "digits", "train": {**TRAIN, "epochs": 1}, "quiet": True}
+    first = forge.train("vae", model={"encoder": [8], "latent_dim": 3}, run="one", **options)
+    run = forge.train("latent-flow", roles={"autoencoder": first}, run="flow", **options)
+    copy = Path("flow/roles/autoencoder").resolve()
+    shown = cli("show", "flow").out
+    assert str(first.path.resolve()) in shown
+    assert str(copy) not in shown
+    shutil.rmtree("one")
+    with pytest.raises(MissingError) as caught:
+        forge.train("latent-flow", roles={"autoencoder": "one"}, **options)
+    assert caught.value.details == ("another run contains a copy of it",)
+    assert caught.value.hint.startswith(f"{copy}, or ")
+    shown = cli("show", "flow").out
+    forge.report("flow", out="report.html")
+    assert str(copy) in Path("report.html").read_text()
+    Path("flow.toml").write_text(shown[shown.index("[model]") :])
+    again = forge.train(config="flow.toml", run="again", quiet=True)
+    assert same(weights(run), weights(again))
+    assert again.metrics == run.metrics

@@ -12,7 +12,7 @@ from latentforge.io.text import pluralized
 from latentforge.io.toml import format_toml
 from latentforge.rendering.report.formatting import format_number, read_objects
 from latentforge.runs.folder import RunFolder
-from latentforge.runs.roles import find_used_runs
+from latentforge.runs.roles import config_to_repeat, find_used_runs
 
 SPLITS = ("test", "validation", "train")
 KEYS = ("split", "checkpoint", "sampler", "metrics")  # of an evaluation; equal ones are one row
@@ -158,7 +158,7 @@ def describe_settings(run: RunFolder, name: str) -> dict[str, Any]:
     environment.pop("command", None)
     return {
         "name": name,
-        "toml": format_toml(run.config),
+        "toml": format_toml(config_to_repeat(run)),
         "plugins": [(p["kind"], p["name"], _distribution(p)) for p in manifest["plugins"]],
         "environment": {"latentforge": manifest.get("latentforge", ""), **environment},
         "data": manifest["data"],
