@@ -159,6 +159,15 @@ def test_the_protocol_names_how_pairs_differ(explore, affine, x, y):
     assert single.metrics["off_crossfade_linear"] == 0
 
 
+def test_more_images_of_a_class_than_there_are_name_their_number(explore, affine, x, y):
+    y = y.clone()
+    y[y == 2] = 0
+    y[7] = 2
+    with pytest.raises(UsageError, match="'test' has 1 image of class 2, too few for") as error:
+        explore("interpolate", affine.Affine(SHAPE, (6,)), x, y, classes=[0, 2, 2])
+    assert error.value.hint == "--set split=train, or other classes"
+
+
 def test_class_means_need_classes(explore, affine, x, y):
     with pytest.raises(ConfigError, match="classes"):
         explore("interpolate", affine.Affine(SHAPE, (6,)), x, y, between="class_means")

@@ -13,6 +13,7 @@ from torch import Tensor
 from latentforge.contracts import Batch, ExploreContext, Images
 from latentforge.errors import UsageError
 from latentforge.findings import Findings, ImageGrid, NamedArrays
+from latentforge.io.text import counted
 from latentforge_plugins.curves import Style
 from latentforge_plugins.walks import (
     Side,
@@ -123,7 +124,13 @@ def select_images(images: Images, config: InterpolateConfig) -> list[int]:
     for label in config.classes:
         indices = [i for i in images.of_class(label).tolist() if i not in chosen]
         if not indices:
-            raise UsageError(f"the split {config.split!r} has too few images of class {label}")
+            other = "train" if config.split != "train" else "test"
+            count = counted(len(images.of_class(label)), "image")
+            raise UsageError(
+                f"the split {config.split!r} has {count} of class {label}, too few for "
+                f"classes={list(config.classes)}",
+                hint=f"--set split={other}, or other classes",
+            )
         chosen.append(indices[0])
     return chosen
 
