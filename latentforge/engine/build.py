@@ -80,9 +80,9 @@ def build_module(component: Component, spec: DataSpec) -> nn.Module:
     module = component.entry.spec.build(component.options, spec, *roles)
     if not isinstance(module, nn.Module):
         raise TypeError(f"build returned {type(module).__name__}, not an nn.Module")
-    if fault := describe_lazy_layers(module):
+    if any(map(is_lazy, chain(module.parameters(), module.buffers()))):
         title = f"{component.entry.kind.singular} {component.name!r}"
-        raise PluginError(f"{title} {fault}", hint=INITIALIZE)
+        raise PluginError(f"{title} {describe_lazy_layers(module)}", hint=INITIALIZE)
     parts = {*module.modules()} if component.roles else set()
     for name, role in component.roles.items():
         if role.model in parts:  # its weights would be stored, averaged and trained as its own
