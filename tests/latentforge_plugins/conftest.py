@@ -15,6 +15,7 @@ from latentforge.config.resolve import check_options
 from latentforge.config.schema import Component, DataConfig
 from latentforge.contracts import Arrays, Step
 from latentforge.data.preparation import prepare_whole
+from latentforge.data.scaling import standardize
 from latentforge.latent import Bernoulli
 
 
@@ -30,7 +31,8 @@ def evaluate() -> Callable[..., Any]:
     """`evaluate("recon", model, x)` returns (metrics, protocol); names are separated by spaces.
 
     `x` and `y` are the test split; `train` is (x, y) of the train split. Options are by measure.
-    The default loss has no terms, and the likelihood `likelihood`.
+    The default loss has no terms, and the likelihood `likelihood`. `arrays` are other fields of the
+    Arrays, such as range; with `scaled`, their values are standardized.
     """
     from latentforge.engine.evaluator import Evaluator
 
@@ -49,9 +51,13 @@ def evaluate() -> Callable[..., Any]:
         seed=0,
         version=2,
         provides=(),
+        arrays=None,
+        scaled=False,
         **options,
     ):
-        given = {"test": Arrays(x, y), "train": Arrays(*train) if train else Arrays(x, y)}
+        parts = {"test": (x, y), "train": train or (x, y)}
+        given = {name: Arrays(*part, **(arrays or {})) for name, part in parts.items()}
+        splits = prepare_whole(given, "arrays")
         chosen = []
         for name in names.split():
             entry = registry.get("measures", name)
@@ -60,7 +66,7 @@ def evaluate() -> Callable[..., Any]:
         evaluator = Evaluator(
             model,
             loss or without_terms(likelihood),
-            prepare_whole(given, "arrays"),
+            standardize(splits, "arrays") if scaled else splits,
             chosen,
             seed=seed,
             device=torch.device("cpu"),

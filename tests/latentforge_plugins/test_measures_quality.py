@@ -120,3 +120,86 @@ def test_bytes_and_floats_give_the_same_metrics(evaluate):
     names = "psnr ssim mse_per_pixel"
     of_floats, _ = evaluate(names, Blur(), x.float() / 255)
     assert evaluate(names, Blur(), x)[0] == pytest.approx(of_floats, rel=1e-6)
+
+
+def two_units(*shape: int) -> torch.Tensor:
+    """Return examples (N, 2, ...) whose channels have different units: 0 to 1, and 300 to 700."""
+    x = images(*shape)
+    x[:, 1] = 300 + 400 * x[:, 1]
+    return x
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind"), [((40, 2, 30), "signal"), ((40, 2, 12, 9), None)], ids=["signal", "image"]
+)
+def test_each_channel_without_declared_bounds_has_its_own_data_range(evaluate, shape, kind):
+    train, test = two_units(*shape), two_units(*shape)[2:9]
+    train[:, 0] *= 2
+    arrays = {"range": "any", "kind": kind}
+    spans = np.ptp(np.moveaxis(train.double().numpy(), 1, 0).reshape(2, -1), axis=1)
+    errors = Blur().decode(test).double().numpy() - test.double().numpy()
+    squares = (errors / spans.reshape(1, 2, *[1] * (len(shape) - 2))) ** 2
+    expected = np.mean(-10 * np.log10(squares.reshape(len(test), -1).mean(1)))
+    metrics, protocol = evaluate("psnr", Blur(), test, train=(train,), arrays=arrays)
+    assert metrics["psnr"] == pytest.approx(expected, rel=1e-4)
+    assert "each channel divided by its own data range" in protocol["psnr"]
+    assert "of 40 training" in protocol["psnr"]
+
+
+def test_the_ranges_of_channels_are_in_the_units_of_the_data(evaluate):
+    class Offset(Blur):
+        def decode(self, z):
+            return z + 0.1  # a tenth of the standard deviation of each channel
+
+    x, arrays = two_units(40, 2, 30), {"range": "any", "kind": "signal"}
+    deviations, spans = x.double().numpy().std((0, 2)), np.ptp(x.double().numpy(), axis=(0, 2))
+    expected = -10 * np.log10(np.mean((0.1 * deviations / spans) ** 2))
+    metrics, _ = evaluate("psnr", Offset(), x, arrays=arrays, scaled=True)
+    assert metrics["psnr"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_channels_that_are_constant_have_no_data_range(evaluate):
+    x = two_units(40, 2, 30)
+    three, arrays = torch.cat([x, torch.full((40, 1, 30), 9.0)], 1), {"range": "any"}
+    arrays |= {"kind": "signal"}
+    metrics, protocol = evaluate("psnr", Blur(), three, arrays=arrays)
+    assert metrics == evaluate("psnr", Blur(), x, arrays=arrays)[0]
+    assert "without 1 of 3 channels, which are constant in them" in protocol["psnr"]
+
+
+def test_ssim_of_images_without_declared_bounds_scales_each_channel(evaluate):
+    x = two_units(5, 2, 12, 12)
+    spans = x.amax((0, 2, 3)) - x.amin((0, 2, 3))
+    expected = np.mean(
+        [
+            structural_similarity(
+                *(a[channel], b[channel]),
+                data_range=float(spans[channel]),
+                gaussian_weights=True,
+                sigma=1.5,
+                use_sample_covariance=False,
+            )
+            for a, b in pairs(x - x.amin((0, 2, 3), keepdim=True))
+            for channel in range(2)
+        ]
+    )
+
+    class Shifted(Blur):  # the structural similarity depends on where the values begin
+        def decode(self, z):
+            low = x.amin((0, 2, 3), keepdim=True)
+            return Blur.decode(self, z - low) + low
+
+    metrics, protocol = evaluate("ssim", Shifted(), x, arrays={"range": "any"})
+    assert metrics["ssim"] == pytest.approx(expected, abs=1e-5)
+    assert "each channel divided by its own data range" in protocol["ssim"]
+
+
+@pytest.mark.parametrize("values", ["unit", "signed"])
+def test_channels_with_declared_bounds_share_the_data_range(evaluate, values):
+    x = 0.5 * images(6, 2, 12, 9)
+    expected = peak = np.mean([peak_signal_noise_ratio(a, b, data_range=1.0) for a, b in pairs(x)])
+    if values == "signed":
+        expected = peak + 20 * np.log10(2)
+    metrics, protocol = evaluate("psnr", Blur(), x, arrays={"range": values})
+    assert metrics["psnr"] == pytest.approx(expected, rel=1e-5)
+    assert f"data range {1 if values == 'unit' else 2}," in protocol["psnr"]

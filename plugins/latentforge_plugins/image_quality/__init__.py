@@ -6,8 +6,8 @@ from latentforge import MeasureSpec, hookimpl
 from latentforge.contracts import EvaluateContext
 
 PSNR = (
-    "decibels, 10 log10({} / squared error per pixel) of each image, mean over images, data range "
-    "{}, z the posterior mode; an image without error counts as 100 dB"
+    "decibels, 10 log10({} / squared error per pixel) of each image, mean over images, {}, z the "
+    "posterior mode; an image without error counts as 100 dB"
 )
 
 
@@ -36,20 +36,18 @@ def build_mse(config: Any, context: EvaluateContext):
 def build_psnr(config: Any, context: EvaluateContext):
     from latentforge.metrics import MeanPerImage
 
-    from .quality import psnr
+    from .quality import find_data_range, psnr
 
-    low, high = context.data.extent
-    to_unit = context.data.to_unit
-    measure = MeanPerImage("psnr", lambda seen: psnr(to_unit(seen.recon), to_unit(seen.batch.x)))
-    if (low, high) != (0.0, 1.0):
-        measure.protocol = PSNR.format(f"{high - low:.6g}^2", f"{high - low:.6g}")
+    used = find_data_range(context)
+    measure = MeanPerImage("psnr", lambda seen: psnr(*map(used.scale, (seen.recon, seen.batch.x))))
+    measure.protocol = PSNR.format(used.square, used.text)
     return measure
 
 
 def build_ssim(config: Any, context: EvaluateContext):
     from .quality import Ssim
 
-    return Ssim(context.data)
+    return Ssim(context)
 
 
 @hookimpl
@@ -74,7 +72,7 @@ def latentforge_measures():
         name="psnr",
         summary="Peak signal-to-noise ratio of reconstructions",
         build=build_psnr,
-        protocol=PSNR.format(1, 1),
+        protocol=PSNR.format(1, "data range 1"),
         needs={"encode", "decode"},
         default=False,
         better="higher",

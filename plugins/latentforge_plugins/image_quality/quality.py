@@ -1,15 +1,18 @@
 """MSE, PSNR and SSIM between two batches of images, one value per image.
 
-PSNR and SSIM are computed for the values that are drawn, from 0 (black) to 1 (white)."""
+PSNR and SSIM are computed for values that are divided by their data range."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from latentforge import DataSpec
-from latentforge.contracts import Seen
+from latentforge.contracts import RANGES, EvaluateContext, Images, Seen, at_once
 from latentforge.errors import UsageError
 from latentforge.metrics import MeanPerImage
 from latentforge_plugins.networks import describe_examples
@@ -18,6 +21,61 @@ NO_ERROR = 1e-10  # psnr limits the squared error to this minimum, which gives 1
 WINDOW, SIGMA = 11, 1.5
 C1, C2 = 0.01**2, 0.03**2  # (K1 L)^2 and (K2 L)^2 with the data range L = 1
 CHUNK = 2**20  # values per chunk: five float64 maps of this size take 40 MB
+SAMPLE = 1000  # training examples whose smallest and largest values are the range of a channel
+
+
+@dataclass(frozen=True)
+class DataRange:
+    """`scale` maps examples (B, *shape) to values of the data range 1. `text` and `square` describe
+    the range and its square in a protocol."""
+
+    scale: Callable[[Tensor], Tensor]
+    text: str
+    square: str
+
+
+def find_data_range(context: EvaluateContext) -> DataRange:
+    """Return the data range of PSNR and SSIM. If data.range has no bounds, each channel of images
+    and signals has its own, because channels may have different units. Channels that are constant
+    in the training split have no range and are left out."""
+    data = context.data
+    low, high = data.extent
+    one = f"{high - low:.6g}"
+    shared = DataRange(data.to_unit, f"data range {one}", "1" if one == "1" else f"{one}^2")
+    bounded = data.range in (RANGES["unit"], RANGES["signed"])
+    if bounded or data.kind == "vector" or data.shape[0] == 1:
+        return shared
+    lows, highs, count = find_channel_limits(context.images("train"))
+    used = (highs > lows).nonzero().squeeze(1)
+    if not len(used):
+        return shared
+    spans = (highs - lows)[used]
+    # (C, 1, 1) of images, (C, 1) of signals
+    start, span = (v.view(-1, *[1] * (len(data.shape) - 1)) for v in (lows[used], spans))
+
+    def scale(x: Tensor) -> Tensor:
+        return (data.restore(x)[:, used] - start) / span
+
+    text = (
+        "each channel divided by its own data range, from the smallest to the largest value of "
+        f"{count} training images"
+    )
+    if constant := data.shape[0] - len(used):
+        text += f", without {constant} of {data.shape[0]} channels, which are constant in them"
+    return DataRange(scale, text, "1")
+
+
+def find_channel_limits(images: Images) -> tuple[Tensor, Tensor, int]:
+    """Return the smallest and the largest value of each channel, (C,) each, in the units of the
+    data, and the number of examples that were read: evenly spaced ones, at most SAMPLE."""
+    count = min(SAMPLE, len(images))
+    places = torch.arange(count, device=images.device) * len(images) // count
+    extremes = []
+    for part in places.split(at_once(images.spec, SAMPLE)):
+        x = images.spec.restore(images.batch(part).x)
+        extremes.append(x.transpose(0, 1).flatten(1).aminmax(dim=1))
+    lows, highs = (torch.stack(values) for values in zip(*extremes, strict=True))
+    return lows.amin(0), highs.amax(0), count
 
 
 def mse(recon: Tensor, x: Tensor) -> Tensor:
@@ -34,26 +92,27 @@ def psnr(recon: Tensor, x: Tensor) -> Tensor:
 class Ssim(MeanPerImage):
     """Mean structural similarity of the reconstructions. Raises UsageError for vectors."""
 
-    def __init__(self, data: DataSpec) -> None:
+    def __init__(self, context: EvaluateContext) -> None:
+        data = context.data
         if data.kind != "image":
             raise UsageError(
                 f"ssim supports images, not {describe_examples(data)}",
                 hint="use psnr or mse_per_pixel, which support other data too",
             )
         super().__init__("ssim", self.compute_batch)
-        self.to_unit, (low, high) = data.to_unit, data.extent
+        used = find_data_range(context)
+        self.scale = used.scale
         self.window = window(data)
         size = len(self.window)
         self.protocol = (
             f"structural similarity (Wang et al. 2004), {size}x{size} Gaussian window of sigma "
-            f"{SIGMA}{'' if size == WINDOW else ', the largest that fits'}, data range "
-            f"{high - low:.6g}, mean "
+            f"{SIGMA}{'' if size == WINDOW else ', the largest that fits'}, {used.text}, mean "
             "over its whole positions, channels and images, z the posterior mode"
         )
 
     def compute_batch(self, seen: Seen) -> Tensor:
         rows = max(1, CHUNK // seen.batch.x[0].numel())
-        recon, x = self.to_unit(seen.recon), self.to_unit(seen.batch.x)
+        recon, x = self.scale(seen.recon), self.scale(seen.batch.x)
         pairs = zip(recon.split(rows), x.split(rows), strict=True)
         return torch.cat([ssim(recon, x, self.window) for recon, x in pairs])
 
