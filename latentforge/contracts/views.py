@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
+TRUE_LABELS = "codes computed under the true labels, which they may contain"
+"""Qualifies how well the codes of a conditional model predict labels."""
+
 
 class View:
     """A conditional model under given labels. Attributes that a view does not have are the model's,

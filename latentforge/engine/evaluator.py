@@ -12,8 +12,10 @@ import torch
 from ignite.engine import Engine, Events
 from torch import Tensor, nn
 
+from latentforge.config.condition import CONDITIONAL
 from latentforge.config.schema import PROTOCOL, Component
 from latentforge.contracts import Batch, EvaluateContext, Measure, Seen, Step, at_once
+from latentforge.contracts.views import TRUE_LABELS
 from latentforge.data.splits import DataSplits
 from latentforge.errors import PluginError, UsageError
 from latentforge.latent import given
@@ -148,8 +150,16 @@ class Evaluator:
                 protocol = self.data.spec.adapt(protocol)
                 if measure.entry.spec.likelihood and self.data.spec.scaling:
                     protocol += "; of standardized values"
+                if self._compares_codes_with_labels(measure):
+                    protocol += f"; {TRUE_LABELS}"
                 self.protocol |= dict.fromkeys(values, protocol)
         engine.state.metrics = metrics
+
+    def _compares_codes_with_labels(self, measure: Component) -> bool:
+        """Whether a measure reads the labels or factors of codes that depend on the labels."""
+        spec = measure.entry.spec
+        reads = spec.labels or spec.factors
+        return reads and "encode" in spec.needs and CONDITIONAL in self.provides
 
     def _call(
         self, action: str, measure: Component, function: Callable[..., Any], *args: Any

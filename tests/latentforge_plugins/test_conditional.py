@@ -124,6 +124,21 @@ def test_the_sampling_error_of_the_loss_uses_parts_of_the_labels(evaluate):
     assert metrics["loss_se"] > 0
 
 
+@pytest.mark.parametrize("name", ["knn_accuracy", "probe_accuracy"])
+def test_protocol_says_that_codes_were_computed_under_the_true_labels(
+    evaluate, affine, shifted, data, name
+):
+    _, protocol = evaluate(name, shifted(), *data, provides=PROVIDES)
+    assert protocol[name].endswith("; codes computed under the true labels, which they may contain")
+    _, protocol = evaluate(name, affine.Affine(SHAPE, (6,)), *data)
+    assert "true labels" not in protocol[name]
+
+
+def test_protocol_of_a_measure_that_reads_no_labels_is_unchanged(evaluate, shifted, data):
+    _, protocol = evaluate("mse_per_pixel", shifted(), *data, provides=PROVIDES)
+    assert "true labels" not in protocol["mse_per_pixel"]
+
+
 # ---------------------------------------------------------------- explorers
 
 
@@ -232,3 +247,19 @@ def test_a_map_of_all_classes_has_no_decoded_plane(explore, shifted, data):
     model = shifted((2,))
     expected = model.given(y).encode(x).mode()
     torch.testing.assert_close(scatter.points, expected)
+
+
+def test_a_map_says_that_codes_were_computed_under_the_true_labels(explore, affine, shifted, data):
+    found = explore("latent-map", shifted((2,)), *data, provides=PROVIDES)
+    assert item(found, "map").title.endswith(
+        "; codes computed under the true labels, which they may contain"
+    )
+    assert "codes computed under the true labels" in found.protocol
+    found = explore("latent-map", affine.Affine(SHAPE, (2,)), *data)
+    assert "true labels" not in item(found, "map").title + found.protocol
+
+
+@pytest.mark.parametrize(("space", "says"), [("codes", True), ("pixels", False)])
+def test_neighbours_by_code_say_under_which_labels(explore, shifted, data, space, says):
+    found = explore("neighbours", shifted(), *data, n=1, space=space, provides=PROVIDES)
+    assert ("codes computed under the true labels" in found.protocol) is says

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from latentforge.contracts import ExploreContext, Images
+from latentforge.contracts.views import TRUE_LABELS
 from latentforge.errors import UsageError
 from latentforge.findings import Findings, NamedArrays, Plane, Scatter
 from latentforge.neighbours import majority, topk
@@ -50,9 +51,14 @@ def latent_map(context: ExploreContext, config: LatentMapConfig) -> Findings:
     if method == "codes" and size == 2 and is_conditional(context):
         notes.append("the plane is not decoded, as its images depend on a class: condition=0")
     title = f"Latent map of {len(points):,} {config.split} images{describe_method(method, size)}"
+    if config.colour is not None:
+        title += f", coloured by {config.colour}"
+    if is_conditional(context):
+        title += f"; {TRUE_LABELS}"
+        protocol = "; ".join(filter(None, [protocol, TRUE_LABELS]))
     scatter = Scatter(
         name="map",
-        title=title if config.colour is None else f"{title}, coloured by {config.colour}",
+        title=title,
         points=points.float(),
         **colouring(images, config.colour, indices),
         images=thumbnails,

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from latentforge.contracts import Batch, ExploreContext, Images
+from latentforge.contracts.views import TRUE_LABELS
 from latentforge.errors import UsageError
 from latentforge.findings import Findings, ImageGrid, NamedArrays
 from latentforge.io.text import are, counted
@@ -70,6 +71,8 @@ def neighbours(context: ExploreContext, config: NeighboursConfig) -> Findings:
     grid = draw_grid(context, config, query, names, train, nearest)
     items, more = select_drawable(context, [grid], NamedArrays("nearest", arrays), "examples")
     text = protocol(config, len(query.x), len(train), context.data.describe_values())
+    if is_conditional(context) and "codes" in spaces:
+        text += f"; {TRUE_LABELS}"
     return Findings(items, metrics, text, notes + more)
 
 
