@@ -189,6 +189,16 @@ def shape_note(model: Any) -> list[str]:
     return [f"codes of shape {shape} are flattened: z5 is entry 5 of the {code_size(model)} values"]
 
 
+def codebook_note(provides: Set[str]) -> list[str]:
+    """Return a note for the user if the decoder was trained on entries of a codebook only."""
+    if "codebook" not in provides:
+        return []
+    return [
+        "the vectors of these codes need not be entries of the codebook, and the decoder was "
+        "trained only on entries"
+    ]
+
+
 def code_size(model: Any) -> int:
     """Return the number of values in one code."""
     return int(torch.Size(model.latent.shape).numel())

@@ -294,3 +294,61 @@ def test_weights_are_the_only_state_of_a_checkpoint(tmp_path):
     saved = CheckpointStore(run.path / "checkpoints").load()
     buffers = {n for n in saved.tensors("model") if not n.startswith(("encoder", "decoder"))}
     assert buffers == {"codebook", "share"}
+
+
+# ---------------------------------------------------------------- explorers
+
+OFF = "need not be entries of the codebook"
+SHAPE = (1, 2, 3)
+
+
+@pytest.fixture
+def x():
+    return torch.rand(40, *SHAPE, generator=torch.Generator().manual_seed(1))
+
+
+def test_entries_have_no_density_but_a_prior_of_them_has(explore, affine, x):
+    model = affine.Affine(SHAPE, (3,))
+    usual = explore("sample", model, x, sources=["gaussian", "mixture"], n=20)
+    assert {"code_log_density_gaussian", "code_log_density_mixture"} <= usual.metrics.keys()
+    assert not any(OFF in note or "density" in note for note in usual.notes)
+    provides = {"encode", "decode", "codebook"}
+    found = explore("sample", model, x, sources=["prior", "mixture"], n=20, provides=provides)
+    assert not any("log_density" in text for text in [found.protocol, *found.metrics])
+    assert any(OFF in note for note in found.notes)
+    assert any("a prior over the entries is a second model" in note for note in found.notes)
+    model = affine.Affine(SHAPE, (3,), log_var=[0.0] * 3)
+    found = explore("sample", model, x, sources=["prior", "mixture"], n=20, provides=provides)
+    assert "code_log_density_prior" in found.metrics
+    assert "code_log_density_mixture" not in found.metrics
+    assert not any("a prior over" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("interpolate", {}),
+        ("traverse", {}),
+        ("manifold", {"size": 3}),
+        ("arithmetic", {"minus": 0, "plus": 1}),
+    ],
+)
+def test_explorers_that_make_codes_say_that_they_need_not_be_entries(
+    explore, affine, x, name, options
+):
+    y, model = torch.arange(40) % 2, affine.Affine(SHAPE, (3,))
+    provides = {"encode", "decode", "codebook"}
+    found = explore(name, model, x, y, provides=provides, **options)
+    assert sum(OFF in note for note in found.notes) == 1
+    assert not any(OFF in note for note in explore(name, model, x, y, **options).notes)
+
+
+def test_guided_moves_codes_off_the_codebook_and_has_no_density(tmp_path):
+    data = {"data": "digits", "train": {"epochs": 1, "batch_size": 2000}, "quiet": True}
+    codebook = FORGE.train("vq-vae", run=tmp_path / "vq", **data)
+    classifier = FORGE.train("mlp-classifier", run=tmp_path / "mlp", **data)
+    options = {"restarts": 1, "steps": 1, "settle": 0, "sample": 0, "quiet": True}
+    codebook.explore("guided", roles={"classifier": classifier}, out=tmp_path / "out", **options)
+    found = json.loads((tmp_path / "out" / "findings.json").read_text())
+    assert not any("log_prior" in text for text in [found["protocol"], *found["metrics"]])
+    assert sum(OFF in note for note in found["notes"]) == 1

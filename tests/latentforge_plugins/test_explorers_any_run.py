@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from latentforge import Forge
+from latentforge import DataSpec, Forge
 from latentforge.errors import ConfigError, UsageError
 from latentforge.findings import CurveGrid, Table
 
@@ -68,6 +68,26 @@ def test_the_ends_of_an_interpolation_are_the_data(explore, affine):
     assert curves.title.endswith("; dashed: the data")
     for [panel] in curves.rows:
         assert torch.equal(panel[[0, -1], 0], x[[3, 8]])
+
+
+@pytest.mark.parametrize("name", ["interpolate", "neighbours"])
+def test_titles_and_protocols_of_vectors_are_about_examples_and_values(explore, affine, name):
+    """`adapt` is what the core applies to the findings of an explorer."""
+    x, y = torch.rand(30, 5), torch.arange(30) % 2
+    spec = DataSpec((5,), "vector", range=None)
+    found = explore(name, affine.Affine((5,), (3,)), x, y).adapt(spec)
+    [curves] = [item for item in found.items if isinstance(item, CurveGrid)]
+    titles = [*curves.curves, *curves.column_titles]
+    assert "example" in titles
+    assert "image" not in titles
+    for text in ("values (values)", "values, values"):
+        assert text not in found.protocol
+
+
+def test_the_protocol_of_a_traversal_names_the_values_once(explore, affine):
+    x = torch.rand(30, 1, 2, 3)
+    found = explore("traverse", affine.Affine((1, 2, 3), (3,)), x, steps=3)
+    assert "mean squared difference of values in [0, 1] from those of the image" in found.protocol
 
 
 def test_each_channel_of_a_signal_has_its_own_column(explore, affine):

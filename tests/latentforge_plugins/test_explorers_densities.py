@@ -55,6 +55,17 @@ def test_samples_of_the_prior_are_standard_normal_and_decoded(explore, affine, x
     np.testing.assert_allclose(torch.cat(list(grid.rows)), got["x_prior"][:10])
 
 
+def test_the_protocol_says_where_densities_are_evaluated(explore, affine, x):
+    model = affine.Affine(SHAPE, (3,), log_var=[0.0] * 3)
+    both = explore("sample", model, x, sources=["prior", "mixture"], n=20).protocol
+    assert "under each source at the posterior modes of 20 test images" in both
+    assert "the densities of the two kinds are not comparable" in both
+    for sources in (["prior"], ["gaussian", "mixture"]):
+        one = explore("sample", model, x, sources=sources, n=20).protocol
+        assert "at the posterior modes of" in one
+        assert "not comparable" not in one
+
+
 def test_without_a_prior_samples_come_from_a_fitted_gaussian(explore, affine, x):
     found = explore("sample", affine.Affine(SHAPE, (2,)), x, sources=["prior"], n=4000)
     z, known = codes(found)["z_gaussian"], x.flatten(1)[:, :2].numpy() - 0.5

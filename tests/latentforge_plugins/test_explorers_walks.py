@@ -256,6 +256,34 @@ def test_without_a_prior_quantiles_and_variances_of_codes_are_used(explore, affi
     assert [i.name for i in found.items] == ["traversal", "codes"]  # no KL to draw
 
 
+def test_the_title_names_the_dimensions_that_are_drawn_and_the_unit(explore, affine, x):
+    own = affine.Affine(SHAPE, (6,), log_var=[0.0] * 6)
+    title = item(explore("traverse", own, x, steps=3), "traversal").title
+    assert title == "Each dimension varied over the prior's quantiles; KL in nats"
+    title = item(explore("traverse", own, x, steps=3, rows=2), "traversal").title
+    assert title.startswith("The 2 of 6 dimensions with the largest KL, varied over")
+    plain = affine.Affine(SHAPE, (6,))
+    title = item(explore("traverse", plain, x, steps=3, rows=2), "traversal").title
+    assert title.startswith("The 2 of 6 dimensions with the largest variance, varied over")
+    assert title.endswith("; var: variance of the training codes")
+
+
+@pytest.mark.parametrize(("strength", "says"), [(1.0, False), (0.03, True)])
+def test_values_with_almost_no_effect_are_announced(explore, affine, x, strength, says):
+    class Weak(affine.Affine):
+        def decode(self, z):
+            return super().decode(strength * z)
+
+    found = explore("traverse", Weak(SHAPE, (1, 2, 3)), x)
+    [note] = [n for n in found.notes if "almost no effect" in n] or [""]
+    assert bool(note) is says
+    assert ("change all values of a code together" in note) is says
+    if says:
+        variance = float(x.double().var(0, correction=0).mean())
+        assert f"the largest is {found.metrics['largest_effect']:.2g}" in note
+        assert f"the variance of the training images is {variance:.2g}" in note
+
+
 def test_a_posterior_with_a_kl_that_the_model_does_not_declare_is_not_read(explore, affine, x):
     """A model with a learnt prior may use the usual posterior, whose kl() is that to N(0, I)."""
     model = affine.Affine(SHAPE, (6,), log_var=[-1.0] * 6)

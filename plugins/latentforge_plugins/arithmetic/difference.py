@@ -13,6 +13,7 @@ from latentforge.findings import Finding, Findings, ImageGrid, Lines, NamedArray
 from latentforge_plugins.walks import (
     across_classes,
     class_means,
+    codebook_note,
     decode,
     is_conditional,
     probabilities,
@@ -59,7 +60,7 @@ def arithmetic(context: ExploreContext, config: ArithmeticConfig) -> Findings:
         "arithmetic",
         f"z + s (mean code of {difference_text})",
         rows=[torch.cat([batch.x[i : i + 1], row]) for i, row in enumerate(x)],
-        column_titles=("image", *(f"s = {s:g}" for s in config.scales)),
+        column_titles=(context.data.adapt("image"), *(f"s = {s:g}" for s in config.scales)),
         row_titles=[
             f"{config.split} {int(i)}: {names[int(y)]}"
             for i, y in zip(batch.index, batch.y, strict=True)
@@ -97,7 +98,7 @@ def arithmetic(context: ExploreContext, config: ArithmeticConfig) -> Findings:
         **images.locate(batch.index),
     }
     items, notes = select_drawable(context, pictures, NamedArrays("codes", arrays))
-    return Findings(items, metrics, protocol, notes)
+    return Findings(items, metrics, protocol, notes + codebook_note(context.provides))
 
 
 def predict_shares(

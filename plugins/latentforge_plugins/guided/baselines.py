@@ -42,7 +42,8 @@ def measure_baselines(
         metrics = {f"best_of_{k}": best_of(context, codes, k) for k in COUNTS}
     metrics["result_groups"] = float(count_groups(found.x.flatten(1)))
     metrics |= compare_spread(context, found, codes)
-    if mixture is not None and labels is not None:
+    discrete = "codebook" in context.provides  # entries have no density
+    if mixture is not None and labels is not None and not discrete:
         requested = torch.isin(labels.to(codes.device), context.objective.classes)
         metrics["log_prior_training"] = float(mixture.log_prob(codes[requested]).mean())
     return Findings([], metrics, "; ".join(f"{n}: {DEFINITIONS[n]}" for n in metrics), [])

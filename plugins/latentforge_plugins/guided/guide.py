@@ -20,7 +20,7 @@ from latentforge.findings import Finding, Findings, Lines, NamedArrays, join_fin
 from latentforge.io.text import counted
 from latentforge_plugins.densities import MAX_DIMENSIONS, prior_density
 from latentforge_plugins.densities import Density as CodeDensity
-from latentforge_plugins.walks import decode, not_drawable_note
+from latentforge_plugins.walks import codebook_note, decode, not_drawable_note
 
 from . import starts
 from .advice import FEW, explain_failures
@@ -76,7 +76,7 @@ def guide(context: ExploreContext, config: GuidedConfig) -> Findings:
         sample = average_samples if getattr(objective, "open_ended", False) else sample_results
         found = sample(found, density, samples)
     metrics = {"requests_per_second": count / (time.perf_counter() - start_time)}
-    if mixture:
+    if mixture and "codebook" not in context.provides:  # entries have no density
         metrics["log_prior"] = float(mixture.log_prob(found.z).mean())
     items = draw_items(context, config, found, start, codes, samples)
     definitions = protocol(context, config, mixture, samples)
@@ -158,7 +158,7 @@ def notes(context: ExploreContext, config: GuidedConfig) -> list[str]:
             reason = f"condition={only}: the decoder draws class {only}, and all starts are of it; "
             reason += "requests of other classes are hardly possible"
         notes_found.append(reason)
-    return notes_found
+    return notes_found + codebook_note(context.provides)
 
 
 def protocol(
@@ -192,7 +192,7 @@ def protocol(
             else f"; {samples} Langevin steps from each solution then sample codes of the class"
         )
     text += "; requests_per_second: speed of the search only"
-    if mixture is None:
+    if mixture is None or "codebook" in context.provides:
         return text
     separate = f"{fitted}, which the search did not use"
     density_text = "that mixture" if config.prior == "mixture" else separate

@@ -19,6 +19,7 @@ from latentforge_plugins.walks import (
     Side,
     across_classes,
     class_means,
+    codebook_note,
     decode,
     select_drawable,
     sides,
@@ -31,7 +32,7 @@ MAX_COLUMNS = 20  # maximum number of columns in the picture; the arrays contain
 PROTOCOL = (
     "largest_step: ratio of the largest to the mean Euclidean distance in pixels between "
     "consecutive decoded images, 1 if all distances are equal; endpoint_mse_per_pixel: squared "
-    "difference between decoded end points and their images, {}; z the posterior mode"
+    "difference of {} between decoded end points and their images; z the posterior mode"
 )
 
 
@@ -72,7 +73,8 @@ def interpolate(context: ExploreContext, config: InterpolateConfig) -> Findings:
             metrics[f"{prefix}endpoint_mse_per_pixel"] = float(error.square().mean())
     pair_metrics, pair_protocol, charts = compare_pairs(context, config, runs)
     names = stop_names(images, config, stops)
-    grid = draw_grid(walks, t, stops, short_names(images, config, stops), make_title(config, names))
+    short, title = short_names(images, config, stops), make_title(config, names)
+    grid = draw_grid(walks, t, stops, short, title, context.data.adapt("image"))
     style: Style = "between" if stops else "steps"
     items, notes = select_drawable(context, [grid, *charts], NamedArrays("codes", arrays), style)
     values = context.data.describe_values()
@@ -80,6 +82,7 @@ def interpolate(context: ExploreContext, config: InterpolateConfig) -> Findings:
     if runs[1:]:
         protocol += f"; metrics with the prefix other_ are of {runs[1].name}, "
         protocol += f"all others of {runs[0].name}"
+    notes += codebook_note({word for side in runs for word in side.provides})
     return Findings(items, metrics | pair_metrics, protocol, notes)
 
 
@@ -164,9 +167,15 @@ def make_title(config: InterpolateConfig, names: Sequence[str]) -> str:
 
 
 def draw_grid(
-    walks: Sequence[Walk], t: Tensor, stops: Batch | None, short: Sequence[str], title: str
+    walks: Sequence[Walk],
+    t: Tensor,
+    stops: Batch | None,
+    short: Sequence[str],
+    title: str,
+    end: str,
 ) -> ImageGrid:
-    """Draw one row for each leg of each path, between the images at its ends."""
+    """Draw one row for each leg of each path, between the images at its ends, whose columns have
+    the title `end`."""
     steps = len(t)
     shown = torch.linspace(0, steps - 1, min(steps, MAX_COLUMNS)).round().long()
     rows, titles = [], []
@@ -181,7 +190,7 @@ def draw_grid(
         name="interpolation",
         title=title,
         rows=rows,
-        column_titles=("image", *times, "image") if stops else times,
+        column_titles=(end, *times, end) if stops else times,
         row_titles=titles,
     )
 

@@ -74,7 +74,8 @@ def manifold(context: ExploreContext, config: ManifoldConfig) -> Findings:
             f"reach {config.reach:g} had no effect: it needs a model with the prior N(0, I); the "
             f"grid covers the {TAIL:.0%} to {1 - TAIL:.0%} quantile of {plane.of}"
         )
-    return Findings(items, metrics, protocol, [*notes, *walks.shape_note(context.model)])
+    notes += [*walks.shape_note(context.model), *walks.codebook_note(context.provides)]
+    return Findings(items, metrics, protocol, notes)
 
 
 def make_plane(context: ExploreContext, config: ManifoldConfig) -> Plane:

@@ -70,7 +70,10 @@ def neighbours(context: ExploreContext, config: NeighboursConfig) -> Findings:
             metrics[f"same_class_share_{space}"] = float(same_class.double().mean())
     grid = draw_grid(context, config, query, names, train, nearest)
     items, more = select_drawable(context, [grid], NamedArrays("nearest", arrays), "examples")
-    text = protocol(config, len(query.x), len(train), context.data.describe_values())
+    values = context.data.describe_values()
+    if context.data.kind == "image":
+        values += " (pixels)"
+    text = protocol(config, len(query.x), len(train), values)
     if is_conditional(context) and "codes" in spaces:
         text += f"; {TRUE_LABELS}"
     return Findings(items, metrics, text, notes + more)
@@ -84,7 +87,7 @@ def protocol(config: NeighboursConfig, queries: int, train_count: int, values: s
     return (
         f"{share}the {counted(config.n, 'nearest neighbour')} {subject} among {train_count} "
         "training images, by Euclidean distance of posterior means (codes) or of "
-        f"{values} (pixels)"
+        f"{values}"
     )
 
 
@@ -135,7 +138,7 @@ def draw_grid(
         name="neighbours",
         title=f"The nearest training images {spaces}, with their {caption}",
         rows=rows,
-        column_titles=("image", *(str(i + 1) for i in range(config.n))),
+        column_titles=(context.data.adapt("image"), *(str(i + 1) for i in range(config.n))),
         row_titles=titles,
         captions=captions,
     )

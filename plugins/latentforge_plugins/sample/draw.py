@@ -17,6 +17,7 @@ from latentforge.neighbours import topk
 from latentforge_plugins.measures import select_random
 from latentforge_plugins.walks import (
     BATCH,
+    codebook_note,
     decode,
     is_conditional,
     probabilities,
@@ -28,6 +29,7 @@ from .config import SampleConfig
 from .sources import CodeSource, make_source, sampled_classes
 
 NO_PRIOR = "the model has no prior, so a Gaussian fitted to its codes is used instead"
+FITTED = {"gaussian", "mixture"}  # the sources that are fitted to posterior modes
 MAX_CLASSES = 30  # maximum number of rows in the figure of a conditional model
 COMPARED = 500  # maximum number of images over which a distance is averaged
 
@@ -52,13 +54,9 @@ def sample(context: ExploreContext, config: SampleConfig) -> Findings:
         test_codes = torch.cat([view_for(context, p.y).encode(p.x).mode() for p in parts])
         test_y = chosen.y if is_conditional(context) else None
         image_sets["test_recon"] = decode(model, test_codes, test_y)
-        metrics |= log_densities(sources, test_codes.flatten(1), test_y)
-        sentences.append(
-            "code_log_density: mean log density in nats of the codes of "
-            f"{counted(len(chosen.x), 'test image')} under each source"
-        )
-        if any(source.by_class and source.log_prob for source in sources.values()):
-            sentences[-1] += ", in p(z | class) under the label of the image"
+        if densities := log_densities(sources, test_codes.flatten(1), test_y):
+            metrics |= densities
+            sentences.append(describe_densities(sources, len(chosen.x)))
     if train.same_as(test):
         sentences.append("no distances, because the test images are the training images")
     else:
@@ -98,6 +96,8 @@ def sample(context: ExploreContext, config: SampleConfig) -> Findings:
     items, notes = select_drawable(context, grids, NamedArrays("codes", arrays), "examples")
     if no_prior:
         notes.insert(0, NO_PRIOR)
+    if "codebook" in context.provides:
+        notes += describe_codebook(context, sources)
     if not encodes:
         notes.append("the model has no encoder: samples of its prior only, and no reconstructions")
     return Findings(items, metrics, "; ".join(sentences), notes)
@@ -113,6 +113,35 @@ def select_prior(config: SampleConfig) -> list[str]:
             hint="--set 'sources=[\"prior\"]'",
         )
     return ["prior"]
+
+
+def describe_densities(sources: Mapping[str, CodeSource], count: int) -> str:
+    """Define code_log_density for `count` test images: where the densities are evaluated."""
+    text = (
+        "code_log_density: mean log density in nats under each source at the posterior modes of "
+        f"{counted(count, 'test image')}"
+    )
+    if any(source.by_class and source.log_prob for source in sources.values()):
+        text += ", in p(z | class) under the label of the image"
+    if "prior" in sources and not sources.keys().isdisjoint(FITTED):
+        text += (
+            "; gaussian and mixture are fitted to posterior modes, but a prior describes posterior "
+            "samples, which spread more, so the densities of the two kinds are not comparable"
+        )
+    return text
+
+
+def describe_codebook(context: ExploreContext, sources: Mapping[str, CodeSource]) -> list[str]:
+    """Return notes on samples of a model whose codes are entries of a codebook."""
+    notes = [] if sources.keys() <= {"aggregate"} else codebook_note(context.provides)
+    if not sources.keys().isdisjoint(FITTED):
+        notes.append("no code_log_density of a fitted density: entries of a codebook have none")
+    if context.model.latent.prior is None:
+        notes.append(
+            "a prior over the entries is a second model that is trained on the codes of this run: "
+            "see Other runs in docs/contracts.md"
+        )
+    return notes
 
 
 def describe_tests(encodes: bool) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -37,7 +37,8 @@ def make_source(
 ) -> CodeSource:
     """Return the source with this name for the model and its training codes (N, D), or None for a
     model without an encoder. If the model has no prior, "prior" gives the source "gaussian", a
-    Gaussian fitted to the codes."""
+    Gaussian fitted to the codes. A density that is fitted to entries of a codebook has no
+    `log_prob`, because codes that are discrete have no density."""
     if codes is None:  # only its type and the number of dimensions are used
         codes = torch.zeros(1, code_size(context.model), device=context.device)
     if name == "aggregate":
@@ -56,7 +57,7 @@ def make_source(
             f"a fit needs at least 2 codes of at most {densities.MAX_DIMENSIONS} values",
             hint="--set 'sources=[\"aggregate\"]'",
         )
-    values = codes.double().cpu()
+    values, discrete = codes.double().cpu(), "codebook" in context.provides
     fitted = f"fitted to the {count} training codes"
     if name == "mixture":
         density = densities.fit_mixture(values, config.components, context.seed)
@@ -65,12 +66,14 @@ def make_source(
             fitted = f"fitted to {densities.MAX_FITTED} random codes of the {count} training codes"
         kind = densities.covariance_type(size)
         description = f"{counted(components, 'Gaussian')} with {kind} covariances, {fitted}"
-        return density_source("mixture", f"mixture of {components}", description, density, codes)
+        source = density_source("mixture", f"mixture of {components}", description, density, codes)
+        return replace(source, log_prob=None) if discrete else source
     description = f"a Gaussian {fitted}"
     if name == "prior":
         description += ", used because the model has no prior"
     density = densities.fit_gaussian(values)
-    return density_source("gaussian", "fitted Gaussian", description, density, codes)
+    source = density_source("gaussian", "fitted Gaussian", description, density, codes)
+    return replace(source, log_prob=None) if discrete else source
 
 
 def density_source(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from latentforge.contracts import ExploreContext
+from latentforge.contracts import ExploreContext, Images
 from latentforge.errors import UsageError
 from latentforge.findings import Bars, Finding, Findings, ImageGrid, NamedArrays
 from latentforge.latent import dimension_names
@@ -18,6 +18,8 @@ from .config import TraverseConfig
 
 ACTIVE = 0.01  # KL in nats, or variance, above which a dimension is active
 OTHER = "traversal-other"  # the picture of the other run
+VISIBLE = 0.01  # effect, as a fraction of the variance of the images, below which rows look equal
+SAMPLE = 500  # training images from which that variance is computed
 BARS = 30  # maximum number of dimensions in the KL chart
 
 
@@ -61,6 +63,9 @@ def traverse(context: ExploreContext, config: TraverseConfig) -> Findings:
     run_notes = [(t, note) for t in found for note in walks.shape_note(t.side.model)]
     same_note = len({note for _, note in run_notes}) == 1
     notes += [run_notes[0][1]] if same_note else [f"{t.side.label}{note}" for t, note in run_notes]
+    variance = image_variance(context.images("train"))
+    notes += [f"{t.side.label}{note}" for t in found for note in effect_note(t, variance)]
+    notes += walks.codebook_note({word for t in found for word in t.side.provides})
     roles = {item.name: "other" for item in items if item.name == OTHER}
     protocol = describe_protocol(found, config, context.data.describe_values())
     return Findings(items, metrics, protocol, notes, roles)
@@ -92,6 +97,28 @@ def traverse_dimensions(
     return Traversal(side, spread, kl is not None, how, order, weight[order], *stacked)
 
 
+def image_variance(images: Images) -> float:
+    """Return the variance of a value over the training images, mean over the values, from at most
+    SAMPLE images."""
+    count = min(SAMPLE, len(images))
+    places = torch.arange(count, device=images.device) * len(images) // count
+    return float(images.batch(places).x.double().var(0, correction=0).mean())
+
+
+def effect_note(t: Traversal, variance: float) -> list[str]:
+    """Return a note if no dimension alone has a visible effect on images of this `variance`."""
+    largest = float(t.effect.max())
+    if largest >= VISIBLE * variance:
+        return []
+    text = (
+        f"single values of the code have almost no effect: the largest is {largest:.2g}, and the "
+        f"variance of the training images is {variance:.2g}"
+    )
+    if len(t.side.model.latent.shape) > 1:
+        text += "; `interpolate` and `sample` change all values of a code together"
+    return [text]
+
+
 def positions(spread: walks.Spread, config: TraverseConfig) -> Tensor:
     """Return the values of each dimension, (D, steps), evenly spaced in probability. Raises
     UsageError if a value is infinite or NaN."""
@@ -113,7 +140,7 @@ def probabilities(config: TraverseConfig) -> Tensor:
 
 def draw(t: Traversal, config: TraverseConfig) -> ImageGrid:
     unit = "KL" if t.by_kl else "var"
-    rows = len(t.x)
+    rows, total = len(t.x), len(t.order)
     pairs = zip(t.order[:rows].tolist(), t.weight[:rows].tolist(), strict=True)
     at, names = probabilities(config), dimension_names(t.side.model.latent)
     if t.spread.normal:
@@ -121,9 +148,14 @@ def draw(t: Traversal, config: TraverseConfig) -> ImageGrid:
     else:
         columns = [f"{float(p):.0%}" for p in at]
     around = f", around {config.split} image {config.image}" if config.image is not None else ""
+    which = "Each dimension"
+    if rows < total:
+        quantity = "KL" if t.by_kl else "variance"
+        which = f"The {rows} of {total} dimensions with the largest {quantity},"
+    legend = "KL in nats" if t.by_kl else "var: variance of the training codes"
     return ImageGrid(
         OTHER if t.side.prefix else "traversal",
-        f"{t.side.label}Each dimension varied over the {t.spread.owner} quantiles{around}",
+        f"{t.side.label}{which} varied over the {t.spread.owner} quantiles{around}; {legend}",
         rows=list(t.x),
         column_titles=columns,
         row_titles=[f"{names[dim]}  {unit} {weight:.2f}" for dim, weight in pairs],
@@ -153,7 +185,7 @@ def describe_protocol(found: Sequence[Traversal], config: TraverseConfig, values
     sentences = [
         f"active_dims: number of dimensions whose {what} over training images is above {ACTIVE}",
         "largest_effect: largest effect of a dimension, where the effect is the mean squared "
-        f"difference of pixels, {values}, from the image at {rest}, over {config.steps} "
+        f"difference of {values} from those of the image at {rest}, over {config.steps} "
         f"steps from the {low:g} to the {high:g} quantile of {of}, with the other dimensions at "
         f"{rest}",
         "effect_of_first: the effect of the dimension in the first row",
