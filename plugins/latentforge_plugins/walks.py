@@ -22,6 +22,12 @@ BATCH = 1000  # codes per call of the decoder
 PRIOR_SAMPLES = 10_000  # codes that represent a prior whose quantiles are not known
 
 
+def title_role(role: str, other: Any) -> str:
+    """Return the role of another run and the name of the run, as in `judge mlp-2`, or only the role
+    if the run has its name."""
+    return role if other.name == role else f"{role} {other.name}"
+
+
 @dataclass(frozen=True)
 class Side:
     """A run to explore. Titles contain its `name`. The names of its metrics and arrays begin with

@@ -108,7 +108,7 @@ def test_metrics_follow_from_the_stored_results(explored):
     assert metrics["judge_agreement"] == pytest.approx(float((judged == wanted).float().mean()))
     agreed = int((judged == wanted).sum())
     assert made["notes"][0].startswith(f"{met.sum()} of 20 requests satisfied; ")
-    assert made["notes"][0].endswith(f"; the independent judge judge agrees on {agreed}")
+    assert made["notes"][0].endswith(f"; the independent judge agrees on {agreed}")
     torch.testing.assert_close(decoded, x)
     for name in metrics:
         assert f"{name}:" in made["protocol"]

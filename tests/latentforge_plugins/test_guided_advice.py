@@ -36,10 +36,14 @@ def folder(tmp_path_factory):
     return where
 
 
-def notes(folder, run="vae", classifier="guide", judge=None, **options):
+def find(folder, run="vae", classifier="guide", judge=None, **options):
     roles = {"classifier": folder / classifier} | ({"judge": folder / judge} if judge else {})
     options = {**FAST, **options}
-    return undrawn.find(Forge().registry, "guided", folder / run, roles=roles, **options).notes
+    return undrawn.find(Forge().registry, "guided", folder / run, roles=roles, **options)
+
+
+def notes(*args, **options):
+    return find(*args, **options).notes
 
 
 @pytest.mark.parametrize("run", ["early", "collapsed"])
@@ -55,14 +59,20 @@ def test_a_decoder_that_ignores_the_code_is_named(folder, run):
 def test_requests_of_other_classes_than_the_condition_are_named(folder, tmp_path):
     settings = {"data": "digits", "train": {"epochs": 12, "lr": 1e-2}, "quiet": True}
     run = Forge().train("cvae", model=SMALL, run=tmp_path / "cvae", **settings).path
-    verdict, advice, _ = notes(folder, run, condition=3)
+    verdict, advice, starts = notes(folder, run, condition=3, target=4)
     failed = 20 - int(re.match(r"(\d+) of 20 requests", verdict)[1])
     assert failed >= 16
-    assert re.match(r"1\d requests that failed, of 20, asked for other classes than cond", advice)
+    assert f"{failed} requests that failed, of 20, asked for other classes than cond" in advice
     assert "target=3" in advice
     assert "steps" not in advice
-    verdict = notes(folder, run, condition=3, target=3)[0]
-    assert int(re.match(r"(\d+) of 20 requests", verdict)[1]) > 10
+    assert "requests of other classes are hardly possible" in starts
+    # without a target, all requests are of the class of the condition
+    made = find(folder, run, condition=3)
+    assert int(re.match(r"(\d+) of 20 requests", made.notes[0])[1]) > 10
+    assert [note for note in made.notes if "condition=3" in note] == [
+        "condition=3: the decoder draws class 3, and all starts are of it"
+    ]
+    assert "starts: codes of random training images of class 3; each request" in made.protocol
 
 
 def test_a_classifier_of_something_else_is_named(folder):

@@ -21,6 +21,7 @@ from latentforge_plugins.guided.pictures import (
 )
 from latentforge_plugins.guided.sampling import Density, average_samples, sample_results
 from latentforge_plugins.guided.starts import code_deviation, sample_data_starts, sample_starts
+from latentforge_plugins.walks import title_role
 
 from latentforge import search
 from latentforge.contracts import Arrays, ExploreContext
@@ -388,11 +389,18 @@ def test_many_results_are_in_several_rows_with_their_requests():
 def test_the_film_title_names_the_outcome_and_the_start():
     met = Found(*(torch.tensor([1, 0]).bool() for _ in range(7)), paths={})
     context = request_context(["a 3", "a 5"])
-    assert film_title(context, met, 0) == "Path of request 0 (satisfied): a 3, from start 2"
+    title = "Path of request 0 (satisfied, start number 2): a 3"
+    assert film_title(context, met, 0) == title
     assert film_title(context, met, 1) == "Best path of request 1 (not satisfied): a 5"
     endless = request_context(["complete test image 4"], open_ended=True)
-    title = "Path of request 0: complete test image 4, from start 2"
+    title = "Path of request 0 (start number 2): complete test image 4"
     assert film_title(endless, met, 0) == title
+
+
+def test_a_role_whose_run_has_its_name_is_named_once():
+    judge, other = SimpleNamespace(name="judge"), SimpleNamespace(name="mlp")
+    assert title_role("judge", judge) == "judge"
+    assert title_role("judge", other) == "judge mlp"
 
 
 @pytest.mark.parametrize("dimensions", [2, 5])

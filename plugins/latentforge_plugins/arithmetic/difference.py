@@ -18,6 +18,7 @@ from latentforge_plugins.walks import (
     is_conditional,
     probabilities,
     select_drawable,
+    title_role,
 )
 
 from .config import ArithmeticConfig
@@ -88,7 +89,7 @@ def arithmetic(context: ExploreContext, config: ArithmeticConfig) -> Findings:
         protocol += (
             f"; plus_share_at_0 and plus_share_at_1: fraction of {len(classified)} {config.split} "
             f"images of class {names[config.minus]} whose decoded image at s = 0 and at s = 1 is "
-            f"classified as class {names[config.plus]} by classifier {classifier.name}"
+            f"classified as class {names[config.plus]} by {title_role('classifier', classifier)}"
         )
     arrays = {
         "z": shifted.unflatten(2, context.model.latent.shape),

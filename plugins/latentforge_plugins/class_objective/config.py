@@ -10,8 +10,9 @@ from latentforge import Count, Size
 
 @dataclass(frozen=True)
 class ClassConfig:
-    """Makes `n` requests for class number `target` or, by default, for all classes in turn. A
-    request is satisfied if the classifier's p(class | x) is at least `threshold`."""
+    """Makes `n` requests for class number `target` or, by default, for all classes in turn, or for
+    the class of the condition, if there is one. A request is satisfied if the classifier's
+    p(class | x) is at least `threshold`."""
 
     n: Size = 10
     target: Count | None = None

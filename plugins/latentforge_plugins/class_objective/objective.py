@@ -12,6 +12,7 @@ from latentforge.contracts import ExploreContext
 from latentforge.errors import UsageError
 from latentforge.io.text import counted
 from latentforge_plugins.objectives import CachedCall
+from latentforge_plugins.walks import title_role
 
 from .config import ClassConfig
 
@@ -26,13 +27,16 @@ class ClassObjective:
         names = classifier.data.classes
         if config.target is not None and config.target >= len(names):
             raise UsageError(
-                f"no class {config.target}: the classifier {classifier.name} has "
+                f"no class {config.target}: the {title_role('classifier', classifier)} has "
                 f"{counted(len(names), 'class')}",
                 details=[f"classes: {list_classes(names)}"],
                 hint=f"--set target=0, or another class up to {len(names) - 1}; "
                 "omit target for all classes in turn",
             )
-        labels = range(len(names)) if config.target is None else [config.target]
+        target = config.target
+        if target is None and context.condition in range(len(names)):
+            target = context.condition  # the decoder draws no other class
+        labels = range(len(names)) if target is None else [target]
         requested = [labels[i % len(labels)] for i in range(config.n)]
         self.threshold = config.threshold
         self.requests = [f"a {names[label]}" for label in requested]

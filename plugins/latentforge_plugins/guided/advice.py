@@ -11,7 +11,7 @@ from torch import Tensor
 from latentforge.contracts import ExploreContext
 from latentforge.engine.latent_search import Found
 from latentforge.io.text import counted
-from latentforge_plugins.walks import decode
+from latentforge_plugins.walks import decode, title_role
 
 from .config import GuidedConfig
 
@@ -37,7 +37,7 @@ def explain_failures(
     same = bool(causes)
     for role in ("classifier", "judge"):
         if (other := context.roles.get(role)) and hasattr(context.objective, "classes"):
-            title = f"the {role} {other.name}"
+            title = f"the {title_role(role, other)}"
             causes += explain_classifier(title, other.model, batch, None if same else decoded)
     return causes or [explain_search(context, config, found, start)]
 

@@ -20,7 +20,7 @@ from latentforge.findings import Finding, Findings, Lines, NamedArrays, join_fin
 from latentforge.io.text import counted
 from latentforge_plugins.densities import MAX_DIMENSIONS, prior_density
 from latentforge_plugins.densities import Density as CodeDensity
-from latentforge_plugins.walks import codebook_note, decode, not_drawable_note
+from latentforge_plugins.walks import codebook_note, decode, not_drawable_note, title_role
 
 from . import starts
 from .advice import FEW, explain_failures
@@ -153,10 +153,10 @@ def notes(context: ExploreContext, config: GuidedConfig) -> list[str]:
     excluded = starts.excluded_classes(context, config)
     if classes and excluded is None and config.start == "data" and not config.any_class:
         reason = "the training images have no labels, so starts can be of any class"
-        if context.condition is not None:
-            only = context.condition
-            reason = f"condition={only}: the decoder draws class {only}, and all starts are of it; "
-            reason += "requests of other classes are hardly possible"
+        if (only := context.condition) is not None:
+            reason = f"condition={only}: the decoder draws class {only}, and all starts are of it"
+            if bool((context.objective.classes != only).any()):
+                reason += "; requests of other classes are hardly possible"
         notes_found.append(reason)
     return notes_found + codebook_note(context.provides)
 
@@ -208,7 +208,7 @@ DEFINITIONS = {
 }
 AGREEMENT = (
     "judge_agreement: fraction of all requests whose result is classified as the requested class "
-    "by {}, which did not guide the search"
+    "by the {}, which did not guide the search"
 )
 
 
@@ -231,8 +231,8 @@ def measure_success(context: ExploreContext, config: GuidedConfig, found: Found)
         judged = torch.cat([judge.model(part).argmax(1) for part in found.x.split(1000)])
         agreement = judged == requested
         metrics["judge_agreement"] = float(agreement.float().mean())
-        protocol += "; " + AGREEMENT.format(judge.name)
-        verdict += f"; the independent judge {judge.name} agrees on {int(agreement.sum())}"
+        protocol += "; " + AGREEMENT.format(title_role("judge", judge))
+        verdict += f"; the independent {title_role('judge', judge)} agrees on {int(agreement.sum())}"
     curve = [draw_progress(found, config.restarts * config.steps)] if bool(satisfied.any()) else []
     return Findings(curve, metrics, protocol, [verdict])
 

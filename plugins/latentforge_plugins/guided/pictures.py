@@ -108,12 +108,16 @@ def film_title(context: ExploreContext, found: Found, request: int) -> str:
     """Return a title that contains the request, whether it was satisfied, and the number of the
     start. The numbers of steps in other results also include the steps from earlier starts."""
     text, start = context.objective.requests[request], int(found.round[request])
-    text += f", from start {start + 1}" if start else ""
-    if getattr(context.objective, "open_ended", False):
-        return f"Path of request {request}: {text}"
-    if bool(found.satisfied[request]):
-        return f"Path of request {request} (satisfied): {text}"
-    return f"Best path of request {request} (not satisfied): {text}"
+    is_open = getattr(context.objective, "open_ended", False)
+    is_satisfied = bool(found.satisfied[request])
+    facts = []
+    if not is_open:
+        facts.append("satisfied" if is_satisfied else "not satisfied")
+    if start:
+        facts.append(f"start number {start + 1}")
+    path = "Path" if is_open or is_satisfied else "Best path"
+    in_brackets = f" ({', '.join(facts)})" if facts else ""
+    return f"{path} of request {request}{in_brackets}: {text}"
 
 
 def _codes_on(to_map: Map, codes: Tensor, context: ExploreContext) -> Scatter:

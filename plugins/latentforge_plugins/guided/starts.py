@@ -44,6 +44,9 @@ def describe_starts(context: ExploreContext, config: GuidedConfig) -> str:
         return f"codes of random training images of class {name}"
     if excluded_classes(context, config) is not None:
         return "codes of random training images of classes other than the requested one"
+    if context.condition is not None:
+        name = context.data.classes[context.condition]
+        return f"codes of random training images of class {name}"
     any_class = " of any class" if hasattr(context.objective, "classes") else ""
     return f"codes of random training images{any_class}"
 

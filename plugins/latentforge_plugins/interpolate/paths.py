@@ -12,7 +12,7 @@ from latentforge.findings import Lines
 from latentforge.io.text import counted
 from latentforge.latent import slerp
 from latentforge.seeding import generator
-from latentforge_plugins.walks import Side, decode, probabilities
+from latentforge_plugins.walks import Side, decode, probabilities, title_role
 
 from .config import InterpolateConfig
 
@@ -65,7 +65,7 @@ def compare_pairs(
     if not classifier:
         return metrics, protocol, []
     protocol += (
-        f"; confidence: the largest class probability of classifier {classifier.name} at the "
+        f"; confidence: the largest class probability of {title_role('classifier', classifier)} at the "
         "decoded end points (end_) and at the decoded midpoint (middle_), mean over the same "
         "pairs; it can be high for images that belong to none of its classes"
     )

@@ -12,6 +12,7 @@ from latentforge.errors import UsageError, did_you_mean
 from latentforge.findings import Finding, Findings, ImageGrid, NamedArrays
 from latentforge_plugins.layers import output_of
 from latentforge_plugins.objectives import CachedCall, describe_images, select_images
+from latentforge_plugins.walks import title_role
 
 from .config import MatchConfig
 
@@ -88,7 +89,7 @@ def make_representation(features: str, context: ExploreContext) -> Callable[[Ten
     known = ["pixels", *classifier.model.layers()]
     if features not in known:
         raise UsageError(
-            f"features={features} is not a layer of classifier {classifier.name}",
+            f"features={features} is not a layer of {title_role('classifier', classifier)}",
             hint=did_you_mean(features, known) or f"choose from {', '.join(known)}",
         )
     return lambda x: output_of(features, classifier.model, x).flatten(1)

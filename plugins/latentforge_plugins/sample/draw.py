@@ -22,6 +22,7 @@ from latentforge_plugins.walks import (
     is_conditional,
     probabilities,
     select_drawable,
+    title_role,
     view_for,
 )
 
@@ -68,17 +69,18 @@ def sample(context: ExploreContext, config: SampleConfig) -> Findings:
         )
     if classifier := context.roles.get("classifier"):
         metrics |= classifier_metrics(classifier.model, image_sets)
+        title = title_role("classifier", classifier)
         if y is not None or context.condition is not None:
             tests = image_sets.keys() - x.keys()
             classes = dict.fromkeys(x, y) | dict.fromkeys(tests, chosen.y)
             metrics |= class_agreement(context, classifier.model, image_sets, classes)
             sentences.append(
-                "class_agreement: fraction of the images that classifier "
-                f"{classifier.name} assigns to the class under which they were sampled, for test "
+                f"class_agreement: fraction of the images that {title} "
+                f"assigns to the class under which they were sampled, for test "
                 "and test_recon to their own class"
             )
         sentences.append(
-            f"confidence: mean of the largest class probability of classifier {classifier.name}; "
+            f"confidence: mean of the largest class probability of {title}; "
             "class_entropy: entropy of its mean class probabilities in nats, "
             f"{math.log(len(context.data.classes) or 1):.2f} if all classes are equally frequent; "
             "confidence can be high for images that belong to none of its classes, so a low "
