@@ -162,14 +162,11 @@ def apply_options(
 
 def format_next(run: Run) -> list[str]:
     """Return the commands that a user is likely to want after the training of `run`."""
-    from latentforge.runs.compatibility import resolve_stored_config
+    from latentforge.workflows.explore import suggest_explorer
 
-    path, provides = run.path, resolve_stored_config(run.registry, run).model.entry.provides
-    explorer = "activations"
-    if {"encode", "decode"} <= provides:
-        explorer = "sample" if "prior" in provides else "reconstruct"
+    path, explorer = run.path, suggest_explorer(run, run.registry)
     return [
-        f"explore: latentforge explore {explorer} {quoted(path)}",
+        *([f"explore: latentforge explore {explorer} {quoted(path)}"] if explorer else []),
         f"check: latentforge doctor {quoted(path)}",
         f"report: latentforge report {quoted(path)}",
         f"watch: tensorboard --logdir {quoted(path)}",

@@ -21,11 +21,11 @@ from latentforge.config.inference import (
 )
 from latentforge.config.request import separate_assignments
 from latentforge.config.resolve import resolve_other_data
-from latentforge.config.schema import Component, check_device, describe_weights
+from latentforge.config.schema import Component, RunConfig, check_device, describe_weights
 from latentforge.config.selection import SelectedExplorer, merge_roles, select_explorer
 from latentforge.config.validation import plain
 from latentforge.contracts import ExploreContext
-from latentforge.errors import PluginError, RunFailed, UsageError
+from latentforge.errors import LatentForgeError, PluginError, RunFailed, UsageError
 from latentforge.findings import Findings, ObjectiveFindingsError, checked
 from latentforge.io.atomic import is_outside
 from latentforge.io.paths import check_free, check_writable, quoted, write_error
@@ -110,6 +110,33 @@ def explore(
         role_specs=role_specs,
     )
     return explore_loaded(loaded, selected, out=folder, stream=None if quiet else sys.stderr)
+
+
+def suggest_explorer(run: RunFolder, registry: Registry) -> str:
+    """Return the name of an explorer that explores a run without options and without other runs, or
+    an empty string if there is none."""
+    config = resolve_stored_config(registry, run)
+    first = ["sample"] if "prior" in config.model.entry.provides else []
+    usual = [*first, "reconstruct", "activations", "sample"]
+    names = dict.fromkeys([*usual, *registry.names("explorers")])
+    return next((name for name in names if can_explore(registry, name, run, config)), "")
+
+
+def can_explore(registry: Registry, explorer: str, run: RunFolder, config: RunConfig) -> bool:
+    """Whether an explorer can explore a run without options and without other runs."""
+    spec = read_spec(run.manifest["data"])
+    arguments = (registry, config, spec.classes, explorer, (), {}, None)
+    values = spec.range_name
+    try:
+        selected = select_explorer(*arguments, factors=spec.factors, data_range=values)
+        others = open_roles(registry, None, selected.entries, config)
+        models = {role: other.model.entry for role, (_, other) in others.items()}
+        roles = merge_roles(selected.entries)
+        entry, model = selected.explorer.entry, config.model.entry
+        check_condition(selected.condition, entry, model, models, roles, spec.classes)
+    except LatentForgeError:
+        return False
+    return True
 
 
 def open_explored(explorer: str, run: RunFolder | str | Path) -> RunFolder:
