@@ -247,7 +247,8 @@ class Forge:
         `measure.key=value` and `data.key=value`. `data`, a dataset's name or data, replaces the
         run's own. It is split as in training if it is the same, otherwise only if requested.
         `sampler` replaces inference options of the run, as a mapping or as `sampler.key=value`.
-        `protocol` is the version of the evaluation protocol."""
+        `protocol` is the version of the evaluation protocol. If a measure fails while the others
+        are computed, its error is raised at the end, and `result` of the error has the others."""
         request: Any = {"measures": measures, "roles": roles, "options": options, "data": data}
         request |= {"checkpoint": checkpoint, "device": device, "protocol": protocol}
         request["sampler"] = sampler

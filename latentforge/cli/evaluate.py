@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +10,7 @@ import typer
 
 from latentforge.cli import output
 from latentforge.cli.output import Device, Json, Others, Weights
-from latentforge.errors import UsageError
+from latentforge.errors import LatentForgeError, UsageError
 
 
 def evaluate(
@@ -50,22 +51,32 @@ def evaluate(
         names = (f"--measure {name.strip()}" for name in commas[0].split(",") if name.strip())
         raise UsageError(f"--measure {commas[0]}: name one measure at a time", hint=" ".join(names))
     request: dict[str, Any] = {} if protocol is None else {"protocol": protocol}
-    result = output.forge_of(ctx).evaluate(
-        run,
-        split,
-        checkpoint=checkpoint,
-        measures=measure or (),
-        roles=output.parse_roles(with_),
-        options=set_ or (),
-        device=device,
-        data=data,
-        **request,
-    )
+    try:
+        result = output.forge_of(ctx).evaluate(
+            run,
+            split,
+            checkpoint=checkpoint,
+            measures=measure or (),
+            roles=output.parse_roles(with_),
+            options=set_ or (),
+            device=device,
+            data=data,
+            **request,
+        )
+    except LatentForgeError as error:
+        if error.result and not json:  # the metrics of the measures that did not fail
+            output.print_result(error.result, json, format_result(run, split, error.result))
+        raise
+    output.print_result(result, json, format_result(run, split, result))
+
+
+def format_result(run: Path, split: str, result: Mapping[str, Any]) -> list[str]:
+    """Return the lines that show the metrics of an evaluation with their protocol."""
     by_protocol: dict[str, list[str]] = {}  # protocol -> its metrics
     for name, text in result["protocol"].items():
         by_protocol.setdefault(text, []).append(name)
     protocol_rows = [[f"{', '.join(names)}:", text] for text, names in by_protocol.items()]
-    lines = [
+    return [
         f"{run}, {split} split, checkpoint {result['checkpoint']}",
         *output.format_weights(result),
         *output.format_sampler(result),
@@ -73,4 +84,3 @@ def evaluate(
         *output.table(output.format_metrics(result["metrics"]), "  "),
         *output.table(protocol_rows, "  "),
     ]
-    output.print_result(result, json, lines)

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from ignite.engine import Engine, Events
@@ -17,7 +17,7 @@ from latentforge.config.schema import PROTOCOL, Component
 from latentforge.contracts import Batch, EvaluateContext, Measure, Seen, Step, at_once
 from latentforge.contracts.views import TRUE_LABELS
 from latentforge.data.splits import DataSplits
-from latentforge.errors import PluginError, UsageError
+from latentforge.errors import LatentForgeError, PluginError, UsageError
 from latentforge.latent import given
 from latentforge.seeding import Noise
 
@@ -61,7 +61,11 @@ class Evaluator:
         roles: Mapping[str, Any] | None = None,
         version: int = PROTOCOL,
         provides: Set[str] = frozenset(),
+        failures: list[LatentForgeError] | None = None,
     ) -> None:
+        """With `failures`, a measure that fails after it was built does not end the evaluation of
+        the others: its error is added to the list."""
+        self.failures = failures
         self.model, self.loss, self.data = model, loss, data
         self.measures = [*measures]
         self.seed, self.device, self.roles = seed, device, roles or {}
@@ -101,7 +105,7 @@ class Evaluator:
         with evaluation_mode(self.model, self.loss):
             for measure in [*self.measures]:
                 self.noise.reseed(0)  # batches use the numbers from 1
-                instance = self._call("building measure", measure, build_measure, measure, context)
+                instance = self._build(measure, context)
                 if instance is not None:
                     self._running.append((measure, instance))
             size = at_once(self.data.spec, BATCH)
@@ -155,6 +159,19 @@ class Evaluator:
                 self.protocol |= dict.fromkeys(values, protocol)
         engine.state.metrics = metrics
 
+    def _build(self, measure: Component, context: EvaluateContext) -> Measure | None:
+        """Build a measure, or return None if it is skipped. An error says that it came before any
+        metric was computed, and which measures can be requested without this one."""
+        try:
+            built = self._call("building measure", measure, build_measure, measure, context)
+        except (PluginError, UsageError) as error:
+            others = ", ".join(other.name for other in self.measures if other is not measure)
+            if self.failures is not None and others:
+                refused = f"no metric was computed; requested besides {measure.name}: {others}"
+                error.details = (*error.details, refused)
+            raise
+        return cast("Measure | None", built)
+
     def _compares_codes_with_labels(self, measure: Component) -> bool:
         """Whether a measure reads the labels or factors of codes that depend on the labels."""
         spec = measure.entry.spec
@@ -170,7 +187,12 @@ class Evaluator:
             return measure.call(f"{action} {measure.name!r}", function, *args)
         except (PluginError, UsageError) as error:  # a UsageError refuses this model or data
             if not measure.is_default or measure.entry.plugin.builtin:
-                raise
+                others = [other for other, _ in self._running if other is not measure]
+                if self.failures is None or action != "measure" or not others:
+                    raise
+                self.failures.append(error)
+                self._running = [pair for pair in self._running if pair[0] is not measure]
+                return None
             owner = "" if repr(measure.name) in error.message else f"measure {measure.name!r}: "
             log.warning("%s%s; the measure is skipped", owner, error.message)
             self.measures.remove(measure)

@@ -21,7 +21,7 @@ from latentforge.config.selection import (
     merge_roles,
     select_measures,
 )
-from latentforge.errors import RunFailed, UsageError
+from latentforge.errors import LatentForgeError, RunFailed, UsageError
 from latentforge.io.checksum import add_checksum
 from latentforge.io.paths import append_json_line
 from latentforge.plugins.registry import Registry
@@ -91,11 +91,14 @@ def record_metrics(
     loaded_run: LoadedRun, split: str, measures: Sequence[Component], version: int, data: Any
 ) -> dict[str, Any]:
     """Compute the metrics of `measures` on a split under a version of the evaluation protocol, and
-    append them to evaluations.jsonl. `data` is what replaces the run's own data, or None."""
+    append them to evaluations.jsonl. `data` is what replaces the run's own data, or None. If a
+    measure fails during the evaluation, its error is raised after the metrics of the others are
+    stored; `result` of the error contains them."""
     run, splits = loaded_run.run, loaded_run.splits
     images = len(splits.split(split))
     measures, notice = fit_to_data(measures, splits.spec)
-    metrics, protocol = measure_split(loaded_run, split, measures, version)
+    failures: list[LatentForgeError] = []
+    metrics, protocol = measure_split(loaded_run, split, measures, version, failures)
     if notice:
         log.warning("%s", notice)
     roles = {role: other.run for role, other in loaded_run.roles.items()}
@@ -118,6 +121,12 @@ def record_metrics(
         append_json_line(run.path / "evaluations.jsonl", add_checksum({"at": now(), **result}))
     except RunFailed as error:  # a read-only run can still be evaluated
         log.warning("the metrics cannot be saved: %s", error.message)
+    if failures:
+        first, *others = failures
+        for error in others:
+            log.warning("%s", error.message)
+        first.result = result
+        raise first
     return result
 
 
@@ -155,9 +164,14 @@ def check_loss(loss: Component, data: DataSpec, trained_on: DataSpec) -> None:
 
 
 def measure_split(
-    loaded_run: LoadedRun, split: str, measures: Sequence[Component], version: int = PROTOCOL
+    loaded_run: LoadedRun,
+    split: str,
+    measures: Sequence[Component],
+    version: int = PROTOCOL,
+    failures: list[LatentForgeError] | None = None,
 ) -> tuple[dict[str, float], dict[str, str]]:
-    """Compute the metrics of a split. Also returns the protocol of each metric."""
+    """Compute the metrics of a split. Also returns the protocol of each metric. With `failures`,
+    the errors of measures that fail during the evaluation are added to the list."""
     loss, spec = loaded_run.config.loss, loaded_run.splits.spec
     if "loss" in {m.name for m in measures}:
         check_loss(loss, spec, loaded_run.loaded.data)
@@ -180,6 +194,7 @@ def measure_split(
         roles=roles,
         version=version,
         provides=loaded_run.config.model.entry.provides,
+        failures=failures,
     )
     with callers_state_kept(device), use_threads(train.threads):
         return evaluator.run(split, loaded.step), evaluator.protocol

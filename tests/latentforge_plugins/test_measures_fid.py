@@ -323,11 +323,16 @@ def test_fewer_than_ten_images_per_feature_are_refused_with_a_hint(forge):
     assert caught.value.message.endswith("359 in the test split, the smaller of the two")
     with pytest.raises(UsageError, match=r"32 features needs 320 images.*there are 319") as caught:
         fid(forge, images=319)
+    layer = "options={'fid': {'grid': 1, 'images': 319, 'layer': 'features.3'}} (16 features)"
     images = "options={'fid': {'grid': 1, 'images': 359}}"
-    assert caught.value.hint == f"select a layer with fewer features, or {images}"
+    assert caught.value.hint == f"{layer}, or {images}"
+    assert "layer features.3" in fid(forge, images=319, layer="features.3")[1]
     with pytest.raises(UsageError, match=r"128 features needs 1280 images") as caught:
         fid(forge, grid=2, images=319)  # a smaller grid alone would be refused, too
-    assert caught.value.hint == "select a layer with fewer features, or use more images"
+    assert caught.value.hint == f"{layer}, or use more images"
+    with pytest.raises(UsageError, match="needs 320 images") as caught:
+        fid(forge, images=9)
+    assert caught.value.hint.startswith("use a classifier with a narrower layer, or ")
     assert "N=320" in fid(forge, images=320)[1]
     with pytest.raises(UsageError, match="359 and 1294 images"):
         fid(forge, images=360)

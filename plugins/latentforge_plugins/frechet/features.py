@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
+from copy import copy
 from typing import Any
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from latentforge.contracts import EvaluateContext
 from latentforge.errors import UsageError, did_you_mean
 from latentforge.runs.compatibility import differing_steps
-from latentforge_plugins.layers import last_with_weights, output_of
+from latentforge_plugins.layers import capture_outputs, last_with_weights, output_of
 
 from . import cache
 
@@ -31,7 +32,7 @@ class Features:
     """
 
     def __init__(self, classifier: Any, layer: str, grid: int) -> None:
-        self.model: nn.Module = classifier.model
+        self.model: Any = classifier.model
         self.layer = layer or last_with_weights(self.model) or ""
         if not self.layer:
             raise UsageError(
@@ -59,6 +60,16 @@ class Features:
         height, width = output.shape[2:]
         self.cells = (min(self.grid, height), min(self.grid, width))  # more would be duplicates
         return F.adaptive_avg_pool2d(output, self.cells).flatten(1)
+
+    def find_sizes(self, x: Tensor, grid: int) -> dict[str, int]:
+        """Return the number of features that each layer of the classifier gives for x, with maps
+        that are averaged to `grid` x `grid` cells."""
+        names = list(self.model.layers())
+        other = copy(self)
+        other.grid = grid
+        with capture_outputs(self.model, names, other.pool) as captured:
+            self.model(x)
+        return {name: captured[name].shape[1] for name in names if name in captured}
 
     def describe_pooling(self) -> str:
         """Describe the averaging of maps for a protocol."""

@@ -102,12 +102,13 @@ class Fid:
                 f"{counted(len(others), 'image')}",
                 hint=f"--set fid.images={most}, or 0 for the largest possible",
             )
-        size = self.features(next(real.batches(1)).x).shape[1]
+        x = next(real.batches(1)).x
+        size = self.features(x).shape[1]
         least = PER_FEATURE * size
         if count < least:
             cells = math.prod(self.features.cells)
             is_enough = cells > 1 and PER_FEATURE * size // cells <= count
-            fewer = "--set fid.grid=1" if is_enough else "select a layer with fewer features"
+            fewer = "--set fid.grid=1" if is_enough else self.suggest_layer(x, count)
             where = "" if config.images else f" in the {small} split, the smaller of the two"
             more = f"--set fid.images={most}" if least <= most else "use more images"
             raise UsageError(
@@ -116,6 +117,19 @@ class Fid:
                 hint=f"{fewer}, or {more}",
             )
         return count
+
+    def suggest_layer(self, x: Tensor, count: int) -> str:
+        """Return the options that select the layer with the most features for which `count` images
+        are enough, with their number."""
+        for grid in dict.fromkeys((self.features.grid, 1)):
+            sizes = self.features.find_sizes(x, grid)
+            fitting = {name: size for name, size in sizes.items() if PER_FEATURE * size <= count}
+            if fitting:
+                layer = max(fitting, key=lambda name: fitting[name])
+                smaller = "--set fid.grid=1 " if grid != self.features.grid else ""
+                features = counted(fitting[layer], "feature")
+                return f"{smaller}--set fid.layer={layer} ({features})"
+        return "use a classifier with a narrower layer"
 
     def update(self, seen: Seen) -> None:
         selected = self.selected[seen.batch.index]
