@@ -40,7 +40,7 @@ def check_training_images(
         *check_value_range(split, likelihood, kl=kl, levels=levels),
         *find_blank_images(split, "training"),
     ]
-    return [diagnosis for diagnosis in found if diagnosis.severity == "warning"]
+    return [each.adapt(images.spec) for each in found if each.severity == "warning"]
 
 
 def select(images: ImageSplit, most: int) -> tuple[Tensor, Tensor | None]:
@@ -124,22 +124,30 @@ def value_statistics(
 
 
 def find_constant_pixels(images: ImageSplit) -> Iterator[Diagnosis]:
-    """Find values that are the same in every training image."""
+    """Find values that are the same in every training image. The check is called "constant values"
+    if the data is not images."""
     size = at_once(images.spec, BATCH)
     extremes = [batch.x.aminmax(dim=0) for batch in images.batches(size)]
     low = torch.stack([extreme.min for extreme in extremes]).amin(0)
     high = torch.stack([extreme.max for extreme in extremes]).amax(0)
     constant, count = int((low == high).sum()), low.numel()
+    check = "constant pixels" if images.spec.kind == "image" else "constant values"
     if constant == count:
         fact = f"all {len(images)} training examples are the same"
         hint = "look at the data: `latentforge data show`"
-        yield Diagnosis("constant pixels", "warning", fact, hint)
+        yield Diagnosis(check, "warning", fact, hint)
     elif constant:
+        hint = "nothing if they are a margin; otherwise crop the images or check how they are loaded"
+        if images.spec.kind != "image":
+            hint = (
+                "nothing if they are known to be constant, such as units that are never active; "
+                "otherwise leave them out or check how they are loaded"
+            )
         yield Diagnosis(
-            "constant pixels",
+            check,
             "note" if constant < MARGIN * count else "warning",
             f"{constant} of {count} values never change over the training split",
-            "nothing if they are a margin; otherwise crop the images or check how they are loaded",
+            hint,
         )
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from latentforge.contracts import LatentSpec, at_once
+from latentforge.contracts import DataSpec, LatentSpec, at_once
 from latentforge.data.images import ImageSplit
 from latentforge.io.text import counted
 from latentforge.latent import LOG_VAR_RANGE, declared_kl, dimension_names, given, log_ratio
@@ -34,6 +34,13 @@ LARGE_GAP = 0.3  # the same limit if only the final held-out loss is known
 RISE = 0.01  # accepted rise of the held-out loss, as a fraction of its minimum
 NATS = 1.0  # losses nearer to 0, such as cross-entropies, are compared on an absolute scale
 LEAST_RISE = 0.05  # nats
+WARM_UP = (
+    "a KL that warms up (--loss beta-elbo --set loss.beta=1 --set loss.schedule=linear "
+    "--set loss.end_epoch=N)"
+)
+IGNORED = "the decoder ignores the code"
+# the mean KL is an upper bound of the mutual information of image and code
+LITTLE = "the code carries at most this much information about the image"
 ARTEFACT = 0.01  # smallest excess of the running average that is reported, as a fraction
 UNSTABLE_HINT = "a smaller train.lr, train.clip_grad_norm=1, a larger beta; check the data's range"
 
@@ -47,6 +54,10 @@ class Diagnosis:
     severity: Literal["warning", "note"]
     saw: str
     attempt: str
+
+    def adapt(self, data: DataSpec) -> Diagnosis:
+        """Return the diagnosis in the words of the data. The name of the check stays."""
+        return replace(self, saw=data.adapt(self.saw), attempt=data.adapt(self.attempt))
 
     def as_dict(self) -> dict[str, str]:
         return asdict(self)
@@ -110,17 +121,19 @@ def find_problems(
     train: float | None = None,
     held_out: Sequence[float] = (),
     latent: LatentSpec | None = None,
+    advice: str = WARM_UP,
 ) -> list[Diagnosis]:
     """Find collapse, explosion and overfitting from the metrics of an epoch alone.
 
     `train` is the loss on training images, `held_out` the validation loss after each epoch so far.
     Both are computed in evaluation mode and with the loss's schedule at its end, because a running
-    average under a schedule belongs to a different objective.
+    average under a schedule belongs to a different objective. `advice` is that of
+    `advise_on_collapse`.
     """
     diagnoses: list[Diagnosis] = []
     if kl := per_dim.get("kl"):
         names = _names(latent, len(kl))
-        collapsed = find_collapse(torch.tensor(kl), "while training", names=names)
+        collapsed = find_collapse(torch.tensor(kl), "while training", advice, names=names)
         diagnoses += [*collapsed, *check_kl(kl, names)]
     if train is not None and held_out:
         diagnoses += check_overfitting(train, held_out, "training images", "the validation images")
@@ -130,17 +143,17 @@ def find_problems(
 # ---------------------------------------------------------------- a finished run
 
 
-def find_dead_latents(codes: Codes, where: str) -> Iterator[Diagnosis]:
-    """Find latent dimensions without information about the image."""
+def find_dead_latents(codes: Codes, where: str, advice: str = WARM_UP) -> Iterator[Diagnosis]:
+    """Find latent dimensions without information about the image. `advice` is that of
+    `advise_on_collapse`."""
     if codes.kl is not None:
         enough = codes.images >= MIN_IMAGES  # the variance of a few images is unreliable
         variance = codes.variance if enough and not codes.own_prior else None
-        yield from find_collapse(codes.kl, f"on {where}", variance, codes.names)
+        yield from find_collapse(codes.kl, f"on {where}", advice, variance, codes.names)
         return
     if codes.estimated_kl is not None and codes.estimated_kl < COLLAPSED_KL:
-        yield describe_collapse(
-            f"an estimated KL of {codes.estimated_kl:.3g} nats per image on {where}"
-        )
+        saw = f"an estimated KL of {codes.estimated_kl:.3g} nats per image on {where}"
+        yield describe_collapse(saw, LITTLE, advice)
         return
     largest = float(codes.variance.max())
     if dead := (codes.variance <= DEAD_SHARE * largest).nonzero().flatten().tolist():
@@ -155,14 +168,19 @@ def find_dead_latents(codes: Codes, where: str) -> Iterator[Diagnosis]:
 
 
 def find_collapse(
-    kl: Tensor, where: str, variance: Tensor | None = None, names: Sequence[str] = ()
+    kl: Tensor,
+    where: str,
+    advice: str = WARM_UP,
+    variance: Tensor | None = None,
+    names: Sequence[str] = (),
 ) -> Iterator[Diagnosis]:
     """Find collapse or dead dimensions from the KL (D,) in nats and the variance of the means."""
     dead, total = kl < DEAD_KL, float(kl.sum())
     constant = variance is not None and bool((variance < DEAD_VARIANCE).all())
     if bool(dead.all()) or total < COLLAPSED_KL or constant:
         same = ", and no posterior mean varies between images" if constant else ""
-        yield describe_collapse(f"a KL of {total:.3g} nats per image {where}{same}")
+        effect = IGNORED if constant or bool(dead.all()) else LITTLE
+        yield describe_collapse(f"a KL of {total:.3g} nats per image {where}{same}", effect, advice)
     elif dims := dead.nonzero().flatten().tolist():
         yield Diagnosis(
             "dead latents",
@@ -174,20 +192,30 @@ def find_collapse(
         )
 
 
-def describe_collapse(saw: str) -> Diagnosis:
-    return Diagnosis(
-        "posterior collapse",
-        "warning",
-        f"{saw}: the decoder ignores the code",
-        "a KL that warms up (--loss beta-elbo --set loss.beta=1 --set loss.schedule=linear "
-        "--set loss.end_epoch=N), a smaller beta, a smaller sigma of a Gaussian likelihood, "
-        "more epochs",
-    )
+def describe_collapse(saw: str, effect: str, advice: str) -> Diagnosis:
+    attempt = ", ".join(filter(None, [advice, "more epochs"]))
+    return Diagnosis("posterior collapse", "warning", f"{saw}: {effect}", attempt)
 
 
-def find_codebook_collapse(counts: Tensor, where: str) -> Iterator[Diagnosis]:
-    """Find a codebook of which few entries are used, from the number of codes of each, (K,)."""
+def advise_on_collapse(options: Any, likelihood: Any) -> str:
+    """Return what raises the KL of a run whose loss has these `options` and this likelihood. It
+    names only options that the loss has."""
+    names = {field.name for field in fields(options)}
+    advice = [WARM_UP]
+    if "beta" in names:
+        advice.append("a smaller loss.beta")
+    width = getattr(likelihood, "sigma", getattr(likelihood, "scale", None))  # Gaussian, Laplace
+    if "sigma" in names and isinstance(width, float):  # a learnt one is a tensor
+        advice.append("a smaller loss.sigma")
+    return ", ".join(advice)
+
+
+def find_codebook_collapse(counts: Tensor, where: str, options: Any) -> Iterator[Diagnosis]:
+    """Find a codebook of which few entries are used, from the number of codes of each, (K,). The
+    hint names only those of the model's `options` that exist."""
     entries = len(counts)
+    has_restart = "restart" in {field.name for field in fields(options)}
+    restart = "restart unused entries (model.restart), " if has_restart else ""
     if counts.sum() < CODES_PER_ENTRY * entries:
         return
     share = counts.double() / counts.sum()
@@ -198,8 +226,7 @@ def find_codebook_collapse(counts: Tensor, where: str) -> Iterator[Diagnosis]:
             "warning",
             f"{int((counts > 0).sum())} of {entries} entries of the codebook occur in the codes of "
             f"{where}, and a perplexity of {perplexity:.3g}: the others carry no information",
-            "restart unused entries (model.restart of vq-vae), more epochs, another train.lr, "
-            "or fewer entries",
+            f"{restart}more epochs, another train.lr, or fewer entries",
         )
 
 

@@ -23,7 +23,7 @@ from latentforge.data.splits import DataSplits
 from latentforge.engine.best_checkpoint import BestCheckpoint
 from latentforge.engine.build import build_step_runner
 from latentforge.engine.checkpoint_state import callback_states, capture, plugin_versions
-from latentforge.engine.diagnostics import find_problems
+from latentforge.engine.diagnostics import advise_on_collapse, find_problems
 from latentforge.engine.evaluator import BATCH, Evaluator, quiet_engine
 from latentforge.engine.finite import check_finite
 from latentforge.engine.loss_log import NotFinite
@@ -293,8 +293,10 @@ class Trainer:
         if not last and (epoch < CHECK_AFTER[0] or self.result.steps < CHECK_AFTER[1]):
             return
         warnings, held_out = self.state.warnings, self.state.validation_losses
-        train, model = self._sample_loss() if held_out else None, self.steps.trainee.model
-        found = find_problems(self.result.per_dim, train, held_out, getattr(model, "latent", None))
+        train, trainee = self._sample_loss() if held_out else None, self.steps.trainee
+        latent, loss = getattr(trainee.model, "latent", None), trainee.loss
+        advice = advise_on_collapse(self.config.loss.options, getattr(loss, "likelihood", None))
+        found = find_problems(self.result.per_dim, train, held_out, latent, advice)
         for finding in warnings.update(epoch, found):
             self.progress.warn(str(finding))
         previous = [f for f in self.result.findings if f.check not in warnings.seen]

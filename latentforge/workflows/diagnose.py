@@ -53,6 +53,8 @@ def diagnose(
     data = resolve_other_data(registry, config, data, options)
     loaded_run = load_run(run, config, checkpoint=checkpoint, roles={}, device=device, data=data)
     found = [*failed, *diagnose_loaded(loaded_run, held_out, loss)]
+    spec = loaded_run.splits.spec
+    found = [finding.adapt(spec) for finding in found]
     return [replace(f, attempt=complete_command(f.attempt, config, data)) for f in found]
 
 
@@ -107,10 +109,14 @@ def diagnose_model(loaded_run: LoadedRun, split: str) -> Iterator[Diagnosis]:
             uses = (
                 diagnostics.count_entries(loaded.model, train, provides) if has_codebook else None
             )
+        likelihood = getattr(loaded.loss, "likelihood", None)
+        advice = diagnostics.advise_on_collapse(config.loss.options, likelihood)
         if uses is None:
-            yield from diagnostics.find_dead_latents(codes, f"the {split} images")
+            yield from diagnostics.find_dead_latents(codes, f"the {split} images", advice)
         else:  # a place that has the same entry in every image is no fault
-            yield from diagnostics.find_codebook_collapse(uses, "the training images")
+            yield from diagnostics.find_codebook_collapse(
+                uses, "the training images", config.model.options
+            )
         yield from diagnostics.check_log_var(codes)
     if {"encode", "decode"} <= provides:
         yield from learning_checks.check_reconstructions(

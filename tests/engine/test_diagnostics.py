@@ -12,6 +12,7 @@ import torch
 from latentforge.contracts import DataSpec, LatentSpec
 from latentforge.data.images import ImageSplit
 from latentforge.engine.data_checks import (
+    check_training_images,
     check_value_range,
     find_constant_pixels,
     value_statistics,
@@ -19,15 +20,18 @@ from latentforge.engine.data_checks import (
 from latentforge.engine.diagnostics import (
     Codes,
     WarningHistory,
+    advise_on_collapse,
     check_log_var,
     check_overfitting,
     compute_code_statistics,
     explain_running_average,
+    find_codebook_collapse,
     find_dead_latents,
     find_problems,
 )
 from latentforge.errors import UsageError
 from latentforge.latent import Bernoulli, DiagonalGaussian, Gaussian
+from latentforge.likelihoods import Laplace
 
 
 def images(x):
@@ -125,6 +129,19 @@ def test_constant_pixels_are_counted():
     assert brief(find_constant_pixels(images(x[:1].repeat(9, 1, 1, 1)))) == [
         ("warning", "constant pixels")
     ]
+    assert "crop the images" in finding.attempt
+
+
+def test_constant_values_of_vectors_are_not_called_pixels():
+    x = torch.rand(50, 8, generator=torch.Generator().manual_seed(0))
+    x[:, 3] = 0.0
+    spec = DataSpec((8,), "vector")
+    [finding] = find_constant_pixels(ImageSplit(x, None, spec))
+    assert (finding.check, finding.saw[:13]) == ("constant values", "1 of 8 values")
+    assert "units that are never active" in finding.attempt
+    x[:20] = 0.0
+    [blank] = check_training_images(ImageSplit(x, None, spec), None, kl=False)
+    assert blank.saw == "20 of 50 training examples have the same value everywhere"
 
 
 # ---------------------------------------------------------------- codes
@@ -212,6 +229,52 @@ def test_dead_dimensions_of_a_vae_are_noted_and_all_dead_is_a_collapse():
     assert found([1e-4, 1e-4], [1e-3, 1e-3]) == [("warning", "posterior collapse")]
     assert found([1e-4, 1e-4], [0.9, 0.9]) == [("warning", "posterior collapse")]
     assert found([0.0, 0.0], [0.9, 0.9], images=1) == []  # one image has no variance
+
+
+def test_a_small_kl_of_codes_that_vary_is_no_ignored_code():
+    """Fourteen dimensions of 0.03 nats are active units: their means have a variance of 0.06."""
+    kl, variance = torch.full((16,), 0.03), torch.full((16,), 0.06)
+    [finding] = find_dead_latents(Codes(variance, 500, kl), "the test images")
+    assert finding.saw == (
+        "a KL of 0.48 nats per image on the test images: the code carries at most this much "
+        "information about the image"
+    )
+    [finding] = find_dead_latents(Codes(variance, 500, torch.zeros(16)), "the test images")
+    assert finding.saw.endswith(": the decoder ignores the code")
+
+
+@pytest.mark.parametrize(
+    ("loss", "options", "likelihood", "named"),
+    [
+        ("elbo", {}, Bernoulli(), set()),
+        ("elbo", {"likelihood": "gaussian"}, Gaussian(1.0), {"loss.sigma"}),
+        ("elbo", {"likelihood": "laplace"}, Laplace(1.0), {"loss.sigma"}),
+        (
+            "elbo",
+            {"likelihood": "gaussian", "learn_sigma": True},
+            Gaussian(torch.tensor(1.0)),
+            set(),
+        ),
+        ("beta-elbo", {}, Bernoulli(), {"loss.beta"}),
+        ("beta-tc", {}, None, {"loss.beta"}),
+    ],
+)
+def test_advice_on_a_collapse_names_only_options_of_the_loss(
+    forge, loss, options, likelihood, named
+):
+    config = forge.registry.get("losses", loss).spec.config
+    advice = advise_on_collapse(config(**options), likelihood)
+    _, _, rest = advice.partition("N)")  # after the warm-up, which names another loss
+    assert {word.strip(",") for word in rest.split() if word.startswith("loss.")} == named
+    [finding] = find_problems({"kl": [0.0]}, advice=advice)
+    assert finding.attempt == f"{advice}, more epochs"
+
+
+@pytest.mark.parametrize(("model", "restarts"), [("vq-vae", True), ("fsq", False)])
+def test_advice_on_a_codebook_names_only_options_of_the_model(forge, model, restarts):
+    options = forge.registry.get("models", model).spec.config()
+    [finding] = find_codebook_collapse(torch.tensor([1000, *[0] * 63]), "x", options)
+    assert ("model.restart" in finding.attempt) is restarts
 
 
 def test_dead_dimensions_of_an_autoencoder_are_those_that_hardly_vary():
