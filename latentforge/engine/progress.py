@@ -113,13 +113,23 @@ class Progress(Display):
 
 
 def _short(values: Mapping[str, float], train: Mapping[str, float]) -> str:
-    """Format the metrics that training also has, or all if it has fewer than two of them, to keep
-    the line short; without loss weights, and without the loss if it equals a term."""
-    texts = {n: f"{value:.4g}" for n, value in values.items() if not n.endswith("_weight")}
+    """Format the metrics that training also has, or all with their standard errors if it has fewer
+    than two of them, to keep the line short; without loss weights, and without the loss if it
+    equals a term."""
+    errors = {f"{name}_se" for name in values} & values.keys()
+    texts = {
+        name: f"{value:.4g}"
+        for name, value in values.items()
+        if not name.endswith("_weight") and name not in errors
+    }
     shared = {name: text for name, text in texts.items() if name in train}
-    texts = shared if len(shared) > 1 else texts
+    is_short = len(shared) > 1
+    texts = shared if is_short else texts
     rest = {name: text for name, text in texts.items() if name != "loss"}
-    shown = rest if texts.get("loss") in rest.values() else texts
+    shown = dict(rest if texts.get("loss") in rest.values() else texts)
+    for name in () if is_short else shown:
+        if f"{name}_se" in errors:
+            shown[name] += f" ± {values[f'{name}_se']:.2g}"
     return " ".join(f"{name} {text}" for name, text in shown.items())
 
 

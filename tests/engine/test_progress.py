@@ -198,8 +198,11 @@ def test_an_epoch_line_shows_the_metrics_of_training_once():
     progress.epoch(1, {"train": one, "test": one})
     progress.epoch(1, {"train": weighted, "test": many})
     progress.epoch(1, {"train": {"loss": 0.4, "cross_entropy": 0.4}, "test": other})
+    sampled = {"loss": 5.5, "loss_se": 0.789, "mse": 0.1}
+    progress.epoch(1, {"train": {"loss": 6.0, "error": 6.0}, "test": sampled})
     assert stream.getvalue().splitlines() == [
         "epoch 1/1  train recon 99.5  |  test recon 99.5",
         "epoch 1/1  train loss 105 recon 99.5 kl 5.5  |  test loss 105 recon 99.5 kl 5.5",
         "epoch 1/1  train cross_entropy 0.4  |  test loss 0.5 accuracy 0.9",
+        "epoch 1/1  train error 6  |  test loss 5.5 ± 0.79 mse 0.1",
     ]

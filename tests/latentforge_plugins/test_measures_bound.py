@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from latentforge_plugins.training_loss.measure import describe_unit
 from torch import nn
 from torch.distributions import Independent, Normal, kl_divergence
 
 from latentforge import DataSpec, Forge, LatentSpec
 from latentforge.config.validation import Faults, check
+from latentforge.contracts import Terms
 from latentforge.latent import DiagonalGaussian, Gaussian, Point
 from latentforge.seeding import Noise
 
@@ -160,6 +162,22 @@ def test_the_sampling_error_of_the_loss_is_the_deviation_of_repeated_evaluations
     metrics, protocol = evaluate("loss", vae, data[0][:7], loss=loss)
     assert metrics["loss_se"] > 0
     assert protocol["loss"].endswith("loss_se: standard error of the sampling")
+
+
+@pytest.mark.parametrize("declared", [{"likelihood": None}, {}])
+def test_the_unit_of_a_loss_is_named_only_if_it_is_known(evaluate, vae, data, declared):
+    class Velocity(torch.nn.Module):
+        def forward(self, model, batch, step):
+            return Terms({"error": model.decode(model.encode(batch.x).mode()).square().mean()})
+
+    loss = Velocity()
+    for name, value in declared.items():
+        setattr(loss, name, value)
+    _, protocol = evaluate("loss", vae, data[0], loss=loss)
+    assert protocol["loss"].startswith("in the unit of the loss, mean over images, ")
+    for name in ("elbo", "cross-entropy"):
+        unit = describe_unit(build("losses", name, data[1]))
+        assert unit == "nats per image"
 
 
 def test_a_loss_without_samples_has_no_sampling_error(evaluate, data):

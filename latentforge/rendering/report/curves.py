@@ -31,12 +31,13 @@ def plot_curves(
 
     Runs share a chart if a metric has the same definition in all of them; otherwise each definition
     has a panel, with the definition below it. A metric that equals the loss, such as its only term,
-    is not drawn again.
+    is not drawn again, and a standard error is not drawn.
     """
     histories = [read_history(run, warnings) for run in runs]
     lines = [line for history in histories for line in history]
     ordered = [key for split in DASHES for line in lines for key in _get_metrics(line, split)]
-    keys = list(dict.fromkeys(ordered))
+    errors = {f"{key}_se" for key in ordered}  # standard errors are no curves
+    keys = [key for key in dict.fromkeys(ordered) if key not in errors]
     definitions = {key: group_by_definition(key, runs, histories) for key in keys}
 
     def is_loss(key: str, indices: list[int]) -> bool:

@@ -5,13 +5,14 @@ from typing import Any
 from latentforge import MeasureSpec, hookimpl
 from latentforge.contracts import EvaluateContext
 
-PROTOCOL = "nats per image, terms weighted as at the end of training, any samples from one seed"
+PROTOCOL = "{}, terms weighted as at the end of training, any samples from one seed"
+UNIT = "nats per image if the loss is a likelihood, else in the unit of the loss"
 
 
 def build(config: Any, context: EvaluateContext):
-    from .measure import LossOfRun
+    from .measure import LossOfRun, describe_unit
 
-    return LossOfRun(context, PROTOCOL)
+    return LossOfRun(context, PROTOCOL.format(describe_unit(context.loss)))
 
 
 @hookimpl
@@ -20,5 +21,5 @@ def latentforge_measures():
         name="loss",
         summary="The run's training objective, model in evaluation mode",
         build=build,
-        protocol=PROTOCOL,
+        protocol=PROTOCOL.format(UNIT),
     )

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from torch import nn
 
 from latentforge.contracts import Batch, EvaluateContext, Seen
 from latentforge.latent import select_rows
+from latentforge_plugins.cross_entropy.loss import CrossEntropy
 
 PARTS = 20  # of the first images, which are evaluated twice
 PART = 50  # images of a part, at most
+
+
+def describe_unit(loss: Any) -> str:
+    """Return the unit of a loss. A loss that declares no likelihood, or None, may have any, such as
+    that of a squared error, unless it is a cross-entropy."""
+    is_likelihood = getattr(loss, "likelihood", None) is not None
+    if is_likelihood or isinstance(loss, CrossEntropy):
+        return "nats per image"
+    return "in the unit of the loss, mean over images"
 
 
 class LossOfRun:

@@ -391,6 +391,11 @@ def test_loss_term_equal_to_the_loss_is_not_drawn_twice(runs, cli):
     file.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     assert cli("report", "runs/ae").code == 0
     assert drawn("runs/ae/report.html") == ["loss", "recon", "mse"]
+    for line in lines:
+        line["validation"] = {"loss": 9.0, "loss_se": 0.1, "phase_se": 3.0}
+    file.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert cli("report", "runs/ae").code == 0
+    assert drawn("runs/ae/report.html") == ["loss", "recon", "mse", "phase_se"]
 
 
 def axes(page):
