@@ -39,6 +39,7 @@ from latentforge.rendering.palette import (
 SIDE = 6.0  # longer side of a map, inches
 DEFAULT_RATIO = 0.8  # height divided by width of a map if the axes have different units
 FEW = 1000  # up to this many points are large enough for a different marker per class
+SAMPLE = 500  # points of a class among which the densest one is found
 MAX_NAMED = 30  # maximum classes with names in the map
 MAX_LISTED = 40  # maximum classes in a legend
 COLOUR_BAR = 0.85  # width of a colour bar with its labels, inches
@@ -150,7 +151,7 @@ def frame_map(axes: Axes, item: Scatter, limits: Limits) -> None:
 def fill_map(
     axes: Axes, item: Scatter, limits: Limits, side: float = SIDE, scale: Normalize | None = None
 ) -> None:
-    """Draw the points, and the names of the classes at their medians, in axes whose longer side has
+    """Draw the points, and the names of the classes at their densest points, in axes whose longer side has
     `side` inches. `scale` is that of the values, if there are any."""
     points = to_numpy(item.points).astype(float)
     count = len(points)
@@ -190,8 +191,8 @@ def get_labels(item: Scatter) -> Array | None:
 def place_names(
     points: Array, labels: Array, classes: Sequence[str], size: float, unit: Array | float
 ) -> list[tuple[str, tuple[float, float]]]:
-    """Place the name of each class that has points at the median of the points, moved if names
-    overlap. `unit` is the number of data units per inch, for both axes or (2,)."""
+    """Place the name of each class that has points at its densest point, moved if names overlap. The
+    mean and the median of a class in two groups may be at points of another class. `unit` is the number of data units per inch, for both axes or (2,)."""
     present = np.unique(labels).tolist()
     if len(present) > MAX_NAMED or not classes:
         return []
@@ -201,9 +202,21 @@ def place_names(
         class_points = points[(labels == i) & finite]
         if 0 <= i < len(classes) and len(class_points):
             names.append(shorten_name(classes[i]))
-            positions.append(np.median(class_points, 0))
+            positions.append(find_densest(class_points / unit) * unit)
     moved = _separate(np.array(positions).reshape(-1, 2) / unit, names, size) * unit
     return [(name, (float(x), float(y))) for name, (x, y) in zip(names, moved, strict=True)]
+
+
+def find_densest(points: Array) -> Array:
+    """Return the point (2,) of points (n, 2) around which a quarter of them is closest, from at most
+    SAMPLE of the points."""
+    sample = points[:: -(-len(points) // SAMPLE)]
+    rank = -(-len(sample) // 4)  # each point is itself the nearest, at distance 0
+    distances = np.square(sample[:, None] - sample).sum(2)
+    rank = min(rank, len(sample) - 1)
+    nearest = np.partition(distances, rank, axis=1)[:, rank]
+    densest: Array = sample[nearest.argmin()]
+    return densest
 
 
 def _separate(positions: Array, names: Sequence[str], size: float) -> Array:

@@ -41,7 +41,22 @@ def test_every_class_of_a_map_is_drawn_in_its_colour(scatter, look):
     assert max(look.count(other, colour(i)) for i in range(1, 10)) < 20
 
 
-def test_class_label_is_at_the_median_of_its_points(digits):
+def test_class_label_is_at_the_densest_point_of_its_class():
+    """A class in two groups has its median, and its mean, near another class between them."""
+    random = np.random.default_rng(0)
+    left, right = (random.normal(size=(n, 2)) + [x, 0] for n, x in ((80, -20), (70, 20)))
+    points = np.concatenate([left, right, random.normal(size=(90, 2))])
+    labels = np.repeat([0, 0, 1], [80, 70, 90])
+    found = dict(place_names(points, labels, ["split", "other"], 11, 1.0))
+    assert np.hypot(*np.subtract(found["split"], (-20, 0))) < 0.7
+    assert np.hypot(*found["other"]) < 0.7
+    assert tuple(found["split"]) in {tuple(point) for point in points}  # a member of the class
+    many = np.concatenate([left] * 40 + [right] * 40)
+    found = dict(place_names(many, np.zeros(len(many), int), ["one"], 11, np.array([1.0, 1.0])))
+    assert np.hypot(*np.subtract(found["one"], (-20, 0))) < 1.2
+
+
+def test_class_label_of_equal_points_is_at_these(digits):
     labels = digits.y.numpy()
     points = np.stack([labels * 5.0, labels * -3.0], 1) + np.array([[0.1, 0.2]])
     found = dict(place_names(points, labels, digits.classes, 11, 0.5))
