@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from latentforge.cli.output import Device, Json, Sets, Weights, forge_of, print_result
+from latentforge.cli.output import Device, Json, Sets, Weights, data_of, forge_of, print_result
 from latentforge.io.text import counted
 
 
@@ -37,5 +37,6 @@ def decode(
     """
     request: Any = {"condition": condition, "checkpoint": checkpoint, "device": device}
     result = forge_of(ctx).decode(run, codes, out, **request, sampler=set_ or ())
-    drawn = f"{counted(result['images'], 'image')}, {result['pictures']} of them as PNG"
+    examples = data_of(ctx, run).adapt(counted(result["images"], "image"))
+    drawn = f"{examples}, {result['pictures']} of them as PNG"
     print_result(result, json, [drawn, *result["files"]])

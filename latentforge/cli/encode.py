@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from latentforge.cli.output import Device, Json, Sets, Weights, forge_of, print_result
+from latentforge.cli.output import Device, Json, Sets, Weights, data_of, forge_of, print_result
 
 
 def encode(
@@ -35,6 +35,9 @@ def encode(
     result = forge_of(ctx).encode(
         run, out, data=data, options=set_ or (), split=split, checkpoint=checkpoint, device=device
     )
-    images = ", ".join(f"{name} {count}" for name, count in result["images"].items())
+    counts = ", ".join(f"{name} {count}" for name, count in result["images"].items())
     columns = ", ".join(result["columns"])
-    print_result(result, json, [str(out), f"images:  {images}", f"columns: {columns}"])
+    title = f"{data_of(ctx, run).adapt('images')}:"
+    width = max(len(title), len("columns:"))
+    lines = [f"{title:{width}} {counts}", f"{'columns:':{width}} {columns}"]
+    print_result(result, json, [str(out), *lines])

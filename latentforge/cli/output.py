@@ -8,6 +8,7 @@ import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,6 +20,7 @@ from latentforge.runtime import torchrun
 from latentforge.runtime.stdout import escape_controls, write_stdout
 
 if TYPE_CHECKING:
+    from latentforge.contracts import DataSpec
     from latentforge.forge import Forge
     from latentforge.runs.folder import RunFolder
 
@@ -96,6 +98,13 @@ class Globals:
 def forge_of(ctx: typer.Context, *, warn: bool = True) -> Forge:
     options: Globals = ctx.obj
     return options.forge(warn=warn)
+
+
+def data_of(ctx: typer.Context, run: Path) -> DataSpec:
+    """Return the spec of the data of a run, in whose words a message is printed."""
+    from latentforge.runs.data_description import read_spec
+
+    return read_spec(forge_of(ctx).open_run(run).manifest["data"])
 
 
 def print_result(result: Mapping[str, Any], as_json: bool, text: Iterable[str]) -> None:

@@ -137,12 +137,11 @@ def find_constant_pixels(images: ImageSplit) -> Iterator[Diagnosis]:
         hint = "look at the data: `latentforge data show`"
         yield Diagnosis(check, "warning", fact, hint)
     elif constant:
-        hint = "nothing if they are a margin; otherwise crop the images or check how they are loaded"
+        cause, remedy = "a margin", "crop the images"
         if images.spec.kind != "image":
-            hint = (
-                "nothing if they are known to be constant, such as units that are never active; "
-                "otherwise leave them out or check how they are loaded"
-            )
+            cause = "known to be constant, such as units that are never active"
+            remedy = "leave them out"
+        hint = f"nothing if they are {cause}; otherwise {remedy} or check how they are loaded"
         yield Diagnosis(
             check,
             "note" if constant < MARGIN * count else "warning",

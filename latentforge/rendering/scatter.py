@@ -151,8 +151,8 @@ def frame_map(axes: Axes, item: Scatter, limits: Limits) -> None:
 def fill_map(
     axes: Axes, item: Scatter, limits: Limits, side: float = SIDE, scale: Normalize | None = None
 ) -> None:
-    """Draw the points, and the names of the classes at their densest points, in axes whose longer side has
-    `side` inches. `scale` is that of the values, if there are any."""
+    """Draw the points, and the names of the classes at their densest points, in axes whose longer
+    side has `side` inches. `scale` is that of the values, if there are any."""
     points = to_numpy(item.points).astype(float)
     count = len(points)
     size = float(np.clip(420 / np.sqrt(count), 4, 36)) * side / SIDE
@@ -191,8 +191,9 @@ def get_labels(item: Scatter) -> Array | None:
 def place_names(
     points: Array, labels: Array, classes: Sequence[str], size: float, unit: Array | float
 ) -> list[tuple[str, tuple[float, float]]]:
-    """Place the name of each class that has points at its densest point, moved if names overlap. The
-    mean and the median of a class in two groups may be at points of another class. `unit` is the number of data units per inch, for both axes or (2,)."""
+    """Place the name of each class that has points at its densest point, moved if names overlap.
+    The mean and the median of a class in two groups may be at points of another class. `unit` is
+    the number of data units per inch, for both axes or (2,)."""
     present = np.unique(labels).tolist()
     if len(present) > MAX_NAMED or not classes:
         return []
@@ -208,8 +209,8 @@ def place_names(
 
 
 def find_densest(points: Array) -> Array:
-    """Return the point (2,) of points (n, 2) around which a quarter of them is closest, from at most
-    SAMPLE of the points."""
+    """Return the point (2,) of points (n, 2) around which a quarter of them is closest. At most
+    SAMPLE of the points are compared."""
     sample = points[:: -(-len(points) // SAMPLE)]
     rank = -(-len(sample) // 4)  # each point is itself the nearest, at distance 0
     distances = np.square(sample[:, None] - sample).sum(2)

@@ -123,8 +123,8 @@ def record_metrics(
         log.warning("the metrics cannot be saved: %s", error.message)
     if failures:
         first, *others = failures
-        for error in others:
-            log.warning("%s", error.message)
+        for other in others:
+            log.warning("%s", other.message)
         first.result = result
         raise first
     return result

@@ -125,10 +125,11 @@ def suggest_explorer(run: RunFolder, registry: Registry) -> str:
 def can_explore(registry: Registry, explorer: str, run: RunFolder, config: RunConfig) -> bool:
     """Whether an explorer can explore a run without options and without other runs."""
     spec = read_spec(run.manifest["data"])
-    arguments = (registry, config, spec.classes, explorer, (), {}, None)
-    values = spec.range_name
+    data: dict[str, Any] = {"factors": spec.factors, "data_range": spec.range_name}
     try:
-        selected = select_explorer(*arguments, factors=spec.factors, data_range=values)
+        selected = select_explorer(
+            registry, config, spec.classes, explorer, (), {}, preset=None, **data
+        )
         others = open_roles(registry, None, selected.entries, config)
         models = {role: other.model.entry for role, (_, other) in others.items()}
         roles = merge_roles(selected.entries)

@@ -28,6 +28,11 @@ def title_role(role: str, other: Any) -> str:
     return role if other.name == role else f"{role} {other.name}"
 
 
+def short_number(value: float) -> str:
+    """Format a number with three significant digits, or as a whole number if it is larger."""
+    return f"{value:.3g}" if abs(value) < 999.5 else f"{value:.0f}"
+
+
 @dataclass(frozen=True)
 class Side:
     """A run to explore. Titles contain its `name`. The names of its metrics and arrays begin with

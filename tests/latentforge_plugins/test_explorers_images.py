@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from latentforge_plugins.walks import short_number
 from scipy import stats
 from torch import nn
 
@@ -87,7 +88,7 @@ def test_without_a_likelihood_the_error_is_the_squared_error(explore):
     assert torch.equal(grid.rows[3], 0.9 * x[order])
     assert torch.equal(grid.rows[4], x[order.flip(0)])
     assert grid.captions[4][0] == f"image {int(order[-1])}"
-    assert grid.captions[5][0] == f"{squared.max():.4f}"
+    assert grid.captions[5][0] == f"{squared.max():.3g}"
     assert found.metrics["error_worst"] == pytest.approx(float(squared.max()))
     assert found.notes == ("the split test has only 7 images",)
     assert grid.title.endswith("the mean squared error")
@@ -134,8 +135,21 @@ def test_reconstructions_of_vectors_are_curves_over_the_data(explore):
     assert curves.curves == ("data", "reconstruction")
     worst = int(error.argmax())
     torch.testing.assert_close(curves.rows[2][0][:, 0], torch.stack([x[worst], 0.9 * x[worst]]))
-    assert curves.captions[2][0] == f"vector {worst}\n{error[worst]:.4f}"
+    assert curves.captions[2][0] == f"vector {worst}\n{error[worst]:.3g}"
     assert not found.notes
+
+
+def test_small_errors_and_distances_have_significant_digits(explore):
+    class Vectors(ScaledImages):
+        def decode(self, z):
+            return 0.9 * z
+
+    items, _ = explore("reconstruct", Vectors(), 1e-2 * torch.rand(7, 4), provides=AE, n=3)
+    error, worst = items["errors"].arrays["error"], items["reconstructions"].captions[2][0]
+    assert 0 < error.max() < 1e-4
+    assert worst.endswith(f"\n{error.max():.3g}")
+    texts = [short_number(value) for value in (1234.6, 999.4, 131.0, 0.0, 0.00012345, 1e-5)]
+    assert texts == ["1235", "999", "131", "0", "0.000123", "1e-05"]
 
 
 # ---------------------------------------------------------------- activations

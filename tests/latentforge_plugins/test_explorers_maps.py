@@ -325,7 +325,7 @@ def test_neighbours_and_distances_match_numpy(explore, space, size):
     grid = items["neighbours"]
     assert torch.equal(grid.rows[2], torch.cat([test[0][[7]], train[0][expected[2]]]))
     assert grid.captions[1][0] == str(int(test[1][0]))
-    assert grid.captions[1][1] == f"{train[1][expected[1, 0]]}  ({distances[1, 0]:.2f})"
+    assert grid.captions[1][1] == f"{train[1][expected[1, 0]]}  ({distances[1, 0]:.3g})"
     assert grid.row_titles == ["test 3", "test 0", "test 7"]
 
 

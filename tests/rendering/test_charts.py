@@ -44,7 +44,7 @@ def test_every_class_of_a_map_is_drawn_in_its_colour(scatter, look):
 def test_class_label_is_at_the_densest_point_of_its_class():
     """A class in two groups has its median, and its mean, near another class between them."""
     random = np.random.default_rng(0)
-    left, right = (random.normal(size=(n, 2)) + [x, 0] for n, x in ((80, -20), (70, 20)))
+    left, right = (random.normal((x, 0), size=(n, 2)) for n, x in ((80, -20), (70, 20)))
     points = np.concatenate([left, right, random.normal(size=(90, 2))])
     labels = np.repeat([0, 0, 1], [80, 70, 90])
     found = dict(place_names(points, labels, ["split", "other"], 11, 1.0))

@@ -300,6 +300,18 @@ def test_decode_writes_images_and_a_contact_sheet(cli, runs):
     assert (about["codes"], about["images"], about["run"]) == ("codes.npz", 1797, "runs/ae")
 
 
+def test_counts_of_signals_are_not_called_images(cli, work):
+    np.savez("waves.npz", x=np.random.default_rng(0).random((50, 12), np.float32))
+    data = ("--data", "arrays", "--set", "data.path=waves.npz", "--set", "data.layout=signal")
+    assert cli("train", "ae", *data, "--epochs", 1, "--quiet", "--run", "run").code == 0
+    _, counts, columns = cli("encode", "run", "--out", "codes.npz").out.splitlines()
+    assert counts.startswith("signals: test ")
+    assert columns.startswith("columns: z, ")
+    count = counts.removeprefix("signals: test ")
+    drawn = cli("decode", "run", "codes.npz", "--out", "out").out.splitlines()[0]
+    assert drawn == f"{count} signals, 0 of them as PNG"
+
+
 @pytest.mark.parametrize("layout", ["auto", "signal"])
 def test_decoded_vectors_and_signals_are_drawn_as_curves(forge, tmp_path, layout):
     x = np.random.default_rng(0).random((50, 12), np.float32)

@@ -231,8 +231,9 @@ def measure_success(context: ExploreContext, config: GuidedConfig, found: Found)
         judged = torch.cat([judge.model(part).argmax(1) for part in found.x.split(1000)])
         agreement = judged == requested
         metrics["judge_agreement"] = float(agreement.float().mean())
-        protocol += "; " + AGREEMENT.format(title_role("judge", judge))
-        verdict += f"; the independent {title_role('judge', judge)} agrees on {int(agreement.sum())}"
+        title = title_role("judge", judge)
+        protocol += "; " + AGREEMENT.format(title)
+        verdict += f"; the independent {title} agrees on {int(agreement.sum())}"
     curve = [draw_progress(found, config.restarts * config.steps)] if bool(satisfied.any()) else []
     return Findings(curve, metrics, protocol, [verdict])
 

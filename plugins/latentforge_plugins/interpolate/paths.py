@@ -64,8 +64,9 @@ def compare_pairs(
     )
     if not classifier:
         return metrics, protocol, []
+    name = title_role("classifier", classifier)
     protocol += (
-        f"; confidence: the largest class probability of {title_role('classifier', classifier)} at the "
+        f"; confidence: the largest class probability of {name} at the "
         "decoded end points (end_) and at the decoded midpoint (middle_), mean over the same "
         "pairs; it can be high for images that belong to none of its classes"
     )

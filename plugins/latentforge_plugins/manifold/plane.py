@@ -104,7 +104,7 @@ def make_plane(context: ExploreContext, config: ManifoldConfig) -> Plane:
         return through_dims(context, spread, codes, list(config.dims or (0, 1)))
     kl = walks.mean_kl(context.model, context.provides, context.images("train"))
     used = codes.var(0) if kl is None else kl.values  # as in `traverse`
-    dims = sorted(used.topk(2).indices.tolist())
+    dims = used.argsort(descending=True, stable=True)[:2].tolist()
     plane = through_dims(context, spread, codes, dims)
     values = " and ".join(f"{float(used[d]):.2f}" for d in dims)
     largest = f"variance of the codes, {values}" if kl is None else f"KL, {values} nats{kl.how}"

@@ -16,6 +16,7 @@ from latentforge_plugins.walks import (
     across_classes,
     is_conditional,
     select_drawable,
+    short_number,
     view_for,
 )
 
@@ -126,7 +127,7 @@ def draw_grid(
             neighbour_batch = train.batch(index[i])
             rows.append(torch.cat([query.x[i : i + 1], neighbour_batch.x]))
             label = "" if query.y is None else classes[int(query.y[i])]
-            texts = [f"{value:.2f}" for value in distance[i].tolist()]
+            texts = [short_number(value) for value in distance[i].tolist()]
             if neighbour_batch.y is not None:
                 labelled = zip(neighbour_batch.y.tolist(), texts, strict=True)
                 texts = [f"{classes[y]}  ({text})" for y, text in labelled]

@@ -11,7 +11,7 @@ from latentforge.io.text import counted
 from latentforge.latent import Bernoulli
 from latentforge_plugins.image_quality.quality import mse
 from latentforge_plugins.measures import BATCH, describe_likelihood
-from latentforge_plugins.walks import across_classes, select_drawable, view_for
+from latentforge_plugins.walks import across_classes, select_drawable, short_number, view_for
 
 from .config import ReconstructConfig
 
@@ -61,14 +61,13 @@ def draw_grid(
     what = f"Images of the split {config.split} above"
     if context.data.kind != "image":
         what = f"{context.data.kind.capitalize()}s of the split {config.split} and"
-    digits = ".1f" if nats else ".4f"
     captions = []
     for indices in groups.values():
         names = [f"{context.data.kind} {i}" for i in indices.tolist()]
         if images.y is not None:
             labelled = zip(names, images.y[indices.to(images.device)].tolist(), strict=True)
             names = [f"{name}: {context.data.classes[y]}" for name, y in labelled]
-        captions += [names, [f"{value:{digits}}" for value in error[indices].tolist()]]
+        captions += [names, [short_number(value) for value in error[indices].tolist()]]
     return ImageGrid(
         name="reconstructions",
         title=f"{what} their reconstructions, with the "
