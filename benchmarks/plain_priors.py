@@ -126,12 +126,13 @@ class PlainVae(nn.Module):
 @torch.no_grad()
 def image_nll(model: PlainVae, x: Tensor, samples: int) -> Tensor:
     """-log p(x) of each image (N,) by importance sampling with `samples` samples of q(z | x)."""
-    values = []
-    for part in x.split(max(1, ROWS // samples)):
+    at_once = max(1, ROWS // samples)
+    values = x.new_empty(len(x), dtype=torch.float64)  # small tensors, kept, fragment the memory
+    for part, found in zip(x.split(at_once), values.split(at_once), strict=True):
         counts = split_evenly(samples, max(1, ROWS // len(part)))
         weights = torch.cat([model.log_weights(part, count) for count in counts]).double()
-        values.append(math.log(samples) - weights.logsumexp(0))
-    return torch.cat(values)
+        found.copy_(math.log(samples) - weights.logsumexp(0))
+    return values
 
 
 def split_evenly(total: int, most: int) -> Iterator[int]:
