@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from latentforge.config.choices import vary_options
+from latentforge.config.validation import vary_options
 from latentforge.errors import UsageError
 from latentforge.plugins.registry import Entry, Registry
 from latentforge.specs import ModelSpec

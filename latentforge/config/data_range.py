@@ -9,9 +9,8 @@ import math
 from collections.abc import Iterator, Sequence, Set
 from typing import Any
 
-from latentforge.config.choices import vary_options
 from latentforge.config.schema import Component, DataConfig, find_range_fault
-from latentforge.config.validation import Faults
+from latentforge.config.validation import Faults, vary_options
 from latentforge.contracts import RANGES
 from latentforge.errors import UsageError
 from latentforge.plugins.registry import Entry, Registry

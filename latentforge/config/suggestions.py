@@ -11,9 +11,8 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from latentforge.config.capabilities import describe_missing, find_option
-from latentforge.config.choices import vary_options
 from latentforge.config.schema import Component, DataConfig, TrainConfig
-from latentforge.config.validation import describe
+from latentforge.config.validation import describe, vary_options
 from latentforge.errors import UsageError
 from latentforge.io.paths import quoted
 from latentforge.plugins.registry import Registry

@@ -11,7 +11,7 @@ import json
 import re
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -110,6 +110,32 @@ def accepts(
     found = Faults(faults.origins, texts=faults.texts) if faults else Faults()
     check(cls, option, path, found)
     return not any(line.startswith(f"{path}.{key}") for line in found.lines)
+
+
+def vary_options(options: Any) -> Iterator[tuple[str, str, Any]]:
+    """Yield the name and the value, as it is written with --set, of each other choice of an option
+    that is a Literal or a bool, and the options with it. Choices that do not go with the other
+    options are left out."""
+    annotations = typing.get_type_hints(type(options))
+    for name in (option.name for option in dataclasses.fields(options)):
+        for choice in list_choices(annotations[name]):
+            if choice == getattr(options, name):
+                continue
+            try:
+                changed = dataclasses.replace(options, **{name: choice})
+            except ValueError:  # it does not go with the other options
+                continue
+            text = str(choice)
+            yield name, text.lower() if isinstance(choice, bool) else text, changed
+
+
+def list_choices(annotation: Any) -> Sequence[Any]:
+    """Return the values of a Literal, a bool, or a union that contains one."""
+    if typing.get_origin(annotation) is Literal:
+        return typing.get_args(annotation)
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return [choice for part in typing.get_args(annotation) for choice in list_choices(part)]
+    return (False, True) if annotation is bool else ()
 
 
 def _annotations(cls: type[Any]) -> dict[str, Any]:

@@ -101,11 +101,13 @@ class Levels:
         self, x: Tensor, low: float, high: float, where: str, *, is_marked: bool = False
     ) -> str:
         """Return the options for values `x` in [low, high]: levels for images, and before them the
-        ranges that vectors, signals and numbers that are unusual for images may have. `is_marked`:
-        the values include those that seem to mark missing ones."""
+        ranges that vectors, signals and numbers that are unusual for images may have, or after them
+        for whole numbers below 0, which scanners give. `is_marked`: the values include those that
+        seem to mark missing ones."""
         levels = suggest_levels(low, high)
         ranges = range_options(where)
-        if low < 0 or not bool((x == x.round()).all()):
+        is_whole = bool((x == x.round()).all())
+        if low < 0 or not is_whole:
             ranges.pop("counts", None)
         if x.ndim == IMAGES:
             depth = math.log2(levels["white"] + 1) if levels["white"] > 0 else 0.0
@@ -114,8 +116,10 @@ class Levels:
             ranges = {} if is_usual or is_marked else ranges
         if self.black and "black" not in levels:
             levels = {"black": 0.0, **levels}
-        parts = [f"{text} for {NAMES[values]}" for values, text in ranges.items()]
-        return ", or ".join([*parts, data_option(where, **levels)])
+        own = [data_option(where, **levels)]
+        others = [f"{text} for {NAMES[values]}" for values, text in ranges.items()]
+        levels_first = x.ndim == IMAGES and low < 0 and is_whole
+        return ", or ".join(own + others if levels_first else others + own)
 
     def warn_if_dark(self, x: Tensor, where: str, *, is_whole: bool) -> None:
         """Warn if values of uint8 or uint16 use only a small part of its full scale, as those of a

@@ -154,7 +154,7 @@ def test_explorers_order_dimensions_by_terms(explore):
     assert "in nats (estimated with one sample of z for each image) over" in found.protocol
 
     plane = explore("manifold", model, x, size=2)
-    assert plane.protocol.startswith("top z0 from -3 to 3 to the right, bottom z3 from -3 to 3")
+    assert plane.protocol.startswith("bottom z3 from -3 to 3 to the right, top z0 from -3 to 3")
     assert "nats (estimated with one sample of z for each image);" in plane.protocol
 
 
