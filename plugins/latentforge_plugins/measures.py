@@ -34,6 +34,13 @@ def describe_likelihood(likelihood: Likelihood) -> str:
     return type(likelihood).__name__
 
 
+def select_evenly(images: Images, most: int) -> Tensor:
+    """Return the indices of at most `most` images, evenly spaced, int64 (n,): a sample that need
+    not be unbiased. See `select_random`."""
+    count = min(most, len(images))
+    return torch.arange(count, device=images.device) * len(images) // count
+
+
 def select_random(count: int, total: int, device: torch.device, *, start: int = 0) -> Tensor:
     """Select `count` of `total` images at random: a mask, bool (total,), the same in every run.
     With `start=count`, others are selected. A regular stride could be biased, because splits have

@@ -11,6 +11,7 @@ from torch import Tensor
 from latentforge.contracts import ExploreContext
 from latentforge.engine.latent_search import Found
 from latentforge.io.text import counted
+from latentforge_plugins.measures import select_evenly
 from latentforge_plugins.walks import decode, title_role
 
 from .config import GuidedConfig
@@ -30,8 +31,7 @@ def explain_failures(
     if contradiction := explain_condition(context, found):
         return [contradiction]
     images = context.images("train")
-    count = min(SAMPLE, len(images))
-    places = torch.arange(count, device=codes.device) * len(images) // count
+    places = select_evenly(images, SAMPLE)
     batch, decoded = images.batch(places), decode(context.model, codes[places])
     causes = [*explain_decoder(context, decoded, batch.x)]
     same = bool(causes)

@@ -15,6 +15,7 @@ from latentforge import DataSpec
 from latentforge.contracts import RANGES, EvaluateContext, Images, Seen, at_once
 from latentforge.errors import UsageError
 from latentforge.metrics import MeanPerImage
+from latentforge_plugins.measures import select_evenly
 from latentforge_plugins.networks import describe_examples
 
 NO_ERROR = 1e-10  # psnr limits the squared error to this minimum, which gives 100 dB
@@ -68,14 +69,13 @@ def find_data_range(context: EvaluateContext) -> DataRange:
 def find_channel_limits(images: Images) -> tuple[Tensor, Tensor, int]:
     """Return the smallest and the largest value of each channel, (C,) each, in the units of the
     data, and the number of examples that were read: evenly spaced ones, at most SAMPLE."""
-    count = min(SAMPLE, len(images))
-    places = torch.arange(count, device=images.device) * len(images) // count
+    places = select_evenly(images, SAMPLE)
     extremes = []
     for part in places.split(at_once(images.spec, SAMPLE)):
         x = images.spec.restore(images.batch(part).x)
         extremes.append(x.transpose(0, 1).flatten(1).aminmax(dim=1))
     lows, highs = (torch.stack(values) for values in zip(*extremes, strict=True))
-    return lows.amin(0), highs.amax(0), count
+    return lows.amin(0), highs.amax(0), len(places)
 
 
 def mse(recon: Tensor, x: Tensor) -> Tensor:

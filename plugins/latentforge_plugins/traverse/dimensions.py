@@ -13,6 +13,7 @@ from latentforge.errors import UsageError
 from latentforge.findings import Bars, Finding, Findings, ImageGrid, NamedArrays
 from latentforge.latent import dimension_names
 from latentforge_plugins import walks
+from latentforge_plugins.measures import select_evenly
 
 from .config import TraverseConfig
 
@@ -100,8 +101,7 @@ def traverse_dimensions(
 def image_variance(images: Images) -> float:
     """Return the variance of a value over the training images, mean over the values, from at most
     SAMPLE images."""
-    count = min(SAMPLE, len(images))
-    places = torch.arange(count, device=images.device) * len(images) // count
+    places = select_evenly(images, SAMPLE)
     return float(images.batch(places).x.double().var(0, correction=0).mean())
 
 
