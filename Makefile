@@ -57,7 +57,7 @@ reproduce: $(READY)
 
 # Hours on a CPU. The results of finished trainings are kept in runs/priors.
 priors: $(READY)
-	$(BIN)/python benchmarks/priors.py --long 60 $(if $(ONLY),,--write) $(foreach name,$(ONLY),--only $(name))
+	$(BIN)/python benchmarks/priors.py --more 5 --long 60 $(if $(ONLY),,--write) $(foreach name,$(ONLY),--only $(name))
 
 gallery: $(READY)
 	$(BIN)/python benchmarks/gallery.py $(if $(RUNS),--runs $(RUNS)) $(foreach name,$(ONLY),--only $(name))

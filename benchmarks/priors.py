@@ -1,7 +1,8 @@
 """Measures learnt priors, importance-weighted bounds, class-conditional samples and codebooks.
 
-    python benchmarks/priors.py [--only CASE ...] [--side ours|plain] [--seeds 3] [--epochs 15]
-        [--images N] [--long 60] [--device auto] [--threads N] [--results DIR] [--write [FILE]]
+    python benchmarks/priors.py [--only CASE ...] [--side ours|plain] [--seeds 3] [--more 5]
+        [--epochs 15] [--images N] [--long 60] [--device auto] [--threads N] [--results DIR]
+        [--write [FILE]]
 
 The cases iwae, flow and vamp are compared with vae: the nll of the same test images, with the same
 seed. plain_priors.py is the reference of these four. cvae and vq-vae are the other cases. The
@@ -38,6 +39,7 @@ NLL_CASES: dict[str, dict[str, Any]] = {  # arguments of Forge.train
     "vamp": {"model": {"prior": "vamp"}},
 }
 OTHER_CASES = ("cvae", "vq-vae")
+MORE = ("vae", "vamp")  # the cases of --more
 SIDES = ("ours", "plain")
 CLASSIFIER = "fast-mnist-cnn"  # a preset of cnn-classifier
 CLASSIFIER_SEED = 1000  # not one of the seeds of the models that it judges
@@ -244,17 +246,21 @@ def main() -> int:
     store = Store(options.results)
     with tempfile.TemporaryDirectory() as scratch:
         results = collect(protocol, store, cases, sides, seeds, options, Path(scratch))
-        long: Results = {}
+        long, more = Results(), Results()
+        if options.more:
+            only = [case for case in cases if case in MORE]
+            seeds = range(options.more)
+            more = collect(protocol, store, only, sides, seeds, options, Path(scratch))
         if options.long:
             longer = Protocol(**{**asdict(protocol), "epochs": options.long})
             only = [case for case in cases if case in NLL_CASES]
             long = collect(longer, store, only, ["ours"], range(1), options, Path(scratch))
-    text = page(asdict(protocol), results, options.long, long)
+    text = page(asdict(protocol), results, options.long, long, more)
     print(f"\n{text}")
     if options.write:
         options.write.write_text(text, "utf-8")
         print(f"wrote {options.write}")
-    misses = missed(results)
+    misses = missed(results, more)
     if misses:
         print("missed:", *misses, sep="\n  ")
     return int(bool(misses) and protocol.data == "mnist")
@@ -289,6 +295,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--only", action="append", default=[], choices=cases, help="may be repeated")
     add("--side", choices=SIDES, help="LatentForge or the plain implementation; both by default")
     add("--seeds", type=int, default=3, metavar="N", help="seeds 0 to N-1")
+    add("--more", type=int, default=0, metavar="N", help=f"also N seeds of {' and '.join(MORE)}")
     add("--epochs", type=int, default=default.epochs, metavar="N")
     add("--images", type=int, default=0, metavar="N", help="the first N test images; 0: all")
     add("--long", type=int, default=0, metavar="N", help="also N epochs of LatentForge, seed 0")

@@ -29,17 +29,21 @@ SIDES = {"ours": "LatentForge", "plain": "plain PyTorch"}
 AGREEMENT, PERPLEXITY = 0.95, 128.0  # at least
 
 
-def page(protocol: Mapping[str, Any], results: Results, long_epochs: int, long: Results) -> str:
+def page(
+    protocol: Mapping[str, Any], results: Results, long_epochs: int, long: Results, more: Results
+) -> str:
     lines = [
         "# Priors, bounds, conditions and codebooks",
         "",
         "`make priors` writes this page. Each value is from a training of this call or of an",
         "earlier one with the same settings. No result is selected by its score.",
         "",
-        *protocol_lines(protocol, results, long),
+        *protocol_lines(protocol, results, long, more),
     ]
     if any(case in NLL_CASES for case, _ in results):
         lines += ["", "## Negative log-likelihood", "", *nll_section(protocol, results)]
+    if more:
+        lines += ["", "## More seeds", "", *more_section(more)]
     if long:
         lines += ["", f"## After {long_epochs} epochs", "", *long_section(long)]
     if cvae := results.get(("cvae", "ours")):
@@ -49,9 +53,14 @@ def page(protocol: Mapping[str, Any], results: Results, long_epochs: int, long: 
     return "\n".join(lines) + "\n"
 
 
-def protocol_lines(protocol: Mapping[str, Any], results: Results, long: Results) -> Iterator[str]:
-    every = [result for each in (*results.values(), *long.values()) for result in each]
-    seeds = sorted({result["key"]["seed"] for result in every})
+def protocol_lines(
+    protocol: Mapping[str, Any], results: Results, long: Results, more: Results
+) -> Iterator[str]:
+    listed = [
+        result for found in (results, more, long) for each in found.values() for result in each
+    ]
+    every = list({str(result["key"]): result for result in listed}.values())
+    seeds = sorted({result["key"]["seed"] for each in results.values() for result in each})
     yield (
         f"Data `{protocol['data']}`, {protocol['epochs']} epochs, batches of "
         f"{protocol['batch_size']}, Adam with learning rate {protocol['lr']:g}, "
@@ -96,19 +105,7 @@ def nll_section(protocol: Mapping[str, Any], results: Results) -> Iterator[str]:
         "epoch, after one sample of z, far from all others, had cost 2,300 nats."
     )
     yield ""
-    header = ("model", "nll, LatentForge", "of each seed", "nll, plain PyTorch", "of each seed")
-    yield from table(*header, "within the range", "difference")
-    for case, name in NLL_CASES.items():
-        ours, plain = (means(results.get((case, side), [])) for side in SIDES)
-        cells = [name]
-        for values in (ours, plain):
-            cells += [mean_and_error(values, 2) if values else "-", each(values)]
-        if ours and plain:
-            cells += ["yes" if within_range(statistics.fmean(ours), plain) else "no"]
-            cells += [unpaired(ours, plain)]
-        else:
-            cells += ["-", "-"]
-        yield row(cells)
+    yield from nll_table(results)
     yield ""
     yield (
         "The next table shows nll of `vae` - nll in nats, for the same seed and the same images: "
@@ -117,6 +114,27 @@ def nll_section(protocol: Mapping[str, Any], results: Results) -> Iterator[str]:
         "over seeds. *Better* means that the difference exceeds three times each of them."
     )
     yield ""
+    yield from difference_table(results)
+
+
+def nll_table(results: Results) -> Iterator[str]:
+    header = ("model", "nll, LatentForge", "of each seed", "nll, plain PyTorch", "of each seed")
+    yield from table(*header, "within the range", "difference")
+    cases = [case for case in NLL_CASES if any((case, side) in results for side in SIDES)]
+    for case in cases:
+        ours, plain = (means(results.get((case, side), [])) for side in SIDES)
+        cells = [NLL_CASES[case]]
+        for values in (ours, plain):
+            cells += [mean_and_error(values, 2) if values else "-", each(values)]
+        if ours and plain:
+            cells += ["yes" if within_range(statistics.fmean(ours), plain) else "no"]
+            cells += [unpaired(ours, plain)]
+        else:
+            cells += ["-", "-"]
+        yield row(cells)
+
+
+def difference_table(results: Results) -> Iterator[str]:
     header = ("model", "", "difference", "standard error over images", "over seeds")
     yield from table(*header, "of each seed", "better by more than three standard errors")
     for case, side, difference in differences(results):
@@ -136,6 +154,18 @@ def differences(results: Results) -> Iterator[tuple[str, str, Difference]]:
             if case != "vae" and (case, side) in results and ("vae", side) in results:
                 base, other = ([r["nll"] for r in results[c, side]] for c in ("vae", case))
                 yield case, side, paired_difference(base, other)
+
+
+def more_section(more: Results) -> Iterator[str]:
+    seeds = sorted({result["key"]["seed"] for each in more.values() for result in each})
+    yield (
+        f"The same trainings with seeds {seeds[0]} to {seeds[-1]}, for the models whose nll "
+        "varies most between seeds."
+    )
+    yield ""
+    yield from nll_table(more)
+    yield ""
+    yield from difference_table(more)
 
 
 def long_section(long: Results) -> Iterator[str]:
@@ -199,17 +229,13 @@ def vq_vae_section(protocol: Mapping[str, Any], results: Sequence[Result]) -> It
 # ---------------------------------------------------------------- targets and parts of tables
 
 
-def missed(results: Results) -> list[str]:
-    """The targets that these results miss, as sentences."""
-    found = [
-        f"{case}, {SIDES[side]}: not better than vae by more than three standard errors"
-        for case, side, difference in differences(results)
-        if side == "ours" and not difference.better
-    ]
-    for case in NLL_CASES:
-        ours, plain = (means(results.get((case, side), [])) for side in SIDES)
-        if ours and len(plain) > 1 and not within_range(statistics.fmean(ours), plain):
-            found.append(f"{case}: outside the range of plain PyTorch")
+def missed(results: Results, more: Results | None = None) -> list[str]:
+    """The targets that these results miss, as sentences. A case in `more` is judged by its seeds
+    there."""
+    more = more or {}
+    judged_there = {case for case, _ in more}
+    found = [text for case, text in nll_misses(results) if case not in judged_there]
+    found += [text for _, text in nll_misses(more)]
     for result in results.get(("cvae", "ours"), []):
         found += missed_by(result, "agreement", result["agreement"] >= AGREEMENT)
     for result in results.get(("vq-vae", "ours"), []):
@@ -217,6 +243,18 @@ def missed(results: Results) -> list[str]:
         smallest = min(result["mse_ae"], result["mse_ae_gaussian"])
         found += missed_by(result, "mse_vq_vae", result["mse_vq_vae"] <= smallest)
     return found
+
+
+def nll_misses(results: Results) -> Iterator[tuple[str, str]]:
+    """The missed targets of the nll, each with its case."""
+    for case, side, difference in differences(results):
+        if side == "ours" and not difference.better:
+            text = "not better than vae by more than three standard errors"
+            yield case, f"{case}, {SIDES[side]}: {text}"
+    for case in NLL_CASES:
+        ours, plain = (means(results.get((case, side), [])) for side in SIDES)
+        if ours and len(plain) > 1 and not within_range(statistics.fmean(ours), plain):
+            yield case, f"{case}: outside the range of plain PyTorch"
 
 
 def missed_by(result: Result, metric: str, met: bool) -> list[str]:

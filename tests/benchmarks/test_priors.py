@@ -318,6 +318,12 @@ def test_missed_targets_are_listed(modules):
     assert missed(good | nll_results("vae", "plain", 103, 102)) == [
         "vae: outside the range of plain PyTorch"
     ]
+    more = good | nll_results("iwae", "ours", 98.0, 99.0, 98.5)
+    more |= nll_results("vae", "ours", 100, 101, 100.4)
+    assert missed(good | nll_results("iwae", "ours", 98.0, 103), more) == []
+    assert missed(good, more | nll_results("iwae", "ours", 98.0, 99.0, 108.0)) == [
+        "iwae, LatentForge: not better than vae by more than three standard errors"
+    ]
     key = {"case": "cvae", "seed": 2}
     assert missed({("cvae", "ours"): [{"key": key, "agreement": 0.95}]}) == []
     assert missed({("cvae", "ours"): [{"key": key, "agreement": 0.949}]}) == [
@@ -351,13 +357,14 @@ def run_script(folder: Path, *arguments: object) -> SimpleNamespace:
 def test_script_continues_after_an_interruption(tmp_path):
     page, folder = tmp_path / "page.md", tmp_path / "results"
     only = ("--only", "vae", "--only", "vamp", "--seeds", 2, "--long", 2, "--write", page)
+    only += ("--more", 3)
     first = run_script(folder, *only)
-    assert len(first.trained) == 2 * 2 * 2 + 2
+    assert len(first.trained) == 2 * 2 * 3 + 2
     text = page.read_text("utf-8")
     assert "| `vae --set model.prior=vamp` | plain PyTorch |" in text
     assert "## After 2 epochs" in text
     assert "cvae" not in text
-    for heading in ("## Negative log-likelihood", "seeds 0, 1", "20 test images"):
+    for heading in ("## Negative log-likelihood", "seeds 0, 1.", "seeds 0 to 2", "20 test images"):
         assert heading in text
 
     [lost] = folder.glob("vamp-plain-seed-1-*.json")
