@@ -63,7 +63,7 @@ def no_waiting_for_the_disk() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder of two runs on digits, `ae` and `cnn`: read-only, shared by all tests."""
     from latentforge import Forge
 
@@ -84,7 +84,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run=folder / "cnn",
         quiet=True,
     )
-    return folder
+    before = modification_times(folder)
+    yield folder
+    assert modification_times(folder) == before, "a test changed the runs that all tests share"
+
+
+def modification_times(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
 @pytest.fixture

@@ -326,19 +326,19 @@ def test_wrong_options_are_refused_by_every_operation(forge, run, work, options,
     assert not [*work.iterdir()]
 
 
-def test_a_model_without_inference_options_refuses_them(trained, work):
+def test_a_model_without_inference_options_refuses_them(runs):
     forge = Forge()
     for call in (
-        lambda: forge.evaluate(trained / "ae", sampler={"steps": 5}),
-        lambda: forge.explore("reconstruct", trained / "ae", sampler={"steps": 5}, quiet=True),
-        lambda: forge.encode(trained / "ae", "codes.npz", options=["sampler.steps=5"]),
+        lambda: forge.evaluate(runs / "ae", sampler={"steps": 5}),
+        lambda: forge.explore("reconstruct", runs / "ae", sampler={"steps": 5}, quiet=True),
+        lambda: forge.encode(runs / "ae", "codes.npz", options=["sampler.steps=5"]),
         lambda: forge.train("ae", sampler={"steps": 5}, quiet=True),
     ):
         with pytest.raises(ConfigError) as caught:
             call()
         [line] = caught.value.details
         assert "model 'ae' has no inference options" in line
-    assert "sampler" not in forge.evaluate(trained / "ae", measures=["loss"])
+    assert "sampler" not in forge.evaluate(runs / "ae", measures=["loss"])
 
 
 def test_an_inference_option_in_the_section_of_the_model_is_refused(forge):
