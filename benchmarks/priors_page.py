@@ -159,8 +159,9 @@ def differences(results: Results) -> Iterator[tuple[str, str, Difference]]:
 def more_section(more: Results) -> Iterator[str]:
     seeds = sorted({result["key"]["seed"] for each in more.values() for result in each})
     yield (
-        f"The same trainings with seeds {seeds[0]} to {seeds[-1]}, for the models whose nll "
-        "varies most between seeds."
+        f"The same trainings with seeds {seeds[0]} to {seeds[-1]}, for models of which a single "
+        "seed decided the results of the tables above. Seeds that are not in those tables were "
+        "added after their results were known."
     )
     yield ""
     yield from nll_table(more)
